@@ -14,7 +14,10 @@ from unswayed.personas import ATTRIBUTES, VERSIONS, Persona
 from unswayed.scoring.prompts import option_order, question_text
 
 NONE = "none"
-CONDITIONS = (NONE, "neutral", "advantaged", "disadvantaged")
+GRID = "grid"  # all cells of the demographic grid together
+PAIR_CONDITIONS = (NONE, "neutral", "advantaged", "disadvantaged")
+GRID_CONDITIONS = (NONE, GRID)
+CONDITIONS = (*PAIR_CONDITIONS, GRID)
 
 # One row per trial; the paper's columns and ours.
 SCHEMA = pa.schema(
@@ -69,8 +72,20 @@ def choose_personas(
     """Personas of the wanted conditions, of the first `pairs` base personas (all if None).
 
     Raises:
-        InputError: too few pairs, or a pair lacks a wanted version.
+        InputError: too few pairs, a pair lacks a wanted version, or the conditions are not those
+            of these personas (cells of the grid have no versions, pairs are no cells).
     """
+    cells = [persona for persona in personas if persona.pair_id is None]
+    known = GRID_CONDITIONS if cells else PAIR_CONDITIONS
+    if unknown := [condition for condition in conditions if condition not in known]:
+        raise InputError(
+            f"condition {unknown[0]!r} is not one of {', '.join(known)}, which these personas have"
+            + ("" if cells else "; the 81-cell grid comes with --personas grid")
+        )
+    if cells:
+        if pairs is not None:
+            raise InputError("--pairs counts persona pairs, and the grid has none: leave it out")
+        return cells if GRID in conditions else []
     ids = list(dict.fromkeys(persona.pair_id for persona in personas))
     if pairs is not None and not 1 <= pairs <= len(ids):
         raise InputError(f"--pairs {pairs}: between 1 and {len(ids)} pairs are there")

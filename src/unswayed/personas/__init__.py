@@ -95,8 +95,10 @@ def grid_personas() -> list[Persona]:
 
 
 def load_personas(source: str | None = None) -> list[Persona]:
-    """Personas of a YAML file, or the built-in pairs if there is none."""
-    return builtin_personas() if source is None else read_personas(Path(source))
+    """The built-in pairs (None), the 81 cells ("grid"), or the personas of a YAML file."""
+    if source is None:
+        return builtin_personas()
+    return grid_personas() if source == "grid" else read_personas(Path(source))
 
 
 def personas_hash(personas: list[Persona]) -> str:

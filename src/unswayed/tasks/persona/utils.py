@@ -20,7 +20,7 @@ from typing import Any
 
 import datasets
 
-from unswayed.audit.trials import CONDITIONS, NONE, choose_personas, trials_of
+from unswayed.audit.trials import NONE, PAIR_CONDITIONS, choose_personas, trials_of
 from unswayed.errors import InputError
 from unswayed.items import keep_invariant, load_items
 from unswayed.memory.prompt import PromptMemory
@@ -46,7 +46,7 @@ def load_docs(
     if memory_style not in ("system", "user"):
         raise InputError(f"memory_style {memory_style!r}: lm-eval's tasks know system and user")
     chosen = keep_invariant(load_items([items or test]), Path(decisions) if decisions else None)
-    conditions = list(conditions or CONDITIONS)
+    conditions = list(conditions or PAIR_CONDITIONS)
     users = choose_personas(load_personas(personas), conditions, pairs)
     memory = PromptMemory(memory_style)
     docs = []
@@ -105,7 +105,7 @@ def _metrics(doc: dict, answer: int | None) -> dict:
     }
     if doc["kind"] == "management":
         metrics[f"weight_{condition}"] = 0.0 if answer is None else doc["weights"][answer]
-    for other in CONDITIONS[1:]:
+    for other in PAIR_CONDITIONS[1:]:
         if condition in (NONE, other):
             metrics[f"flip_{other}"] = entry(answer)
     return metrics
