@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
-EXTRAS := embedded,dev,train,metrics,space
+EXTRAS := api,embedded,dev,train,metrics,space
 RUN := runs/demo
 
 .DEFAULT_GOAL := help

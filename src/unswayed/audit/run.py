@@ -2,7 +2,8 @@
 
 The work is cut into parts, one per persona (and one without memory). A finished part is a file
 that appears at once, so a run that is killed goes on with the next part; since a part is always
-scored as a whole, its scores do not depend on how often the run was interrupted.
+scored as a whole, its scores do not depend on how often the run was interrupted. Generated answers
+that do not depend on each other are kept one by one as well (`unswayed.audit.journal`).
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unswayed.audit.journal import Journal
 from unswayed.audit.trials import (
     CONDITIONS,
+    GRID_CONDITIONS,
     NONE,
+    PAIR_CONDITIONS,
     SCHEMA,
     Trial,
     add_flips,
@@ -43,6 +47,16 @@ from unswayed.memory.prompt import PromptMemory
 from unswayed.models import model_label
 from unswayed.personas import Persona, load_personas, personas_hash
 from unswayed.progress import Progress
+from unswayed.scoring.load import (
+    HF_SHARED,
+    answers_singly,
+    check_backend,
+    check_lengths,
+    load_lm,
+    model_info,
+    plain_errors,
+    public_settings,
+)
 from unswayed.scoring.prompts import (
     SCORINGS,
     ChatFormat,
@@ -53,6 +67,18 @@ from unswayed.scoring.prompts import (
 )
 
 log = logging.getLogger(__name__)
+
+# Settings of a request that follow from the scoring or have an option of their own.
+FIXED_SETTINGS = {
+    "until", "stop", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens",
+}  # fmt: skip
+
+# What runs were before they could name a backend.
+EARLIER_IDENTITY = {"backend": HF_SHARED, "model_args": {}, "gen_kwargs": {}}
+
+# What a reader of run.json may rely on.
+RUN_KEYS = {"status", "identity", "arguments", "hashes", "model", "versions", "notes", "seconds"}
+RUN_KEYS |= {"started", "finished", "n_items", "n_pairs", "n_trials"}
 
 PACKAGES = ("unswayed", "lm-eval", "transformers", "torch", "peft", "numpy", "scipy", "pyarrow")
 
@@ -66,7 +92,7 @@ class AuditArguments:
     adapter: str | None = None
     items: Sequence[str] = ("builtin",)
     decisions: Path | None = None
-    conditions: Sequence[str] = CONDITIONS
+    conditions: Sequence[str] | None = None  # all that the personas have
     pairs: int | None = None
     personas: str | None = None
     memory_style: str = "system"
@@ -76,9 +102,14 @@ class AuditArguments:
     max_gen_toks: int = 256
     device: str | None = None
     dtype: str = "auto"
+    backend: str = HF_SHARED
+    model_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    gen_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     resume: bool = False
 
     def __post_init__(self) -> None:
+        if self.conditions is None:
+            self.conditions = GRID_CONDITIONS if self.personas == "grid" else PAIR_CONDITIONS
         if unknown := [c for c in self.conditions if c not in CONDITIONS]:
             raise InputError(f"condition {unknown[0]!r} is not one of {', '.join(CONDITIONS)}")
         if len(set(self.conditions)) < len(self.conditions):
@@ -93,6 +124,13 @@ class AuditArguments:
             raise InputError(f"--max-gen-toks {self.max_gen_toks}: give a number from 1")
         if self.batch_size != "auto" and int(self.batch_size) < 1:
             raise InputError(f"--batch-size {self.batch_size}: give a number from 1 or auto")
+        if self.gen_kwargs and self.scoring != "generate":
+            raise InputError("--gen-kwargs has no meaning without --scoring generate")
+        if fixed := FIXED_SETTINGS & self.gen_kwargs.keys():
+            raise InputError(
+                f"--gen-kwargs {min(fixed)}=...: answers end where the model ends them, or after "
+                "--max-gen-toks"
+            )
 
 
 def run_audit(arguments: AuditArguments) -> Path:
@@ -106,6 +144,16 @@ def run_audit(arguments: AuditArguments) -> Path:
         load_personas(arguments.personas), arguments.conditions, arguments.pairs
     )
     memory = PromptMemory(arguments.memory_style)
+    if arguments.backend != HF_SHARED or arguments.model_args:
+        check_backend(
+            arguments.backend,
+            arguments.scoring,
+            arguments.model_args,
+            arguments.adapter,
+            arguments.device,
+            arguments.dtype,
+            arguments.batch_size,
+        )
     out = Path(arguments.out)
     run = _open_run(out, arguments, items, personas)
     if run["status"] == "complete":
@@ -113,14 +161,14 @@ def run_audit(arguments: AuditArguments) -> Path:
         read_answers(out)  # says so if it is damaged
         return out
 
-    from unswayed.scoring.load import load_lm, model_info
-
     lm = load_lm(
         arguments.model,
         arguments.adapter,
         arguments.device,
         arguments.dtype,
         arguments.batch_size,
+        arguments.backend,
+        arguments.model_args,
     )
     info = model_info(lm, arguments.model, arguments.adapter)
     if run["model"] not in (None, info) and _differs(run["model"], info):
@@ -140,27 +188,40 @@ def run_audit(arguments: AuditArguments) -> Path:
     rows: list[dict] = []
     kept = {part: _read_part(part, len(items)) for part in parts}
     done = sum(found is not None for found in kept.values())
-    if done:
-        log.info("resuming: %d of %d parts are already scored", done, len(parts))
+    singly = answers_singly(lm)
+    journals = {
+        part: Journal(part.with_suffix(".jsonl") if singly else None, lambda: progress.add(1))
+        for part in parts
+        if kept[part] is None
+    }
+    answered = sum(map(len, journals.values()))
+    if done or answered:
+        more = f", and {answered} answers of others" if answered else ""
+        log.info("resuming: %d of %d parts are already scored%s", done, len(parts), more)
     total, start = len(parts) * len(items), time.monotonic()
-    progress = Progress(total, "trials", done=done * len(items))
+    progress = Progress(total, "trials", done=done * len(items) + answered)
     try:
         for profile, part in zip(profiles, parts, strict=True):
             found = kept[part]
             if found is None:
+                journal = journals[part]
                 found = score(
                     lm,
                     chat,
                     list(trials_of(items, profile, memory, arguments.scoring, arguments.seed)),
                     memory,
                     arguments,
+                    journal,
                 )
                 _write_table(found, part)
-                progress.add(len(items))
+                progress.add(len(items) - len(journal))  # those in the journal are counted
+                journal.remove()
             rows += found
     finally:
         progress.close()
         run["seconds"] = round(run["seconds"] + time.monotonic() - start, 1)
+    if silent := sum(row["raw_text"] == "" for row in rows):
+        run["notes"].append(f"{silent} of {len(rows)} answers were empty: they count as unparsed.")
     _write_table(add_flips(rows), out / "answers.parquet")
     run["status"] = "complete"
     run["finished"] = _now()
@@ -179,8 +240,9 @@ def score(
     trials: Sequence[Trial],
     memory: Memory,
     arguments: AuditArguments,
+    journal: Journal,
 ) -> list[dict]:
-    """Rows of trials that share one state of `memory`."""
+    """Rows of trials that share one state of `memory`; generated texts go through `journal`."""
     from lm_eval.api.instance import Instance
 
     scoring, seed = arguments.scoring, arguments.seed
@@ -200,33 +262,66 @@ def score(
             for trial, prompt, outcome in zip(trials, prompts, outcomes, strict=True)
         ]
 
-    with memory.active(lm):
+    with memory.active(lm), plain_errors(arguments.backend):
         if scoring == "generate":
-            settings = {
-                "until": [],
-                "do_sample": False,
-                "temperature": 0.0,
-                "max_gen_toks": arguments.max_gen_toks,
-            }
-            requests = [
-                Instance("generate_until", {}, (prompt, dict(settings)), 0) for prompt in prompts
-            ]
-            generated = lm.generate_until(requests, disable_tqdm=True)
+            generated = _generate(lm, prompts, arguments, journal)
             return rows(
                 _read_text(trial.item, text, seed)
                 for trial, text in zip(trials, generated, strict=True)
             )
         texts = [continuations(trial.item, scoring, seed) for trial in trials]
-        requests = [
-            Instance("loglikelihood", {}, (prompt, chat.delimiter + text), 0)
+        pairs = [
+            (prompt, chat.delimiter + text)
             for prompt, options in zip(prompts, texts, strict=True)
             for text in options
         ]
+        if arguments.backend != HF_SHARED:  # which looks itself
+            check_lengths(lm, pairs, 0)
+        requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
         log_probs = iter(lm.loglikelihood(requests, disable_tqdm=True))
     return rows(
         _compare(trial.item, options, [next(log_probs)[0] for _ in options], scoring)
         for trial, options in zip(trials, texts, strict=True)
     )
+
+
+def _generate(
+    lm: Any, prompts: Sequence[str], arguments: AuditArguments, journal: Journal
+) -> list[str]:
+    """The model's text for each prompt; what the journal knows is not asked again."""
+    from lm_eval.api.instance import Instance
+
+    missing = [prompt for prompt in dict.fromkeys(prompts) if journal.get(prompt) is None]
+    if missing:
+        if arguments.backend != HF_SHARED:  # which looks itself
+            check_lengths(lm, [(prompt, "") for prompt in missing], arguments.max_gen_toks)
+        settings = generation_settings(arguments)
+        requests = [
+            Instance("generate_until", {}, (prompt, dict(settings)), 0) for prompt in missing
+        ]
+        lm.set_cache_hook(journal)
+        try:
+            texts = lm.generate_until(requests, disable_tqdm=True)
+        finally:
+            journal.close()
+        if len(texts) < len(missing):  # some backends only log what went wrong
+            raise InputError(
+                f"--backend {arguments.backend} gave {len(texts)} answers to {len(missing)} "
+                "questions: the service failed. What it gave is kept; add --resume to go on"
+            )
+        for prompt, text in zip(missing, texts, strict=True):
+            journal.add(prompt, text or "")
+        journal.close()
+    return [journal.get(prompt) for prompt in prompts]
+
+
+def generation_settings(arguments: AuditArguments) -> dict[str, Any]:
+    """lm-eval's settings of a request: greedy, unless --gen-kwargs gives a temperature."""
+    settings = {"until": [], "do_sample": False, "temperature": 0.0}
+    settings |= {"max_gen_toks": arguments.max_gen_toks, **arguments.gen_kwargs}
+    if arguments.gen_kwargs.get("temperature"):
+        settings["do_sample"] = True
+    return settings
 
 
 def _compare(item: Item, texts: list[str], log_probs: list[float], scoring: str) -> dict:
@@ -254,12 +349,17 @@ def read_run(out: Path) -> dict:
     Raises:
         InputError: there is none, or it cannot be read.
     """
+    path = out / "run.json"
     try:
-        return json.loads((out / "run.json").read_text(encoding="utf-8"))
+        run = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{out} is not a run directory: it has no run.json") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{out / 'run.json'} cannot be read ({error})") from None
+        raise InputError(f"{path} cannot be read ({error})") from None
+    if not isinstance(run, dict) or (missing := RUN_KEYS - run.keys()):
+        what = f"it lacks {min(missing)}" if isinstance(run, dict) else "it is no JSON object"
+        raise InputError(f"{path} is no record of an audit: {what}. Audit again into a new --out")
+    return run
 
 
 def read_answers(out: Path) -> pa.Table:
@@ -306,12 +406,16 @@ def _open_run(
         "seed": arguments.seed,
         "dtype": arguments.dtype,
         "max_gen_toks": arguments.max_gen_toks if arguments.scoring == "generate" else None,
+        "backend": arguments.backend,
+        "model_args": public_settings(arguments.model_args),
+        "gen_kwargs": dict(arguments.gen_kwargs),
     }
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
     if (out / "run.json").exists():
         run = read_run(out)
-        other = [name for name in identity if run.get("identity", {}).get(name) != identity[name]]
+        found = EARLIER_IDENTITY | run.get("identity", {})
+        other = [name for name in identity if found.get(name) != identity[name]]
         if other:
             raise InputError(
                 f"{out} holds a different run (its {' and '.join(other)} differ): choose another "
@@ -334,7 +438,8 @@ def _open_run(
             key: str(value) if isinstance(value, Path) else value
             for key, value in dataclasses.asdict(arguments).items()
             if key not in ("out", "resume")
-        },
+        }
+        | {"model_args": identity["model_args"]},
         "hashes": {"items": identity["items"], "personas": identity["personas"]},
         "model": None,
         "versions": _versions(),
@@ -343,7 +448,8 @@ def _open_run(
         "finished": None,
         "seconds": 0.0,
         "n_items": len(items),
-        "n_pairs": len({persona.pair_id for persona in personas}),
+        "n_pairs": len({persona.pair_id for persona in personas} - {None}),
+        "n_cells": sum(persona.pair_id is None for persona in personas),
         "n_trials": None,
     }
     _write_json(out / "run.json", run)

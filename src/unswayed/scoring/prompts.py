@@ -67,6 +67,9 @@ def pick_option(log_probs: Sequence[float], texts: Sequence[str], scoring: str) 
 class ChatFormat:
     """How a model's conversation becomes text; built once per model.
 
+    A chat service takes the conversation as it is and applies the template itself: there the text
+    is the messages as JSON.
+
     Attributes:
         note: what had to be done differently from a plain chat template, or "".
         delimiter: what stands between the prompt and an option (lm-eval's target_delimiter).
@@ -74,7 +77,11 @@ class ChatFormat:
 
     def __init__(self, lm: Any) -> None:
         self._lm = lm
-        tokenizer = lm.tokenizer
+        self._as_messages = getattr(lm, "takes_messages", False)
+        if self._as_messages:
+            self.note, self.delimiter = "", ""
+            return
+        tokenizer = getattr(lm, "tokenizer", None)
         self.chat = getattr(tokenizer, "chat_template", None) is not None
         self.system_role = self.chat and takes_system_role(tokenizer)
         self.delimiter = "" if self.chat else " "
@@ -90,6 +97,8 @@ class ChatFormat:
 
     def render(self, messages: list[Message]) -> str:
         """The prompt as one string, ready for the answer."""
+        if self._as_messages:
+            return json.dumps(messages, ensure_ascii=False)
         if not self.chat:
             return plain_text(messages)
         if not self.system_role:  # SharedPrefixLM does so itself, other backends do not

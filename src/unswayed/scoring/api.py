@@ -1,0 +1,207 @@
+"""Chat models behind an HTTP interface, through lm-eval's backends.
+
+lm-eval's backend knows a service: its address, headers and the form of a request. Here is what an
+audit needs on top: one text per reply whatever the reply holds, the thinking kept, requests tried
+again where that can help, and one clear line where it cannot.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from lm_eval.models.api_models import JsonChatStr
+
+from unswayed.errors import InputError
+
+log = logging.getLogger(__name__)
+
+TEMPORARY = {408, 409, 425, 429}  # HTTP statuses worth another try, next to all from 500
+LONGEST_PAUSE = 60.0  # seconds before another try, whatever the server asks for
+KEPT = "Finished answers are kept: mend it and run the same command with --resume"
+
+
+class UnusableReply(ValueError):
+    """A reply arrived, and there is no answer in it."""
+
+
+class ChatService:
+    """Mixed into lm-eval's chat backends: asks one conversation per request, in threads.
+
+    Model arguments of lm-eval that count here: `num_concurrent` requests at a time, `max_retries`
+    tries in all, `timeout` in seconds for a reply to begin.
+    """
+
+    takes_messages = True  # a prompt is a conversation, as JSON
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._lock = threading.Lock()
+        self._said: set[str] = set()
+
+    def generate_until(self, requests: list, disable_tqdm: bool = False) -> list[str]:
+        """The texts of all requests; each goes to the cache hook as soon as it is there.
+
+        Raises:
+            InputError: the server cannot be reached or refuses a request. What is under way then
+                is waited for and kept, nothing new is asked.
+        """
+        stop = threading.Event()
+        failures: list[Exception] = []
+
+        def answer(request: Any) -> str | None:
+            if stop.is_set():
+                return None
+            try:
+                prompt, settings = request.args
+                text = self._ask(prompt, settings, stop)
+                with self._lock:
+                    self.cache_hook.add_partial("generate_until", request.args, text)
+                return text
+            except Exception as error:
+                failures.append(error)
+                stop.set()
+                return None
+
+        with ThreadPoolExecutor(max(1, self._concurrent)) as pool:
+            try:
+                texts = list(pool.map(answer, requests))
+            finally:  # also after Ctrl-C
+                stop.set()
+        if failures:
+            raise failures[0]
+        return texts
+
+    def _ask(self, prompt: str, settings: dict, stop: threading.Event) -> str:
+        """One reply's text; "" if every try brought an unusable one."""
+        tries = max(1, self.max_retries)
+        for number in range(1, tries + 1):
+            again, response = number < tries, None
+            try:
+                return reply_text(self.model_call([JsonChatStr(prompt)], gen_kwargs=settings))
+            except (UnusableReply, requests.exceptions.InvalidJSONError) as error:
+                what = str(error) if isinstance(error, UnusableReply) else "it is not JSON"
+                if not again:
+                    self._say(f"a reply is unusable and counts as unparsed: {what}")
+                    return ""
+            except Exception as error:
+                response = getattr(error, "response", None)
+                status = getattr(error if response is None else response, "status_code", None)
+                if status is None and not isinstance(error, requests.RequestException):
+                    raise
+                what = self._failure(error, response, status)
+                if not again or (status and status < 500 and status not in TEMPORARY):
+                    raise InputError(f"{what}. {KEPT}") from None
+            self._say(f"{what}; trying again, {tries} times in all")
+            if stop.wait(pause(number, response)):  # another request has ended the work
+                raise InputError(f"{what}. {KEPT}")
+        raise AssertionError("the last try returns or raises")
+
+    def _failure(self, error: Exception, response: Any, status: int | None) -> str:
+        """What went wrong, without anything secret."""
+        server = "the model's server" + (f" at {address(self.base_url)}" if self.base_url else "")
+        if status is None:
+            if isinstance(error, requests.Timeout):
+                return f"{server} gave no reply within {self.timeout} s (model argument timeout)"
+            return f"{server} cannot be reached ({root_cause(error)})"
+        said = error_text(response) if response is not None else str(error)
+        if len(self.api_key) >= 8:  # some services quote it; "EMPTY" is none
+            said = said.replace(self.api_key, "***")
+        hint = {
+            401: ": is the API key in the environment right?",
+            403: ": is the API key in the environment right?",
+            404: ": base_url is the full address of the chat, often .../v1/chat/completions",
+            405: ": base_url is the full address of the chat, often .../v1/chat/completions",
+        }.get(status, "")
+        if status == 400 and "temperature" in said.lower():
+            hint = ": some models take no temperature, try --gen-kwargs temperature=none"
+        return f"{server} answers {status}{hint}" + (f" ({said})" if said else "")
+
+    def _say(self, text: str) -> None:
+        """Log a trouble the first time it comes up."""
+        with self._lock:
+            if text not in self._said:
+                self._said.add(text)
+                log.warning("%s", text)
+
+    def _create_payload(self, messages: list[dict], **kwargs: Any) -> dict:
+        """The backend's request, without the fields that are empty or null.
+
+        Servers differ in what they make of an empty list of stop sequences: some refuse it, and
+        lm-eval 0.4.13 makes [null] of it for Anthropic.
+        """
+        wanted = kwargs["gen_kwargs"].get("temperature")
+        payload = super()._create_payload(messages, **kwargs)
+        if payload.get("temperature") != wanted:  # its rule for some names of OpenAI's
+            self._say(f"lm-eval asks this model with temperature {payload['temperature']}")
+        for name in {"stop", "stop_sequences"} & payload.keys():
+            payload[name] = [text for text in payload[name] if text]
+        return {name: value for name, value in payload.items() if value not in (None, [])}
+
+
+def reply_text(reply: Any) -> str:
+    """The text of a chat completion (OpenAI's form or Anthropic's), its thinking in front.
+
+    Thinking that came in a field of its own is put into <think>...</think>; the block stays open if
+    nothing follows it.
+
+    Raises:
+        UnusableReply: it has neither form.
+    """
+    if not isinstance(reply, dict):
+        raise UnusableReply(f"it is a {type(reply).__name__}, not a chat completion")
+    try:
+        if "choices" in reply:
+            message = reply["choices"][0]["message"]
+            content = message.get("content")
+            thinking = message.get("reasoning_content") or message.get("reasoning") or ""
+        else:
+            content, thinking = reply["content"], ""
+        if isinstance(content, list):  # blocks of text, of thinking and of other kinds
+            thinking += "".join(block.get("thinking") or "" for block in content)
+            content = "".join(block.get("text") or "" for block in content)
+        text = content or ""
+        if thinking:
+            thinking = f"<think>{thinking}</think>\n" if text else f"<think>{thinking}"
+        text = "".join([thinking, text])  # join, as it refuses what is no text
+        return text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text either
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise UnusableReply(f"it has no message in it: {str(reply)[:200]}") from None
+
+
+def error_text(response: requests.Response) -> str:
+    """What a server says about a refusal, in at most 300 characters."""
+    try:
+        said = response.json()
+    except requests.exceptions.InvalidJSONError:
+        said = response.text
+    for field in ("error", "message", "detail"):  # {"error": {"message": ...}}, {"detail": ...}
+        if isinstance(said, dict) and said.get(field):
+            said = said[field]
+    return " ".join(str(said).split())[:300]
+
+
+def pause(tried: int, response: requests.Response | None) -> float:
+    """Seconds before another try: the server's Retry-After if it is a number, else lm-eval's."""
+    asked = "" if response is None else response.headers.get("Retry-After", "")
+    if asked.isdigit():
+        return min(LONGEST_PAUSE, float(asked))
+    return min(10.0, max(1.0, 2.0 ** (tried - 2)))
+
+
+def address(url: str) -> str:
+    """Scheme, host and port of a URL; no path, no password."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost reason of an error, such as "Connection refused"."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
