@@ -15,6 +15,7 @@ from pathlib import Path
 
 from unswayed.audit.report import duration, result_table, write_report
 from unswayed.audit.run import read_run
+from unswayed.audit.summary import analyze
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -22,19 +23,21 @@ README = HERE.parent / "README.md"
 
 def add(name: str, run_dir: Path) -> None:
     """Write results/NAME.json: the run's summary and what is needed to repeat it."""
+    summary = analyze(run_dir)
     write_report(run_dir)
     run = read_run(run_dir)
     arguments = run["arguments"]
     specs = [re.sub(r"=.*/", "=", spec) for spec in arguments["items"]]  # no paths of a machine
     pairs = f" --pairs {arguments['pairs']}" if arguments["pairs"] else ""
+    grid = " --personas grid" if arguments["personas"] == "grid" else ""
     items = "" if specs == ["builtin"] else f" --items {' '.join(specs)}"
     content = {
-        "command": f"unswayed audit --model {arguments['model']}{items}{pairs} --out DIR",
+        "command": f"unswayed audit --model {arguments['model']}{items}{grid}{pairs} --out DIR",
         "seconds": run["seconds"],
         "model": run["model"],
         "hashes": run["hashes"],
         "versions": run["versions"],
-        "summary": json.loads((run_dir / "summary.json").read_text("utf-8")),
+        "summary": summary,
     }
     (HERE / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
@@ -43,7 +46,7 @@ def audit_table(found: dict) -> str:
     """The table of an audit, with its command, run time and verdict."""
     return (
         f"`{found['command']}` ({duration(found['seconds'])} on two cores)\n\n"
-        f"{result_table(found['summary'])}\n\n{found['summary']['verdict']}"
+        f"{result_table(found['summary'])}\n\n{found['summary']['verdict']['text']}"
     )
 
 

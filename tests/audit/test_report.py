@@ -13,26 +13,34 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unswayed.audit import report, statistics
-from unswayed.audit.report import (
-    flip_texts,
-    flips_by_item,
-    flips_by_pair,
+from unswayed.audit.report import result_table, write_report
+from unswayed.audit.report.flips import flip_texts, flips_by_item, flips_by_user, grouped
+from unswayed.audit.report.items import item_maps
+from unswayed.audit.report.numbers import (
+    coefficient,
     interval,
     markdown_text,
+    p_value,
     percent,
-    result_table,
-    rounded_up,
     typeset,
-    write_report,
 )
+from unswayed.audit.report.plots import rounded_up, shade, shade_range, zoomed_axis
+from unswayed.audit.report.words import VERDICTS, effect_label
 from unswayed.audit.run import AuditArguments, _open_run, _write_json, _write_table, read_answers
-from unswayed.audit.statistics import summarize, verdict
-from unswayed.audit.trials import CONDITIONS, NONE, add_flips, choose_personas, make_row, trials_of
+from unswayed.audit.summary import analyze
+from unswayed.audit.trials import (
+    GRID_CONDITIONS,
+    NONE,
+    PAIR_CONDITIONS,
+    add_flips,
+    choose_personas,
+    make_row,
+    trials_of,
+)
 from unswayed.errors import InputError
 from unswayed.items import Item, make_item
 from unswayed.memory.prompt import PromptMemory
-from unswayed.personas import Persona
+from unswayed.personas import Persona, grid_personas
 from unswayed.scoring.prompts import plain_text
 
 Answer = Callable[[Item, Persona | None], int | None]
@@ -60,7 +68,7 @@ def people(n: int, note: str = "text") -> list[Persona]:
     return [
         Persona(f"p{i}-{version}", version, f"p{i}", (("about", f"{note} of p{i} {version}."),))
         for i in range(1, n + 1)
-        for version in CONDITIONS[1:]
+        for version in PAIR_CONDITIONS[1:]
     ]
 
 
@@ -69,7 +77,7 @@ def make_run(
     items: Sequence[Item],
     answer: Answer,
     personas: Sequence[Persona] = (),
-    conditions: Sequence[str] = CONDITIONS,
+    conditions: Sequence[str] = PAIR_CONDITIONS,
     scoring: str = "option",
     style: str = "system",
     model: str = "tiny",
@@ -120,6 +128,7 @@ def skewed(item: Item, persona: Persona | None) -> int:
 
 
 def page_of(out: Path) -> str:
+    analyze(out)
     return write_report(out).read_text("utf-8")
 
 
@@ -130,15 +139,7 @@ def shown(page: str) -> str:
 
 
 def answers_of(out: Path) -> pd.DataFrame:
-    return read_answers(out).to_pandas()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fewer_resamples():
-    """Enough for exact tests of 11 items that differ (2 ** 11), and fast."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "RESAMPLES", 2100)
-        yield
+    return grouped(read_answers(out).to_pandas())
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tests, three pairs, all conditions, a skewed model; its report is written."""
     items = [make(f"i{n}") for make in (emotion, action) for n in range(1, 13)]
     out = make_run(tmp_path_factory.mktemp("full") / "run", items, skewed, people(3))
+    analyze(out)
     write_report(out)
     return out
 
@@ -179,24 +181,21 @@ def test_typeset_changes_signs_only():
     assert typeset("-0.4 [-1.1, 0.0] on a-1") == "−0.4 [−1.1, 0.0] on a-1"
 
 
+def test_coefficient():
+    assert [coefficient(v) for v in (0.534, -0.001, None)] == ["0.53", "0.00", "–"]
+
+
 def test_rounded_up():
-    assert [rounded_up(v) for v in (0, 0.01, 0.011, 0.09, 0.3, 1.0)] == [
-        0.01,
-        0.01,
-        0.02,
-        0.1,
-        0.5,
-        1,
-    ]
+    values = [rounded_up(v) for v in (0, 0.01, 0.011, 0.09, 0.3, 0.7, 1.0)]
+    assert values == [0.01, 0.01, 0.02, 0.1, 0.3, 1, 1]
 
 
-def test_summary_holds_the_verdict(full):
-    summary = json.loads((full / "summary.json").read_text("utf-8"))
-    expected = summarize(answers_of(full))
-    assert summary["verdict"] == verdict(expected)
-    assert summary["verdict"].startswith("Skewed")
-    assert {k: v for k, v in summary.items() if k != "verdict"} == expected
-    assert not list(full.glob("*.partial"))
+def test_shades():
+    assert [shade(v) for v in (0, 0.5, 1, -1, 2, None, float("nan"))] == [0, 4, 8, 0, 8, None, None]
+    assert shade_range([0.244, 0.293]) == (0.2, 0.3)
+    assert shade_range([1.0]) == (0.9, 1.0)
+    assert shade_range([None]) == (0.0, 1.0)
+    assert zoomed_axis([0.12, 0.44]).values == (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def test_every_number_of_the_summary_is_in_table_markdown_and_page(full):
@@ -205,7 +204,7 @@ def test_every_number_of_the_summary_is_in_table_markdown_and_page(full):
     markdown = (full / "report.md").read_text("utf-8")
     text = shown((full / "report.html").read_text("utf-8"))
     assert table in markdown
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    lines, tests = cells_of(table), cells_of(markdown)
     for name, test in summary["tests"].items():
         for condition, values in test["conditions"].items():
             flips = interval(values["flip_rate"])
@@ -215,16 +214,73 @@ def test_every_number_of_the_summary_is_in_table_markdown_and_page(full):
             assert interval(values["score"]) in text
             assert flips in text
         for effect in test["effects"]:
-            difference, p = interval(effect, sign=True), report.p_value(effect["p_holm"])
-            n = [str(effect["n_items"]), str(effect["n_differences"])]
-            assert [name, effect["metric"], effect["name"], difference, p, *n] in lines
-            better = f"{effect['better']} / {effect['worse']}"
-            cells = [typeset(difference), report.p_value(effect["p"]), p, *n, better]
-            assert f"{report.EFFECT_LABELS[effect['name']]} {' '.join(cells)}" in text
-    assert typeset(summary["verdict"]) in text
+            difference = interval(effect, sign=True)
+            p = {key: p_value(value) for key, value in effect.items() if key.startswith("p")}
+            finding = effect["status"] or (
+                "significant" if effect["p_holm"] < 0.05 else "not significant"
+            )
+            row = [name, effect["metric"], effect["name"]]
+            seen = [difference, p["p_holm"], p["p_tost"]]
+            assert [*row, finding, *seen, str(effect["n_items"])] in lines
+            ps = [p[key] for key in ("p", "p_holm", "p_bh", "p_tost", "p_mcnemar")]
+            n = [str(effect[key]) for key in ("n_pairs", "n_differences")]
+            both = [str(effect["better"]), str(effect["worse"])]
+            assert [*row, *ps, *n, *both] in tests
+            label = effect_label(effect["name"])
+            assert f"{typeset(' '.join(seen))} {finding}" in text
+            estimate = typeset(difference.split(" ")[0])
+            counts = f"{effect['n_items']} {' '.join(n)} {' / '.join(both)}"
+            assert f"{label} {estimate} {' '.join(ps)} {counts}" in text
+            assert " ".join(effect["notes"]) in text
+        for part in test["decomposition"]:
+            for key in ("total", "any_memory", "which_persona"):
+                assert typeset(interval(part[key], sign=True)) in text
+        for row in test["omnibus"]:
+            assert f"{row['q']:.2f} {row['df']} {p_value(row['p'])}" in text
+        for power in test["power"]:
+            assert f"{power['power_at_margin']:.0%} {power['power_equivalence']:.0%}" in text
+    assert typeset(summary["verdict"]["text"]) in text
+    assert summary["verdict"]["text"] in markdown
     gap = next(e for e in summary["tests"]["feel"]["effects"] if e["name"] == "gap")
     assert gap["estimate"] == pytest.approx(11 / 12)
     assert "feel +91.7 points" in text
+
+
+def cells_of(markdown: str) -> list[list[str]]:
+    """Rows of all tables, as their cells."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines()]
+
+
+@pytest.mark.parametrize("status", VERDICTS)
+def test_verdicts_differ_in_words_and_shape(full, tmp_path, status):
+    out = shutil.copytree(full, tmp_path / "run")
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    summary["verdict"] |= {"status": status}
+    _write_json(out / "summary.json", summary)
+    page = write_report(out).read_text("utf-8")
+    assert f"Verdict: {status}" in shown(page)
+    (box,) = re.findall(r'<section class="verdict.*?</h2>', page, re.DOTALL)
+    drawn = {
+        "skewed": "M0-6.5",
+        "equivalent within the margin": "M0-6 6",
+        "not enough data": "open",
+    }
+    assert [name for name, words in drawn.items() if words in box] == [status]
+
+
+def test_the_margin_is_drawn_for_differences_between_users_only(full):
+    page = (full / "report.html").read_text("utf-8")
+    summary = json.loads((full / "summary.json").read_text("utf-8"))
+    effects = [e for test in summary["tests"].values() for e in test["effects"]]
+    assert page.count('class="band"') == sum(e["kind"] == "gap" for e in effects) == 3
+    assert "margin of ±2 points" in shown(page)
+
+
+def test_a_report_needs_a_summary_of_this_version(full, tmp_path):
+    out = shutil.copytree(full, tmp_path / "run")
+    (out / "summary.json").write_text('{"level": 0.95}')
+    with pytest.raises(InputError, match="unswayed analyze"):
+        write_report(out)
 
 
 def test_table_is_aligned(full):
@@ -262,7 +318,7 @@ def test_flips_by_item_and_pair_by_hand(tmp_path):
     assert by_item["advantaged"].tolist() == [1, 0.5, 0, 0]
     assert by_item["disadvantaged"].tolist() == [0, 0, 0.5, 0]
 
-    by_pair = flips_by_pair(answers)
+    by_pair = flips_by_user(answers)
     assert list(by_pair.index) == ["p1", "p2"]
     assert by_pair["n"].tolist() == [12, 11]
     assert by_pair["flips"].tolist() == [3, 2]
@@ -291,7 +347,7 @@ def test_texts_of_a_flip(full):
     }
     assert texts["before"] == {"text": "Talk", "key": True, "raw": None}
     (example,) = texts["examples"]
-    assert (example["pair"], example["condition"]) == ("p1", "disadvantaged")
+    assert (example["user"], example["condition"]) == ("p1", "disadvantaged")
     assert example["after"] == {"text": "Wait", "key": False, "raw": None}
     assert example["memory"].endswith("text of p1 disadvantaged.")
     assert "text of p1 disadvantaged." in shown((full / "report.html").read_text("utf-8"))
@@ -308,6 +364,145 @@ def test_texts_in_all_styles_and_scorings(tmp_path, style, scoring):
     assert "text of p1 disadvantaged." in example["memory"]
     if style != "turns":  # told in earlier turns: the whole prompt is shown
         assert "Scenario" not in example["memory"]
+
+
+# -- heat maps -----------------------------------------------------------------------------------
+
+
+def test_item_map_by_hand(full):
+    feel, act = item_maps(answers_of(full))
+    assert (feel["test"], act["test"]) == ("feel", "act")
+    assert feel["columns"] == list(PAIR_CONDITIONS)
+    assert len(feel["rows"]) == 12
+    first, last = feel["rows"][0], feel["rows"][-1]
+    assert first["id"] == "i8"  # right under every condition: hardest last
+    assert [cell["value"] for cell in first["cells"]] == ["100"] * 4
+    assert [cell["value"] for cell in last["cells"]] == ["100", "100", "100", "0"]
+    assert [cell["shade"] for cell in last["cells"]] == [8, 8, 8, 0]
+    assert [cell["mark"] for cell in last["cells"]] == [None, None, None, "flips"]
+    page = (full / "report.html").read_text("utf-8")
+    assert page.count("(most answers flip)") == 22
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2) of #rgb or #rrggbb."""
+    digits = colour.lstrip("#")
+    digits = "".join(2 * d for d in digits) if len(digits) == 3 else digits
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_heat_maps_are_readable_in_every_shade_light_dark_and_printed(full):
+    """Numbers have a contrast of 4.5, and lightness alone orders the shades."""
+    page = (full / "report.html").read_text("utf-8")
+    schemes = [
+        dict(re.findall(r"--(h\d|on-pale|on-deep): (#\w+)", part))
+        for part in re.findall(r":root \{[^}]+\}", page)
+    ]
+    assert len(schemes) == 3
+    for scheme in schemes:
+        shades = [luminance(scheme[f"h{i}"]) for i in range(9)]
+        assert shades in (sorted(shades), sorted(shades, reverse=True))
+        for i, shade_luminance in enumerate(shades):
+            text = luminance(scheme["on-pale" if i < 5 else "on-deep"])
+            low, high = sorted((text, shade_luminance))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (i, scheme)
+    assert ".h0, .h1, .h2, .h3, .h4 { color: var(--on-pale); }" in page
+    assert "print-color-adjust: exact" in page
+
+
+# -- the grid ------------------------------------------------------------------------------------
+
+
+def faithful(item: Item, persona: Persona | None) -> int:
+    """Right, but for some cells on some items."""
+    if persona is None:
+        return 0
+    cell = dict(persona.attributes)
+    wrong = item.id in ("e1", "e2") and cell["religion"] == "no religion"
+    return int(wrong or (item.id == "e3" and cell["gender"] == "female"))
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    items = [emotion(f"e{i}") for i in range(1, 9)]
+    out = tmp_path_factory.mktemp("grid") / "run"
+    make_run(out, items, faithful, grid_personas(), GRID_CONDITIONS)
+    analyze(out)
+    write_report(out)
+    return out
+
+
+def test_grid_report_shows_contrasts_of_three_methods(grid):
+    summary = json.loads((grid / "summary.json").read_text("utf-8"))
+    found = summary["tests"]["feel"]["grid"]
+    page = (grid / "report.html").read_text("utf-8")
+    text, markdown = shown(page), (grid / "report.md").read_text("utf-8")
+    for contrast in found["contrasts"]:
+        methods = [contrast[method] for method in ("mixed", "logistic", "paired")]
+        values = [interval(value, sign=True) for value in methods]
+        assert all(typeset(value) in text and value in markdown for value in values)
+        label = effect_label(contrast["name"])
+        assert re.search(rf"{re.escape(label)} {re.escape(typeset(values[0]))} p \S+, Holm", text)
+    for test in found["attributes"]:
+        assert f"{test['attribute']} {test['chi2']:.2f} 2 {p_value(test['p'])}" in text
+    for mean in found["means"]:
+        assert f"{mean['level']} {interval(mean)}" in text
+    for note in (*found["mixed"]["notes"], *found["logistic"]["notes"]):
+        assert note in text and note in markdown
+    assert "questions have one outcome throughout" in text
+    assert "All cells of the grid" in text and "The users are 81 cells of the grid." in text
+    assert "Largest difference between users feel" in text
+    assert "By cell of the grid" in text and "The other 71 cells" in text
+    assert "dvantaged" not in text
+
+
+def test_map_of_cells(grid):
+    summary = json.loads((grid / "summary.json").read_text("utf-8"))
+    cells = summary["tests"]["feel"]["grid"]["cells"]
+    page = (grid / "report.html").read_text("utf-8")
+    (table,) = re.findall(
+        r'<table class="map">\s*<caption><span>Accuracy in every cell.*?</table>', page, re.DOTALL
+    )
+    rows = re.findall(r"<tr>.*?</tr>", table, re.DOTALL)[2:]
+    values = [re.findall(r'<td class="heat h\d">([\d.]+)', row) for row in rows]
+    assert [len(row) for row in values] == [9] * 9
+    expected = [percent(cell["accuracy"]) for cell in cells]
+    assert list(itertools.chain.from_iterable(values)) == expected
+    assert table.count('scope="rowgroup"') == 3 and table.count('scope="colgroup"') == 3
+
+
+def test_significant_cells_are_marked_in_words_and_sign(grid, tmp_path):
+    out = shutil.copytree(grid, tmp_path / "run")
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    cells = summary["tests"]["feel"]["grid"]["cells"]
+    cells[3] |= {"difference": 0.1, "p_holm": 0.01}
+    cells[4] |= {"difference": -0.1, "p_holm": 0.049}
+    cells[5] |= {"difference": -0.1, "p_holm": 0.05}
+    _write_json(out / "summary.json", summary)
+    page = write_report(out).read_text("utf-8")
+    assert page.count("(significantly above the mean)") == 1
+    assert page.count("(significantly below the mean)") == 1
+    assert "No cell differs significantly" not in shown(page)
+
+
+def test_items_of_a_grid_are_shown_by_level(grid):
+    (feel,) = item_maps(answers_of(grid))
+    assert feel["groups"][0] == ("condition", 2) and [n for _, n in feel["groups"][1:]] == [3] * 4
+    row = next(row for row in feel["rows"] if row["id"] == "e3")
+    shown_cells = dict(zip(feel["columns"], (cell["value"] for cell in row["cells"]), strict=True))
+    assert (shown_cells["none"], shown_cells["grid"]) == ("100", "67")
+    assert (shown_cells["male"], shown_cells["female"], shown_cells["White"]) == ("100", "0", "67")
+
+
+def test_a_grid_without_any_variation(tmp_path):
+    items = [emotion(f"e{i}") for i in range(3)]
+    out = make_run(tmp_path / "run", items, right, grid_personas(), GRID_CONDITIONS)
+    text = shown(page_of(out))
+    assert "zero variance: all 243 answers are right" in text
+    assert not re.search(r"\b(nan|None|null)\b", text)
+    assert "zero variance" in (out / "report.md").read_text("utf-8")
 
 
 # -- foreign text --------------------------------------------------------------------------------
@@ -374,6 +569,7 @@ def test_bytes_are_the_same_again(full, tmp_path):
     copy.mkdir()
     for name in ("run.json", "answers.parquet"):
         shutil.copy(full / name, copy)
+    analyze(copy)
     write_report(copy)
     for name in ("summary.json", "report.md", "report.html"):
         assert (copy / name).read_bytes() == (full / name).read_bytes()
@@ -404,7 +600,7 @@ def test_any_conditions(tmp_path, conditions, says):
     for words in says:
         assert words in text
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert typeset(summary["verdict"]) in text
+    assert typeset(summary["verdict"]["text"]) in text
     missing = "Accuracy without memory feel – guessing: 25.0%"
     assert (missing in text) == (NONE not in conditions)
     no_gap = not {"advantaged", "disadvantaged"} <= set(conditions)
@@ -439,7 +635,7 @@ def test_unread_answers(tmp_path):
     items = [emotion(f"e{i}") for i in range(4)]
     out = make_run(tmp_path / "run", items, answer, people(2), scoring="generate")
     text = shown(page_of(out))
-    assert "Advantaged user 50.0 [50.0, 50.0] 8 0.0 [0.0, 0.0] 50.0" in text
+    assert re.search(r"Advantaged user 50\.0 \[[^]]+\] 8 0\.0 \[0\.0, [^]]+\] 50\.0", text)
     assert "of the answers on feel could not be read" in text
     assert "Of 20 comparable answers with memory, 0 differ" in text
 

@@ -256,12 +256,16 @@ def test_a_prompt_longer_than_the_context_names_both_lengths(arguments, tiny_mod
 
 def test_summary_and_report_follow_from_the_answers(arguments):
     from unswayed.audit.report import write_report
+    from unswayed.audit.summary import analyze
 
     out = run_audit(arguments())
+    analyze(out)
     page = write_report(out)
     first = json.loads((out / "summary.json").read_text("utf-8"))
     assert page.name == "report.html" and (out / "report.md").exists()
     assert first["tests"]["mine"]["n_trials"] == 21
     (out / "summary.json").unlink()
-    write_report(out)
+    with pytest.raises(InputError, match="run `unswayed analyze"):
+        write_report(out)
+    analyze(out)
     assert json.loads((out / "summary.json").read_text("utf-8")) == first

@@ -1,0 +1,97 @@
+"""Numbers and foreign words as text: what the command line, the Markdown and the pages share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+MISSING = "–"
+
+
+def percent(share: float | None, sign: bool = False) -> str:
+    """A share as percent, or a difference of shares as percentage points, to one decimal."""
+    if share is None or math.isnan(share):
+        return MISSING
+    text = f"{100 * share:{'+' if sign else ''}.1f}"
+    return "0.0" if float(text) == 0 else text
+
+
+def interval(value: dict[str, Any] | None, sign: bool = False) -> str:
+    """Estimate and interval in percent (points): "26.7 [13.3, 40.0]"."""
+    if value is None or value["estimate"] is None:
+        return MISSING
+    bounds = f"{percent(value['low'], sign)}, {percent(value['high'], sign)}"
+    known = value["low"] is not None
+    return f"{percent(value['estimate'], sign)} [{bounds if known else MISSING}]"
+
+
+def coefficient(value: float | None) -> str:
+    """A kappa or a correlation, to two decimals."""
+    if value is None:
+        return MISSING
+    text = f"{value:.2f}"
+    return "0.00" if float(text) == 0 else text
+
+
+def coefficient_interval(value: dict[str, Any]) -> str:
+    """A kappa or a correlation with its interval: "0.53 [0.41, 0.62]"."""
+    if value["estimate"] is None:
+        return MISSING
+    bounds = f"{coefficient(value['low'])}, {coefficient(value['high'])}"
+    return f"{coefficient(value['estimate'])} [{MISSING if value['low'] is None else bounds}]"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value to three decimals."""
+    if p is None:
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "8 min 19 s"."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def count(n: int, noun: str) -> str:
+    """ "1 item", "1,691 trials"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """ "a, b and c"."""
+    *before, last = words
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+def typeset(text: str) -> str:
+    """A formatted number with a true minus sign."""
+    return re.sub(r"(?<![\w.)-])-(?=\d)", "−", text)
+
+
+def markdown_table(
+    rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], left: int
+) -> str:
+    """Padded Markdown table; the first `left` columns are text, the others numbers."""
+    cells = [[title for _, title in columns]]
+    cells += [[markdown_text(row[key]) for key, _ in columns] for row in rows]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(columns))]
+    rule = ["-" * (w - 1) + ("-" if i < left else ":") for i, w in enumerate(widths)]
+    lines = [
+        [cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(pairs)]
+        for pairs in (zip(row, widths, strict=True) for row in [cells[0], rule, *cells[1:]])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """Foreign text on one line of Markdown, with nothing in it that acts as markup."""
+    line = " ".join(text.split())
+    printable = "".join(c for c in line if c.isprintable())
+    return re.sub(r"([\\|`*]|<(?=[A-Za-z/!?])|(?<=\])\()", r"\\\1", printable)
