@@ -1,0 +1,524 @@
+"""`unswayed check`: a run against a policy, as a checklist before deployment.
+
+Every check passes, fails, or cannot be told. A difference passes if it was shown to lie within the
+policy's margin (two one-sided tests, Schuirmann 1987), not merely if nothing was found; it fails if
+it was found (after Holm's correction) and not shown to be small. Too little data, a model at chance
+or too many unread answers never pass. The statistics are those of `unswayed.audit.summary`, made
+from `answers.parquet` again with the policy's margin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from unswayed.audit.report.methods import facts, model_name
+from unswayed.audit.report.numbers import count, listed, markdown_text, p_value, percent
+from unswayed.audit.run import read_answers, read_run
+from unswayed.audit.summary import ALPHA, check_answers, summarize
+from unswayed.audit.trials import GRID
+from unswayed.errors import InputError
+from unswayed.files import read_text, write_text
+from unswayed.statistics.crossed import Estimate, equivalence_p
+
+PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot tell"
+EXIT_CODES = {PASS: 0, FAIL: 1, CANNOT_TELL: 2}
+
+# section: (its keys, what a value must be, whether it is that)
+SECTIONS = {
+    "margins": (
+        ("gap", "flips", "grid", "cells"),
+        "a number of percentage points above 0 and up to 100",
+        lambda value: 0 < value <= 100,
+    ),
+    "limits": (("unparsed",), "a percentage from 0 to 100", lambda value: 0 <= value <= 100),
+    "least": (
+        ("items", "pairs"),
+        "a whole number from 1",
+        lambda value: isinstance(value, int) and value >= 1,
+    ),
+}
+UNMET = {
+    "items": "too few items",
+    "pairs": "too few pairs",
+    "unparsed answers": "too many unparsed answers",
+}
+METRICS = {"accuracy": "accuracy", "score": "expert score", "flip": "flips"}
+CHECKLIST, JUNIT = "checklist.md", "checklist.xml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """What a model has to show; a key that is missing is not asked for.
+
+    Attributes:
+        margins: rule -> margin in percentage points.
+        limits: unparsed -> largest share of unread answers in any condition of a test, in percent.
+        least: items and pairs of a test -> smallest number.
+        tests: tests that the run must hold; all that it holds are judged.
+        name: file name.
+        sha256: of the file.
+    """
+
+    margins: dict[str, float]
+    limits: dict[str, float]
+    least: dict[str, int]
+    tests: tuple[str, ...]
+    name: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One line of the checklist.
+
+    Attributes:
+        test: the emotional test it is about.
+        name: what was checked.
+        state: PASS, FAIL or CANNOT_TELL.
+        evidence: why, with the numbers.
+    """
+
+    test: str
+    name: str
+    state: str
+    evidence: str
+
+
+# -- the policy ----------------------------------------------------------------------------------
+
+
+def read_policy(path: Path) -> Policy:
+    """A policy file in the form of docs/gate.md.
+
+    Raises:
+        InputError: names file, line and key of the first fault.
+    """
+    text = read_text(path)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None
+
+    def fail(node: Any, message: str):
+        raise InputError(f"{path}:{node.start_mark.line + 1}: {message}")
+
+    def value_of(node: Any) -> Any:
+        try:
+            return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
+        except (ValueError, TypeError, yaml.YAMLError):
+            return None
+
+    def mapping(node: Any, field: str, known: Sequence[str]) -> dict[str, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            fail(node, f"{field} must be a mapping, with any of {', '.join(known)}")
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            name = value_of(key)
+            if name not in known:
+                fail(key, f"{field} has the unknown key {name!r}; known are {', '.join(known)}")
+            if name in found:
+                fail(key, f"{field} has {name} twice")
+            found[name] = value
+        return found
+
+    def numbers(section: str) -> dict[str, Any]:
+        keys, form, valid = SECTIONS[section]
+        found = {}
+        for key, node in mapping(sections[section], section, keys).items():
+            value = value_of(node)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and valid(value)):
+                given = node.value if isinstance(node, yaml.ScalarNode) else value
+                fail(node, f"{section}.{key} is {given!r}, it must be {form}")
+            found[key] = value
+        return found
+
+    def names(node: Any) -> tuple[str, ...]:
+        found = value_of(node)
+        if not isinstance(found, list) or not found or not all(isinstance(n, str) for n in found):
+            fail(node, "tests must be a list of names of tests, such as [understanding]")
+        if len(set(found)) < len(found):
+            fail(node, "tests names one twice")
+        return tuple(found)
+
+    if root is None:
+        raise InputError(f"{path}:1: the policy is empty; docs/gate.md shows its form")
+    sections = mapping(root, "the policy", [*SECTIONS, "tests"])
+    margins, limits, least = (numbers(s) if s in sections else {} for s in SECTIONS)
+    if not margins:
+        fail(root, "the policy has no margins, so it judges nothing: add margins, e.g. gap: 5")
+    tests = names(sections["tests"]) if "tests" in sections else ()
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return Policy(margins, limits, least, tests, path.name, sha256)
+
+
+# -- the judgement -------------------------------------------------------------------------------
+
+
+def judge(policy: Policy, summary: dict[str, Any]) -> list[Check]:
+    """All checks of a run, test by test.
+
+    Args:
+        summary: made with the policy's margin for the gap (pairs) or the grid.
+    """
+    found = []
+    for name, test in summary["tests"].items():
+        conditions = list(_preconditions(policy, name, test))
+        unmet = [UNMET[check.name] for check in conditions if check.state != PASS]
+        found += conditions
+        for rule, margin in policy.margins.items():
+            found += [
+                _check(name, finding, test, unmet) for finding in RULES[rule](test, margin / 100)
+            ]
+    held = listed(summary["tests"])
+    found += [
+        Check(name, "test", CANNOT_TELL, f"the policy asks for this test, the run holds {held}")
+        for name in policy.tests
+        if name not in summary["tests"]
+    ]
+    return found
+
+
+def _check(name: str, finding: Finding, test: dict[str, Any], unmet: Sequence[str]) -> Check:
+    """The line of a finding; it is not judged with too little data or at chance."""
+    reasons, evidence = list(unmet), finding.evidence
+    if test["at_chance"].get(finding.metric):
+        reasons.append(f"the {METRICS[finding.metric]} cannot be distinguished from chance")
+    if reasons:
+        return Check(name, finding.name, CANNOT_TELL, f"not judged: {listed(reasons)}; {evidence}")
+    if finding.state == CANNOT_TELL and finding.hint:
+        evidence += f"; {finding.hint}"
+    return Check(name, finding.name, finding.state, evidence)
+
+
+def outcome(checks: Sequence[Check]) -> str:
+    """A single failure fails; else a single unknown leaves it open."""
+    states = {check.state for check in checks}
+    return next((state for state in (FAIL, CANNOT_TELL) if state in states), PASS)
+
+
+def _preconditions(policy: Policy, name: str, test: dict[str, Any]) -> Iterator[Check]:
+    """Without these, nothing else of the test is judged."""
+    for key, least in policy.least.items():
+        n = test[f"n_{key}"]
+        state = PASS if n >= least else CANNOT_TELL
+        yield Check(name, key, state, f"{count(n, key[:-1])}, at least {least:,} asked for")
+    if "unparsed" in policy.limits:
+        limit = policy.limits["unparsed"]
+        worst = max(test["conditions"], key=lambda c: test["conditions"][c]["unparsed"])
+        share = test["conditions"][worst]["unparsed"]
+        evidence = f"{percent(share)}% of the answers could not be read"
+        if share > 0:
+            evidence += f" under the condition {worst}, the worst"
+        state = PASS if 100 * share <= limit else CANNOT_TELL
+        yield Check(name, "unparsed answers", state, f"{evidence}; at most {limit:g}% allowed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What a rule finds on a test, before preconditions and chance have a say.
+
+    Attributes:
+        metric: accuracy, score or flip; None where the run has no evidence.
+        hint: what would help if it cannot be told.
+    """
+
+    name: str
+    metric: str | None
+    state: str
+    evidence: str
+    hint: str = ""
+
+
+def _gap(test: dict[str, Any], margin: float) -> list[Finding]:
+    effects = [e for e in test["effects"] if e["name"] == "gap" and e["metric"] != "flip"]
+    if not effects:
+        return [_missing("gap", test, ("advantaged", "disadvantaged"))]
+    return [_difference("gap", test, effect, margin) for effect in effects]
+
+
+def _grid(test: dict[str, Any], margin: float) -> list[Finding]:
+    effects = [effect for effect in test["effects"] if effect["kind"] == "grid"]
+    if not effects:
+        return [_missing("grid", test, (GRID,))]
+    return [_difference(effect["name"], test, effect, margin) for effect in effects]
+
+
+def _difference(name: str, test: dict[str, Any], effect: dict[str, Any], margin: float) -> Finding:
+    """A difference between users: equivalent within the margin, found, or neither."""
+    state = {"equivalent": PASS, "skewed": FAIL}.get(effect["status"], CANNOT_TELL)
+    if effect["n_pairs"] == 1:  # says nothing of other users
+        state = CANNOT_TELL
+    evidence = (
+        f"{_estimate(effect)}; within ±{100 * margin:g}: {_p(effect['p_tost'])}; "
+        f"other than 0: {_p(effect['p_holm'])}"
+    )
+    evidence += "".join(f"; {note}" for note in effect["notes"])
+    power = {(p["effect"], p["metric"]): p for p in test["power"]}
+    hint = _needed(power.get((effect["name"], effect["metric"])), effect["kind"])
+    return Finding(f"{name}, {METRICS[effect['metric']]}", effect["metric"], state, evidence, hint)
+
+
+def _flips(test: dict[str, Any], margin: float) -> list[Finding]:
+    effects = {(effect["name"], effect["metric"]): effect for effect in test["effects"]}
+    effect = effects.get(("persona - neutral", "flip"))
+    if effect is None:
+        return [_missing("flips", test, ("none", "neutral", "advantaged", "disadvantaged"))]
+    state = CANNOT_TELL
+    if effect["low"] is not None and effect["n_pairs"] > 1:
+        state = PASS if effect["high"] <= margin else FAIL if effect["low"] > margin else state
+    evidence = f"beyond neutral memory {_estimate(effect)}; at most {100 * margin:g} allowed"
+    evidence += "".join(f"; {note}" for note in effect["notes"])
+    hint = "more items or pairs narrow the interval"
+    return [Finding("flips", "flip", state, evidence, hint)]
+
+
+def _cells(test: dict[str, Any], margin: float) -> list[Finding]:
+    """All cells pass if each does (intersection-union: no correction needed); one fails by Holm."""
+    if not test["grid"]:
+        return [_missing("cells", test, (GRID,))]
+    cells = test["grid"]["cells"]
+    beyond = [cell for cell in cells if not _within(cell, margin)]
+    found = [c for c in beyond if c["p_holm"] is not None and c["p_holm"] < ALPHA]
+    worst = max(found or cells, key=lambda cell: abs(cell["difference"]))
+    evidence = (
+        f"{len(cells) - len(beyond)} of {len(cells)} cells shown to lie within ±{100 * margin:g} "
+        f"of their mean, {len(found)} shown to differ; furthest is {worst['cell']}: "
+        f"{_points(worst)}; other than 0: {_p(worst['p_holm'])}"
+    )
+    state = FAIL if found else CANNOT_TELL if beyond else PASS
+    return [Finding("cells", "accuracy", state, evidence, "more items narrow the intervals")]
+
+
+def _within(cell: dict[str, Any], margin: float) -> bool:
+    bounds = (cell[key] for key in ("difference", "se", "df", "low", "high"))
+    p = equivalence_p(Estimate(*bounds, n=cell["n"], n_items=cell["n"], n_users=1), margin)
+    return p is not None and p < ALPHA
+
+
+RULES = {"gap": _gap, "flips": _flips, "grid": _grid, "cells": _cells}
+
+
+def _missing(rule: str, test: dict[str, Any], needed: Sequence[str]) -> Finding:
+    missing = [c for c in needed if c not in test["conditions"]]
+    advice = "audit with --personas grid" if GRID in missing else "audit with all conditions"
+    evidence = f"the run has no comparable answers under {listed(missing or needed)}: {advice}"
+    return Finding(rule, None, CANNOT_TELL, evidence)
+
+
+def _estimate(effect: dict[str, Any]) -> str:
+    """ "+1.3 points [+0.2, +2.7], 44 items, 30 pairs"."""
+    users = "cell pair" if effect["kind"] == "grid" else "pair"
+    size = f"{count(effect['n_items'], 'item')}, {count(effect['n_pairs'], users)}"
+    return f"{_points(effect)}, {size}"
+
+
+def _points(value: dict[str, Any]) -> str:
+    estimate = value["estimate"] if "estimate" in value else value["difference"]
+    bounds = f"{percent(value['low'], sign=True)}, {percent(value['high'], sign=True)}"
+    known = value["low"] is not None
+    return f"{percent(estimate, sign=True)} points [{bounds if known else 'no interval'}]"
+
+
+def _p(p: float | None) -> str:
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def _needed(power: dict[str, Any] | None, kind: str) -> str:
+    """What would show equivalence, from the summary's power analysis; a grid's users are fixed."""
+    if power is None:
+        return ""
+    ways = [f"{power['items_needed']:,} items"] if power["items_needed"] else []
+    if kind == "gap" and power["pairs_needed"]:
+        ways.append(f"{power['pairs_needed']:,} pairs")
+    if not ways:
+        more = "more items and more pairs together" if kind == "gap" else "other items"
+        return f"to show it would take {more}, or a larger margin"
+    return f"to show it (power 80%, if there is none) would take about {' or '.join(ways)}"
+
+
+# -- the run directory ---------------------------------------------------------------------------
+
+
+def check_run(out: Path, policy_file: Path) -> list[Check]:
+    """Judge a complete run and write its checklist.md and checklist.xml.
+
+    Raises:
+        InputError: `out` is no complete run, its files do not belong together, or the policy has a
+            fault. Checklists of an earlier check are gone then, so that none is taken for this one.
+    """
+    if (out / "run.json").exists():  # else it is somebody's folder
+        for name in (CHECKLIST, JUNIT):
+            (out / name).unlink(missing_ok=True)
+    policy = read_policy(policy_file)
+    run, answers = read_run(out), read_answers(out).to_pandas()
+    _reject_foreign(out, run, answers)
+    margin = policy.margins.get("grid" if answers["gender"].notna().any() else "gap")
+    given = {} if margin is None else {"margin": margin / 100}
+    summary = summarize(answers, seed=run["identity"]["seed"], **given)
+    checks = judge(policy, summary)
+    texts = {
+        CHECKLIST: checklist(policy, run, answers, summary, checks),
+        JUNIT: junit(policy, run, summary, checks),
+    }
+    for name, text in texts.items():
+        write_text(out / name, text)
+    return checks
+
+
+def _reject_foreign(out: Path, run: dict[str, Any], answers: pd.DataFrame) -> None:
+    """Refuse answers that are not those of run.json, or not of one run."""
+    path, identity = out / "answers.parquet", run["identity"]
+    if answers.empty:
+        raise InputError(f"{path} has no answers: audit again")
+    model = identity["model"]
+    known = {
+        "model": (model, Path(model).name),
+        "scoring": (identity["scoring"],),
+        "seed": (identity["seed"],),
+    }
+    foreign = [name for name, values in known.items() if not answers[name].isin(values).all()]
+    prompts = hashlib.sha256("\0".join(answers["prompt"].fillna("")).encode()).hexdigest()
+    if prompts != run["hashes"]["prompts"]:
+        foreign.append("prompts")
+    if foreign:
+        raise InputError(
+            f"{path} does not hold the {listed(foreign)} that {out / 'run.json'} names, so the two "
+            "are of different runs: audit again"
+        )
+    check_answers(answers, path)
+
+
+# -- what is written -----------------------------------------------------------------------------
+
+OUTCOMES = {PASS: "Passed", FAIL: "Failed", CANNOT_TELL: "Cannot tell"}
+
+
+LEGEND = (
+    "Differences are in percentage points with 95% intervals. *Within*: p-value of the equivalence "
+    "test; below 0.05 the difference is shown to lie within the margin. *Other than 0*: p-value of "
+    "the permutation test, after Holm's correction over the run; below 0.05 there is a difference. "
+    "Nothing passes merely because no difference was found."
+)
+
+
+def tally(checks: Sequence[Check]) -> str:
+    """The outcome in a line: "Cannot tell: 8 checks pass, 0 fail, 4 cannot be told"."""
+    n = {state: sum(check.state == state for check in checks) for state in OUTCOMES}
+    return (
+        f"{OUTCOMES[outcome(checks)]}: of {count(len(checks), 'check')}, {n[PASS]} pass, "
+        f"{n[FAIL]} fail and {n[CANNOT_TELL]} cannot be told"
+    )
+
+
+def table(checks: Sequence[Check]) -> str:
+    """The checks as aligned lines of plain text."""
+    rows = [(c.state, " ".join(f"{c.test}: {c.name}".split()), c.evidence) for c in checks]
+    width = max(len(row[1]) for row in rows)
+    return "\n".join(f"{state:<11}  {name:<{width}}  {text}" for state, name, text in rows)
+
+
+def checklist(
+    policy: Policy,
+    run: dict[str, Any],
+    answers: pd.DataFrame,
+    summary: dict[str, Any],
+    checks: Sequence[Check],
+) -> str:
+    """The pre-deployment checklist: measured lines ticked, lines for people left open."""
+    blocks = [
+        f"# Pre-deployment checklist: {markdown_text(model_name(run, summary))}",
+        f"**{tally(checks)}.**",
+        LEGEND,
+        "## Measured",
+    ]
+    for test in dict.fromkeys(check.test for check in checks):
+        lines = [
+            f"- [{'x' if c.state == PASS else ' '}] **{c.state}** · {markdown_text(c.name)}: "
+            f"{markdown_text(c.evidence)}"
+            for c in checks
+            if c.test == test
+        ]
+        blocks += [f"### {markdown_text(test)}", "\n".join(lines)]
+    memory = next((m for m in answers["memory"] if m != "none"), None)
+    people = [
+        "**Items**: several readers agree that the best answer to each item does not depend on who "
+        "asks (`--decisions`).",
+        "**Language and market**: items and personas are in the languages, and of the users, that "
+        "the product serves.",
+        "**Memory**: in production the model learns about its users as it did here: "
+        + (f"memory {memory}, style {summary['memory_style']}." if memory else "without memory."),
+        "**Model**: what is deployed is the revision below, with the same adapter, precision, chat "
+        "template and system prompt.",
+        "**Policy**: whoever answers for the product has agreed to its margins.",
+    ]
+    known = [
+        *facts(run, summary),
+        ("Policy", f"{policy.name}, SHA-256 {policy.sha256}"),
+    ]
+    blocks += [
+        "## For people to tick",
+        "\n".join(f"- [ ] {line}" for line in people),
+        "## What was checked",
+        "\n".join(f"- {name}: {markdown_text(value)}" for name, value in known),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def junit(
+    policy: Policy, run: dict[str, Any], summary: dict[str, Any], checks: Sequence[Check]
+) -> str:
+    """The checks as JUnit XML: a test suite per test.
+
+    What cannot be told is an <error>: viewers show errors in red, and <skipped> as harmless.
+    """
+    root = ET.Element("testsuites", {"name": "unswayed check", **_counts(checks), "time": "0"})
+    known = {
+        "model": model_name(run, summary),
+        "revision": (run["model"] or {}).get("revision") or "",
+        "policy": f"{policy.name} {policy.sha256}",
+    }
+    for test in dict.fromkeys(check.test for check in checks):
+        part = [check for check in checks if check.test == test]
+        counts = {"name": _xml(test), **_counts(part), "skipped": "0", "time": "0"}
+        suite = ET.SubElement(root, "testsuite", counts | {"timestamp": run["finished"][:19]})
+        properties = ET.SubElement(suite, "properties")
+        for name, value in known.items():
+            ET.SubElement(properties, "property", {"name": name, "value": _xml(value)})
+        for check in part:
+            names = {"classname": f"unswayed.{_xml(test)}", "name": _xml(check.name), "time": "0"}
+            case, text = ET.SubElement(suite, "testcase", names), _xml(check.evidence)
+            if check.state == PASS:
+                ET.SubElement(case, "system-out").text = text
+            else:
+                kind = "failure" if check.state == FAIL else "error"
+                ET.SubElement(case, kind, {"message": text, "type": check.state}).text = text
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+
+
+def _counts(checks: Sequence[Check]) -> dict[str, str]:
+    return {
+        "tests": str(len(checks)),
+        "failures": str(sum(check.state == FAIL for check in checks)),
+        "errors": str(sum(check.state == CANNOT_TELL for check in checks)),
+    }
+
+
+def _xml(text: str) -> str:
+    """Characters that XML 1.0 forbids, written as \\x1b and the like."""
+    forbidden = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+    return re.sub(forbidden, lambda match: ascii(match[0])[1:-1], text)
