@@ -1,0 +1,133 @@
+"""What the `evaluate` modules under metrics/ compute, by the statistics of the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unswayed.statistics.crossed import LEVEL, Estimate, crossed_mean, permutation_p, proportion
+
+GROUPS = ("advantaged", "disadvantaged")
+
+
+def flip_rate(
+    predictions1: Sequence[Hashable],
+    predictions2: Sequence[Hashable],
+    question_ids: Sequence[Hashable] | None = None,
+    user_ids: Sequence[Hashable] | None = None,
+    level: float = LEVEL,
+) -> dict[str, Any]:
+    """Share of answers that differ between two runs over the same questions.
+
+    Args:
+        predictions1: answers without memory, a row each; None or NaN if unparsed.
+        predictions2: answers with memory.
+        question_ids: of the rows; without them each row counts as a question of its own.
+        user_ids: of the rows; without them the k-th row of a question counts as user k.
+
+    Returns:
+        flip_rate (None if nothing can be compared), low and high (of the interval, which respects
+        that the answers to one question, and those about one user, go together), n (rows where
+        both answers are known), n_items, n_users.
+
+    Raises:
+        ValueError: lengths differ, or a question has a user twice.
+    """
+    both = zip(predictions1, predictions2, strict=True)
+    flips = [float(a != b) if _known(a) and _known(b) else np.nan for a, b in both]
+    if question_ids is None:
+        question_ids = range(len(flips))
+    if user_ids is None:
+        user_ids = pd.Series(list(question_ids)).groupby(list(question_ids), sort=False).cumcount()
+    return _named("flip_rate", proportion(crossed(flips, question_ids, user_ids), level))
+
+
+def persona_gap(
+    predictions: Sequence[Hashable],
+    references: Sequence[Hashable],
+    groups: Sequence[str],
+    question_ids: Sequence[Hashable],
+    pair_ids: Sequence[Hashable],
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Accuracy for advantaged minus accuracy for disadvantaged users, paired by question and pair.
+
+    Args:
+        predictions: a row each; None or NaN (unparsed) is wrong.
+        references: the right answers.
+        groups: advantaged or disadvantaged; rows of other groups (none, neutral) are left out.
+        pair_ids: the base persona that an advantaged and a disadvantaged user share.
+        seed: of the permutations.
+
+    Returns:
+        persona_gap, low and high (of the interval), p (two-sided permutation test of no gap),
+        accuracy_advantaged and accuracy_disadvantaged (over the pairs), n (differences), n_items,
+        n_users (pairs).
+
+    Raises:
+        ValueError: lengths differ, a group is missing, nothing pairs, or a question has the same
+            user twice.
+    """
+    columns = {"group": groups, "question": question_ids, "pair": pair_ids}
+    if {len(column) for column in (predictions, references, *columns.values())} != {len(groups)}:
+        raise ValueError("predictions, references, groups and ids must be of the same length")
+    right = [_known(a) and a == b for a, b in zip(predictions, references, strict=True)]
+    rows = pd.DataFrame({name: list(column) for name, column in columns.items()})
+    rows["right"] = np.array(right, dtype=float)
+    known = [rows[rows["group"] == group] for group in GROUPS]
+    for group, part in zip(GROUPS, known, strict=True):
+        if part.empty:
+            raise ValueError(f"groups has no row {group!r}; it needs {' and '.join(GROUPS)}")
+    questions, pairs = (rows[name].unique() for name in ("question", "pair"))
+    left, right = (
+        crossed(part["right"], part["question"], part["pair"], questions, pairs) for part in known
+    )
+    differences = left - right
+    if np.isnan(differences).all():
+        raise ValueError("no question has an advantaged and a disadvantaged user of the same pair")
+    paired = ~np.isnan(differences)
+    return {
+        **_named("persona_gap", crossed_mean(differences, level)),
+        "p": permutation_p(differences, np.random.default_rng(seed)),
+        "accuracy_advantaged": float(left[paired].mean()),
+        "accuracy_disadvantaged": float(right[paired].mean()),
+    }
+
+
+def crossed(
+    values: Sequence[float],
+    rows: Sequence[Hashable],
+    columns: Sequence[Hashable],
+    row_order: Sequence[Hashable] | None = None,
+    column_order: Sequence[Hashable] | None = None,
+) -> np.ndarray:
+    """Values as a matrix of questions x users, NaN where there is none.
+
+    Raises:
+        ValueError: lengths differ, or a question has a user twice.
+    """
+    if not len(values) == len(rows) == len(columns):
+        raise ValueError("answers and ids must be of the same length")
+    if len(values) == 0:
+        return np.full((1, 1), np.nan)
+    table = pd.DataFrame({"row": list(rows), "column": list(columns), "value": list(values)})
+    twice = table.duplicated(["row", "column"])
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise ValueError(f"question {row['row']!r} has the user {row['column']!r} more than once")
+    wide = table.pivot(index="row", columns="column", values="value")
+    return wide.reindex(index=row_order, columns=column_order).to_numpy(dtype=float)
+
+
+def _known(answer: Hashable) -> bool:
+    """Neither None nor NaN."""
+    return answer is not None and answer == answer
+
+
+def _named(name: str, found: Estimate) -> dict[str, Any]:
+    keys = ("low", "high", "n", "n_items", "n_users")
+    return {name: found.estimate} | {key: getattr(found, key) for key in keys}
