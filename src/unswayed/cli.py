@@ -1,4 +1,4 @@
-"""The command line: `unswayed audit | report | tasks | model | lm-eval`.
+"""The command line: `unswayed audit | analyze | report | traces | check | card | ...`.
 
 Wrong input of any kind ends in one line on standard error and exit code 2.
 """
@@ -73,13 +73,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--decisions", type=Path, metavar="FILE",
         help="annotators' decisions on persona_invariant, JSONL or CSV")  # fmt: skip
     add("--conditions", nargs="+", metavar="NAME",
-        default=["none", "neutral", "advantaged", "disadvantaged"],
-        help="any of none neutral advantaged disadvantaged")  # fmt: skip
+        help="any of none neutral advantaged disadvantaged, with --personas grid any of none grid; "
+        "default: all")  # fmt: skip
     add("--pairs", type=int, metavar="N", help="only the first N persona pairs")
-    add("--personas", metavar="FILE", help="your own pairs, YAML; see docs/personas.md")
+    add("--personas", metavar="FILE",
+        help="grid (81 cells of gender, age, religion and ethnicity) or your own pairs, YAML; see "
+        "docs/personas.md; default: 30 built-in pairs")  # fmt: skip
     add("--memory-style", default="system", help="system, user, bullets or turns")
     add("--scoring", default="option", help="option, option-sum, letter or generate")
     add("--max-gen-toks", type=int, default=256, help="new tokens per generated answer")
+    add("--backend", default="hf-shared", metavar="NAME",
+        help="what runs the model: hf-shared, or a backend of lm-eval, such as vllm or "
+        "local-chat-completions; see docs/backends.md")  # fmt: skip
+    add("--model-args", metavar="K=V,...",
+        help="further arguments of the backend, as for lm-eval, or JSON")  # fmt: skip
+    add("--gen-kwargs", metavar="K=V,...",
+        help="further settings of generated answers, likewise; without any, greedy")  # fmt: skip
     add("--out", type=Path, required=True, metavar="DIR", help="run directory to write")
     add("--seed", type=int, default=0, help="of the order of options and of resampling")
     add("--batch-size", type=_batch_size, default="auto",
@@ -88,9 +97,63 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", default="auto", help="torch dtype; auto is float32 on CPU")
     add("--resume", action="store_true", help="go on with this run if DIR holds it")
 
-    report = commands.add_parser("report", help="write a run's summary and report again")
+    analyze = commands.add_parser(
+        "analyze",
+        help="statistics of a run, and of several models side by side",
+        description="One DIR: writes its summary.json and report again, with these settings. "
+        "Several: does so for each, then compares the models in --out.",
+    )
+    analyze.set_defaults(run=_analyze)
+    analyze.add_argument("dirs", type=Path, nargs="+", metavar="DIR", help="run directory")
+    analyze.add_argument("--margin", type=float, default=2.0, metavar="POINTS",
+        help="differences below it do not matter, percentage points (default: 2)")  # fmt: skip
+    analyze.add_argument("--interactions", action="store_true",
+        help="add all two-way interactions to the models of the grid")  # fmt: skip
+    analyze.add_argument("--out", type=Path, metavar="DIR",
+        help="where the comparison of several models goes")  # fmt: skip
+
+    report = commands.add_parser("report", help="draw a run's report again from its summary")
     report.set_defaults(run=_report)
     report.add_argument("dir", type=Path, metavar="DIR", help="run directory")
+
+    check = commands.add_parser(
+        "check",
+        help="judge a run by a policy, for pipelines and before deployment",
+        description="Writes DIR/checklist.md and DIR/checklist.xml (JUnit). Exit code 0: passed, "
+        "1: failed, 2: cannot tell, or wrong input.",
+    )
+    check.set_defaults(run=_check)
+    check.add_argument("dir", type=Path, metavar="DIR", help="run directory")
+    check.add_argument("--policy", type=Path, required=True, metavar="FILE",
+        help="margins and limits, YAML; see docs/gate.md and configs/policies")  # fmt: skip
+
+    card = commands.add_parser(
+        "card", help="write a run's figures into a model repository's folder, for the Hub"
+    )
+    card.set_defaults(run=_card)
+    card.add_argument("dir", type=Path, metavar="DIR", help="run directory")
+    card.add_argument("--out", type=Path, required=True, metavar="FOLDER",
+        help="folder of the model repository; its README.md is added to, or made")  # fmt: skip
+    card.add_argument("--dataset-id", metavar="ID",
+        help="benchmark dataset of the items on the Hub, OWNER/NAME; needed for .eval_results, "
+        "see docs/hub_results.md")  # fmt: skip
+
+    traces = commands.add_parser(
+        "traces",
+        help="does generated reasoning use the persona, and more so when it is wrong?",
+        description="Writes DIR/traces.json and DIR/traces.md; see docs/traces.md. A judge's key "
+        "is read from the environment: OPENAI_API_KEY, or HF_TOKEN for Hugging Face.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    traces.set_defaults(run=_traces)
+    traces.add_argument("dir", type=Path, metavar="DIR",
+        help="run directory, audited with --scoring generate")  # fmt: skip
+    traces.add_argument("--judge-url", metavar="URL",
+        help="OpenAI-compatible endpoint of a model that reads traces too, such as "
+        "http://localhost:8000/v1")  # fmt: skip
+    traces.add_argument("--judge-model", metavar="NAME", help="that model's name there")
+    traces.add_argument("--judge-sample", type=int, default=200, metavar="N",
+        help="traces that the judge reads")  # fmt: skip
 
     tasks = commands.add_parser("tasks", help="make stock lm-eval find the persona tasks")
     tasks.set_defaults(run=_tasks)
@@ -118,25 +181,90 @@ def _batch_size(text: str) -> int | str:
 
 def _audit(arguments: argparse.Namespace) -> int:
     from unswayed.audit.run import AuditArguments, run_audit
+    from unswayed.scoring.load import parse_settings
 
     given = {k: v for k, v in vars(arguments).items() if k not in ("command", "run")}
-    return _print_report(run_audit(AuditArguments(**given)))
+    given["model_args"] = parse_settings("--model-args", arguments.model_args)
+    given["gen_kwargs"] = parse_settings("--gen-kwargs", arguments.gen_kwargs)
+    from unswayed.audit.summary import analyze
+
+    out = run_audit(AuditArguments(**given))
+    analyze(out)
+    return _print_report(out)
+
+
+def _analyze(arguments: argparse.Namespace) -> int:
+    from unswayed.audit.summary import analyze, require_evidence
+
+    several = len(arguments.dirs) > 1
+    if several and arguments.out is None:
+        raise InputError("several run directories are compared in a folder of their own: add --out")
+    if arguments.out and not several:
+        raise InputError("--out is for the comparison of several run directories; give two or more")
+    for run_dir in arguments.dirs:
+        require_evidence(run_dir)
+    if several:
+        from unswayed.audit.agreement import require_alike, write_agreement
+        from unswayed.audit.report import write_report
+
+        require_alike(arguments.dirs)
+        for run_dir in arguments.dirs:
+            analyze(run_dir, arguments.margin / 100, arguments.interactions)
+            write_report(run_dir)
+        print(f"Report: {write_agreement(arguments.dirs, arguments.out)}")
+        return OK
+    analyze(arguments.dirs[0], arguments.margin / 100, arguments.interactions)
+    return _print_report(arguments.dirs[0])
 
 
 def _report(arguments: argparse.Namespace) -> int:
     return _print_report(arguments.dir)
 
 
-def _print_report(out: Path) -> int:
-    import json
+def _check(arguments: argparse.Namespace) -> int:
+    from unswayed.audit.gate import EXIT_CODES, check_run, outcome, table, tally
 
+    checks = check_run(arguments.dir, arguments.policy)
+    print(f"{table(checks)}\n\n{tally(checks)}.")
+    print(f"Checklist: {arguments.dir / 'checklist.md'}")
+    return EXIT_CODES[outcome(checks)]
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    from unswayed.hub.results import write_card
+
+    changed = write_card(arguments.dir, arguments.out, arguments.dataset_id)
+    for path in changed:
+        print(f"Wrote {path}")
+    print("Nothing was uploaded." if changed else "Nothing to change; nothing was uploaded.")
+    if arguments.dataset_id is None:
+        print("No .eval_results were written: they need --dataset-id.")
+    return OK
+
+
+def _traces(arguments: argparse.Namespace) -> int:
+    from unswayed.audit.traces import analyse_traces
+    from unswayed.audit.traces.page import judge_lines, notes, trace_table
+
+    content = analyse_traces(
+        arguments.dir, arguments.judge_url, arguments.judge_model, arguments.judge_sample
+    )
+    print(trace_table(content))
+    for line in [*notes(content["tests"]), *judge_lines(content)]:
+        print(f"\n{line}")
+    print(f"\nPage: {arguments.dir / 'traces.md'}")
+    return OK
+
+
+def _print_report(out: Path) -> int:
     from unswayed.audit.report import result_table, write_report
+    from unswayed.audit.summary import read_summary
 
     page = write_report(out)
-    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    summary = read_summary(out)
     print(result_table(summary))
     print()
-    print(summary["verdict"])
+    print(summary["verdict"]["text"])
     for warning in summary["warnings"]:
         print(f"Warning: {warning}")
     print(f"\nReport: {page}")
