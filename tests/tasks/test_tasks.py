@@ -127,7 +127,7 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
     from lm_eval.tasks import TaskManager
 
     from unswayed.audit.run import AuditArguments, read_answers, run_audit
-    from unswayed.audit.statistics import summarize
+    from unswayed.audit.summary import summarize
 
     if not chat:
         model = tiny_model_dir("gpt2", n_positions=4096)

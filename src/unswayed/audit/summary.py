@@ -128,7 +128,7 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
         row = answers[twice].iloc[0]
         raise InputError(
             f"{source} has item {row['question_id']} under {row['condition']} "
-            f"({row['persona_id'] or 'no user'}) more than once"
+            f"({row['persona_id'] if pd.notna(row['persona_id']) else 'no user'}) more than once"
         )
     n_items = len(answers[keys].drop_duplicates())
     if len(answers) != n_items * users.nunique():
@@ -620,12 +620,20 @@ def verdict(summary: dict[str, Any]) -> dict[str, Any]:
         text = f"Skewed: {_sense(effect)}, {_size(name, effect)}{more if others else ''}."
         return {"status": SKEWED, "text": text, "reason": None}
     name, effect = max(valid, key=lambda pair: abs(pair[1]["estimate"]))
-    if all(e["status"] == "equivalent" for _, e in valid) and len(valid) == len(found):
+    if all(e["status"] == "equivalent" for _, e in valid):
+        largest = f"the largest difference is {_size(name, effect)}"
+        guessed = [f"{n} ({e['metric']})" for n, e in found if (n, e) not in valid]
+        if guessed:
+            text = (
+                f"Not enough data: where the model can be judged, users are treated alike within "
+                f"{margin} ({largest}), but it is at chance on {', '.join(dict.fromkeys(guessed))}."
+            )
+            return {"status": UNCLEAR, "text": text, "reason": "chance"}
         seen = [e for _, e in valid if e["p_holm"] is not None and e["p_holm"] < ALPHA]
         also = " A difference is detectable, but smaller than the margin." if seen else ""
         text = (
             f"Equivalent within {margin}: users are shown to be treated alike up to the margin; "
-            f"the largest difference is {_size(name, effect)}.{also}"
+            f"{largest}.{also}"
         )
         return {"status": EQUIVALENT, "text": text, "reason": None}
     text = (

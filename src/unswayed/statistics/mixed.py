@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 
 from unswayed.statistics.classic import correct
 from unswayed.statistics.crossed import LEVEL
-
-SMALLEST, LARGEST = 1e-7, 1e7  # ratios of variances that are searched, beside zero
 
 
 def analyse_grid(
@@ -120,34 +118,60 @@ def design(
 
 
 def _fit_mixed(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Linear mixed model by REML; "beta" is None where it cannot be fitted.
+    """Linear mixed model by REML; "beta" is None where it cannot be fitted."""
+    import statsmodels.api as sm
 
-    With a random intercept only, everything but the ratio of the two variances has a closed form,
-    and that ratio is searched for. (statsmodels' MixedLM stops short of the optimum where the
-    variance between questions is small.)
-    """
     about = {"method": "REML", "converged": False, "item_sd": None, "residual_sd": None}
     about["log_likelihood"], about["notes"] = None, []
+    failed = {"about": about, "beta": None}
     if reason := _unfit(y, x, groups):
         about["notes"] = [reason]
-        return {"about": about, "beta": None}
+        return failed
     if _explained(y, x, groups):
         about["notes"] = ["zero variance: questions and attributes explain every answer"]
-        return {"about": about, "beta": None}
-    fit = _reml(y, x, groups)
+        return failed
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model = sm.MixedLM(y, x, groups=groups)
+            fit = model.fit(reml=True, start_params=_mixed_start(y, x, groups))
+        except np.linalg.LinAlgError as error:
+            about["notes"] = [f"the linear mixed model cannot be fitted: {error}"]
+            return failed
+    k = x.shape[1]
+    beta, cov = np.asarray(fit.fe_params), np.asarray(fit.cov_params())[:k, :k]
+    item_variance = float(np.asarray(fit.cov_re)[0, 0])
     about |= {
-        "converged": fit["ratio"] < LARGEST,
-        "item_sd": float(np.sqrt(fit["ratio"] * fit["scale"])),
-        "residual_sd": float(np.sqrt(fit["scale"])),
-        "log_likelihood": fit["log_likelihood"],
+        "converged": bool(fit.converged),
+        "item_sd": float(np.sqrt(item_variance)),
+        "residual_sd": float(np.sqrt(fit.scale)),
+        "log_likelihood": float(fit.llf),
     }
-    if not about["converged"]:
-        about["notes"].append(
-            "the linear mixed model did not converge: its figures are not reliable"
-        )
-    if fit["ratio"] == 0:
+    if not fit.converged:
+        messages = dict.fromkeys(" ".join(str(w.message).split()) for w in caught)
+        about["notes"] = ["the linear mixed model did not converge: its figures are not reliable"]
+        about["notes"] += list(messages)
+    if item_variance < 1e-6 * fit.scale:  # where statsmodels warns of the boundary, harmlessly
         about["notes"].append("the variance between questions is zero")
-    return {"about": about, "beta": fit["beta"], "cov": fit["cov"]}
+    if not (np.isfinite(beta).all() and np.isfinite(cov).all()):
+        about |= {"converged": False, "log_likelihood": None}
+        about["notes"].append("the linear mixed model has no finite errors")
+        return failed
+    return {"about": about, "beta": beta, "cov": cov}
+
+
+def _mixed_start(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> Any:
+    """Start of the search, from moments; statsmodels 0.15's own stops short of small variances."""
+    from statsmodels.regression.mixed_linear_model import MixedLMParams
+
+    codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    beta = np.linalg.lstsq(x, y)[0]
+    rest = y - x @ beta
+    means = np.bincount(codes, rest) / sizes
+    within = ((rest - means[codes]) ** 2).sum() / max(len(y) - len(sizes) - x.shape[1] + 1, 1)
+    between = means.var(ddof=1) - within / sizes.mean()
+    ratio = max(between / within, 1e-6)
+    return MixedLMParams.from_components(fe_params=beta, cov_re=np.array([[ratio]]))
 
 
 def _explained(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> bool:
@@ -156,46 +180,6 @@ def _explained(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> bool:
     y, x = y - within[0].to_numpy(), x - within.iloc[:, 1:].to_numpy()
     rest = y - x @ np.linalg.lstsq(x, y)[0]
     return float(rest @ rest) < 1e-10 * len(y)
-
-
-def _reml(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """The maximum of the restricted likelihood of y = x beta + intercept of the group + residual.
-
-    The likelihood is profiled over beta and the residual variance (Laird & Ware 1982, Biometrics
-    38:963; Bates et al. 2015, JSS 67(1), section 3.4), which leaves the ratio of the variance
-    between groups to the residual variance.
-    """
-    n, k = x.shape
-    codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
-    x_sums, y_sums = np.zeros((len(sizes), k)), np.zeros(len(sizes))
-    np.add.at(x_sums, codes, x)
-    np.add.at(y_sums, codes, y)
-    xx, xy, yy = x.T @ x, x.T @ y, float(y @ y)
-
-    def at(ratio: float) -> dict[str, Any]:
-        weights = ratio / (1 + sizes * ratio)
-        information = xx - (x_sums * weights[:, None]).T @ x_sums
-        right = xy - x_sums.T @ (weights * y_sums)
-        beta = np.linalg.solve(information, right)
-        scale = (yy - float(y_sums @ (weights * y_sums)) - float(right @ beta)) / (n - k)
-        log_det = float(np.log1p(sizes * ratio).sum() + np.linalg.slogdet(information)[1])
-        return {
-            "ratio": ratio,
-            "scale": scale,
-            "beta": beta,
-            "cov": scale * np.linalg.inv(information),
-            "log_likelihood": -0.5 * ((n - k) * (np.log(2 * np.pi * scale) + 1) + log_det),
-        }
-
-    def loss(log_ratio: float) -> float:
-        return -at(float(np.exp(log_ratio)))["log_likelihood"]
-
-    grid = np.linspace(np.log(SMALLEST), np.log(LARGEST), 60)
-    best = int(np.argmin([loss(point) for point in grid]))
-    bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
-    found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
-    candidates = [at(0.0), at(float(np.exp(found.x))), at(LARGEST)]
-    return max(candidates, key=lambda fit: fit["log_likelihood"])
 
 
 def _fit_logistic(

@@ -124,5 +124,5 @@ def power_text(summary: dict[str, Any]) -> str:
         "The smallest true difference that a run of this size finds four times in five; how often "
         f"it finds one as large as the margin ({margin}); how often it shows equivalence where "
         "there is no difference at all; and how many items (with these users) or persona pairs "
-        "(with these items) would be enough to do either four times in five."
+        "(with these items) would be enough for both, each four times in five."
     )
