@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from unswayed.errors import InputError
 
@@ -30,3 +31,20 @@ def write_text(path: Path, content: str) -> None:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def read_yaml(path: Path) -> Any:
+    """The root node of a YAML file; nodes know their lines (`node.start_mark.line`, from 0).
+
+    Raises:
+        InputError: no such file, or not YAML; names file and line.
+    """
+    import yaml
+
+    text = read_text(path)
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None

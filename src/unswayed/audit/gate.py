@@ -27,7 +27,7 @@ from unswayed.audit.run import read_answers, read_run
 from unswayed.audit.summary import ALPHA, check_answers, summarize
 from unswayed.audit.trials import GRID
 from unswayed.errors import InputError
-from unswayed.files import read_text, write_text
+from unswayed.files import read_text, read_yaml, write_text
 from unswayed.statistics.crossed import Estimate, equivalence_p
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot tell"
@@ -103,13 +103,7 @@ def read_policy(path: Path) -> Policy:
     Raises:
         InputError: names file, line and key of the first fault.
     """
-    text = read_text(path)
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None
+    root = read_yaml(path)
 
     def fail(node: Any, message: str):
         raise InputError(f"{path}:{node.start_mark.line + 1}: {message}")
@@ -160,7 +154,7 @@ def read_policy(path: Path) -> Policy:
     if not margins:
         fail(root, "the policy has no margins, so it judges nothing: add margins, e.g. gap: 5")
     tests = names(sections["tests"]) if "tests" in sections else ()
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    sha256 = hashlib.sha256(read_text(path).encode()).hexdigest()
     return Policy(margins, limits, least, tests, path.name, sha256)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from unswayed.errors import InputError
-from unswayed.files import read_text
+from unswayed.files import read_yaml
 
 DIMENSIONS = (
     "demographic_attributes",
@@ -113,13 +113,7 @@ def read_personas(path: Path) -> list[Persona]:
     Raises:
         InputError: names file, line and field of the first fault.
     """
-    text = read_text(path)
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None
+    root = read_yaml(path)
 
     def fail(node: Any, message: str):
         raise InputError(f"{path}:{node.start_mark.line + 1}: {message}")
