@@ -229,11 +229,9 @@ def gap_panel(found: dict[str, Any]) -> dict[str, Any] | None:
     groups: dict[str, list[dict[str, Any]]] = {}
     for label, test, effect in known:
         title = f"{test}, {METRIC_LABELS[effect['metric']].lower()}: {effect_label(effect['name'])}"
-        at_chance = models[label]["tests"][test]["at_chance"][effect["metric"]]
         groups.setdefault(title, []).append(
             {
                 "label": label,
-                "aside": "at chance" if at_chance else "",
                 "difference": interval(effect, sign=True),
                 "p_holm": p_value(effect["p_holm"]),
                 "p_tost": p_value(effect["p_tost"]),
@@ -344,13 +342,12 @@ def models_markdown(found: dict[str, Any]) -> str:
         columns = [
             ("label", "Model"),
             ("finding", "Finding"),
-            ("aside", "Note"),
             ("difference", "Difference (points)"),
             ("p_holm", "p (Holm)"),
             ("p_tost", "p (equivalence)"),
         ]
         for title, rows in panel["groups"].items():
-            blocks += [f"{markdown_text(title)}:", markdown_table(rows, columns, left=3)]
+            blocks += [f"{markdown_text(title)}:", markdown_table(rows, columns, left=2)]
     blocks.append("## Which items flip in most models")
     if rows := flip_rows(found)[:TOP]:
         columns = [
