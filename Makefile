@@ -67,7 +67,8 @@ results-grid: setup  ## audit your STEU=FILE under the 81 cells, into results/ (
 results-check: demo  ## gate three runs, with your STEM=FILE, into results/ (40 minutes)
 	$(BIN)/unswayed audit --model smollm2-135m --items stem=$(STEM) --out runs/stem --resume
 	$(BIN)/python benchmarks/planted_skew.py --out runs/planted
-	$(BIN)/python results/make.py check "STEM=runs/stem" "planted skew=runs/planted/run" "demo=$(RUN)"
+	$(BIN)/python results/make.py check "real STEM, 30 pairs=runs/stem" \
+		"planted skew (benchmarks/planted_skew.py)=runs/planted/run" "make demo=$(RUN)"
 	$(BIN)/python results/make.py readme
 
 clean:  ## remove .venv and runs/

@@ -1,6 +1,7 @@
 """Keep measured runs as small JSON, and fill the README's tables from them.
 
     python results/make.py add demo runs/demo     results/demo.json from a run directory
+    python results/make.py check passes=runs/a fails=runs/b ...   results/check.json
     python results/make.py readme                 the tables in README.md between their markers
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a file here.
@@ -8,12 +9,15 @@ A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
 from pathlib import Path
 
+from unswayed.audit.gate import EXIT_CODES, check_run, outcome
 from unswayed.audit.report import duration, result_table, write_report
+from unswayed.audit.report.numbers import MISSING, interval, markdown_text, p_value, percent
 from unswayed.audit.run import read_run
 from unswayed.audit.summary import analyze
 
@@ -84,13 +88,133 @@ def scoring_table(found: dict) -> str:
     )
 
 
+def grid_table(found: dict) -> str:
+    """The grid's contrasts: the mixed model, the logistic one and the paired test."""
+    (name, test), *_ = found["summary"]["tests"].items()
+    models = ("mixed", "logistic", "paired")
+    lines = [
+        "| Contrast (points) | mixed model | p | logistic model | p | paired test | p |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for contrast in test["grid"]["contrasts"]:
+        cells = [
+            f"{interval(contrast[m], sign=True)} | {p_value(contrast[m]['p'])}" for m in models
+        ]
+        lines.append(f"| {contrast['name']} | {' | '.join(cells)} |")
+    whole = test["conditions"]["grid"]
+    return (
+        f"`{found['command']}` ({duration(found['seconds'])} on two cores: {test['n_items']} items "
+        f"x {test['n_cells']} cells, and without memory; accuracy on {name} "
+        f"{percent(whole['accuracy']['estimate'])} %, flips "
+        f"{percent(whole['flip_rate']['estimate'])} %; p before correction)\n\n"
+        + "\n".join(lines)
+        + f"\n\n{found['summary']['verdict']['text']}"
+    )
+
+
+def calibration_table(found: dict) -> str:
+    """False positives, coverage and power in simulated audits."""
+
+    def cell(row: dict, name: str) -> str:
+        return percent(row[name]["rate"]) if name in row else MISSING
+
+    lines = [
+        "| Simulated audits | clusters | false positives: ours | McNemar | coverage, gap 0 "
+        "| coverage, gap 5 | equivalence claimed at the margin |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    rows = found["pairs"]
+    for row in [row for row in rows if not row["gap"]]:
+        same = ("n_items", "n_users", "item_sd", "user_sd", "reacting")
+        other = next(
+            (r for r in rows if r["gap"] and all(r.get(k) == row.get(k) for k in same)), {}
+        )
+        clusters = [n for n, sd in (("items", row["item_sd"]), ("users", row["user_sd"])) if sd]
+        rare = ", hardly any reacts" if "reacting" in row else ""
+        lines.append(
+            f"| {row['n_items']} items x {row['n_users']} pairs{rare} "
+            f"| {' and '.join(clusters) or 'none'} | {cell(row, 'rejected')} "
+            f"| {cell(row, 'mcnemar')} | {cell(row, 'covered')} | {cell(other, 'covered')} "
+            f"| {cell(other, 'equivalent')} |"
+        )
+    grid = [
+        "| Simulated grids, 81 cells | paired test: false positives | coverage | mixed model "
+        "| coverage | logistic | coverage |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in found["grid"]:
+        what = "items react alike" if not row["item_sd"] else "items react in their own way"
+        what += ", texts of cells too" if row["cell_sd"] else ""
+        cells = [
+            cell(row, f"{model}_{rate}")
+            for model in ("paired", "mixed", "logistic")
+            for rate in ("rejected", "covered")
+        ]
+        grid.append(f"| {row['n_items']} items; {what} | {' | '.join(cells)} |")
+    low, high = (percent(bound) for bound in found["monte_carlo_5_percent"])
+    power = ", ".join(
+        f"{percent(p['power']['rate'])} ({percent(p['predicted'])})" for p in found["power"]
+    )
+    gaps = ", ".join(f"{100 * p['gap']:g}" for p in found["power"])
+    n, n_grid = rows[0]["rejected"]["n"], found["grid"][0]["paired_rejected"]["n"]
+    return (
+        f"`{found['command']}` ({duration(found['seconds'])}; percent of {n:,} audits a row, whose "
+        f"rate of 5 % has the Monte-Carlo interval {low} to {high}; of {n_grid:,} grids a row)\n\n"
+        + "\n".join(lines)
+        + "\n\n"
+        + "\n".join(grid)
+        + f"\n\nPower at true gaps of {gaps} points, 41 items x 30 pairs and both clusters, in "
+        f"percent, with what `simulated_power` predicts in brackets: {power}."
+    )
+
+
+def check_table(found: dict) -> str:
+    """Outcomes of the gate on several runs."""
+    lines = ["| Run | Outcome | Exit code | Deciding checks |", "|---|---|--:|---|"]
+    for run in found["runs"]:
+        decisive = "; ".join(markdown_text(text) for text in run["decisive"])
+        lines.append(f"| {run['run']} | {run['outcome']} | {run['exit_code']} | {decisive} |")
+    return f"`{found['command']}`\n\n" + "\n".join(lines)
+
+
+def add_check(*runs: str) -> None:
+    """Write results/check.json: outcomes of `unswayed check` for NAME=RUNDIR, ..."""
+    policy = HERE.parent / "configs" / "policies" / "default.yaml"
+    rows = []
+    for name, run_dir in (run.split("=", 1) for run in runs):
+        checks = check_run(Path(run_dir), policy)
+        verdict = outcome(checks)
+        decisive = [c for c in checks if c.state == verdict and c.name.startswith("gap")]
+        rows.append(
+            {
+                "run": name,
+                "outcome": verdict,
+                "exit_code": EXIT_CODES[verdict],
+                "decisive": [f"{c.test}: {c.name}: {c.evidence}" for c in decisive],
+                "checks": [dataclasses.asdict(check) for check in checks],
+            }
+        )
+    command = "unswayed check DIR --policy configs/policies/default.yaml"
+    text = json.dumps({"command": command, "runs": rows}, indent=1) + "\n"
+    (HERE / "check.json").write_text(text, "utf-8")
+
+
+TABLES = {
+    "demo": audit_table,
+    "steu": audit_table,
+    "grid": grid_table,
+    "scoring": scoring_table,
+    "calibration": calibration_table,
+    "check": check_table,
+}
+
+
 def readme() -> None:
     """Fill every marked table of the README."""
 
     def table(match: re.Match) -> str:
         found = json.loads((HERE / f"{match[1]}.json").read_text("utf-8"))
-        body = audit_table(found) if "summary" in found else scoring_table(found)
-        return f"<!-- results:{match[1]} -->\n{body}\n<!-- /results -->"
+        return f"<!-- results:{match[1]} -->\n{TABLES[match[1]](found)}\n<!-- /results -->"
 
     marked = r"<!-- results:(\w+) -->\n.*?<!-- /results -->"
     README.write_text(re.sub(marked, table, README.read_text("utf-8"), flags=re.DOTALL), "utf-8")
@@ -100,6 +224,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["add", name, run_dir]:
             add(name, Path(run_dir))
+        case ["check", *runs] if runs:
+            add_check(*runs)
         case ["readme"]:
             readme()
         case _:

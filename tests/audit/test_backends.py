@@ -493,8 +493,11 @@ def test_no_noise_on_standard_error(serve, command, tmp_path):
 
 
 def test_ctrl_c_keeps_what_is_under_way(serve, command, tmp_path):
+    interrupted = threading.Event()
+
     def slow(number, body):
-        time.sleep(0.5)
+        if number >= 4:  # the third part has begun, or the second goes on
+            interrupted.wait(60)
         return answer(number, body)
 
     service = serve(slow)
@@ -502,9 +505,11 @@ def test_ctrl_c_keeps_what_is_under_way(serve, command, tmp_path):
         [sys.executable, "-m", "unswayed", *command(service, num_concurrent=2)],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while len(service.bodies) < 5:  # the third part has begun, or the second goes on
+    while len(service.bodies) < 5:
         time.sleep(0.01)
     audit.send_signal(signal.SIGINT)
+    time.sleep(1)  # the signal is handled while the replies are awaited
+    interrupted.set()
     _, said = audit.communicate()
     assert audit.returncode == 130
     assert said == "unswayed: interrupted; an audit goes on with --resume\n"

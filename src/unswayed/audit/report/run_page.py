@@ -284,7 +284,11 @@ def decomposition_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
 def _share_text(part: dict[str, Any]) -> str | None:
     """What share of the change is any memory's, where there is a change."""
     share = part["share_any_memory"]
-    return None if share is None else f"Any memory accounts for {share:.0%} of the change."
+    if share is None:
+        return None
+    if share > 1:
+        return "A neutral memory alone changes more than the personas do."
+    return f"Any memory accounts for {share:.0%} of the change."
 
 
 def omnibus_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
