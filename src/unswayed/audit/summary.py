@@ -147,8 +147,8 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
                 "audit again"
             )
     scores = answers["option_scores"].dropna()
-    broken = answers["score"].isna() | ~np.isfinite(answers["score"])
-    broken |= scores.map(lambda values: np.isnan(values).any()).reindex(answers.index) == True  # noqa: E712
+    nan = scores.map(lambda values: bool(np.isnan(values).any()))
+    broken = ~np.isfinite(answers["score"]) | nan.reindex(answers.index, fill_value=False)
     if broken.any():
         row = answers[broken].iloc[0]
         raise InputError(

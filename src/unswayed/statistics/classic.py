@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import false_discovery_control
 from statsmodels.stats.contingency_tables import cochrans_q, mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from unswayed.statistics.crossed import RESAMPLES
 
@@ -64,26 +64,17 @@ def cochran_q(
     }
 
 
-def correct(rows: Sequence[dict], p: str = "p") -> None:
+def correct(rows: Sequence[dict]) -> None:
     """Fill `p_holm` (Holm 1979) and `p_bh` (Benjamini & Hochberg 1995) of one family of tests.
 
-    Rows whose p is None were not tested and get None.
+    Rows whose `p` is None were not tested and get None.
     """
     for row in rows:
         row["p_holm"] = row["p_bh"] = None
-    tested = [row for row in rows if row[p] is not None]
+    tested = [row for row in rows if row["p"] is not None]
     if not tested:
         return
-    values = np.array([row[p] for row in tested])
-    for name, corrected in (("p_holm", _holm(values)), ("p_bh", false_discovery_control(values))):
+    for name, method in (("p_holm", "holm"), ("p_bh", "fdr_bh")):
+        corrected = multipletests([row["p"] for row in tested], method=method)[1]
         for row, value in zip(tested, corrected, strict=True):
             row[name] = float(value)
-
-
-def _holm(values: np.ndarray) -> np.ndarray:
-    """Step-down Bonferroni. (statsmodels' `multipletests` collects garbage in each call: 0.1 s.)"""
-    order = np.argsort(values)
-    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    corrected = np.empty(len(values))
-    corrected[order] = np.minimum(stepped, 1)
-    return corrected
