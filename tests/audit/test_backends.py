@@ -197,6 +197,7 @@ def test_nothing_secret_and_no_address_is_recorded(serve, audit):
         assert not any(secret.encode() in text for text in texts)
     run = read_run(out)
     assert run["identity"]["backend"] == "local-chat-completions"
+    assert "- Backend: local-chat-completions\n" in (out / "report.md").read_text("utf-8")
     assert run["identity"]["model_args"] == run["arguments"]["model_args"] == {"max_length": 4096}
 
 

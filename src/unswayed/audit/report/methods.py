@@ -220,6 +220,7 @@ def facts(run: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, str]]
     model = run["model"] or {}
     known = {
         "Model": model_name(run, summary),
+        "Backend": run["identity"].get("backend"),
         "Model revision": model.get("revision"),
         "Adapter hash": model.get("adapter_hash"),
         "Architecture": model.get("architecture"),
