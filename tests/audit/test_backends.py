@@ -505,6 +505,8 @@ def test_ctrl_c_keeps_what_is_under_way(serve, command, tmp_path):
     audit = subprocess.Popen(
         [sys.executable, "-m", "unswayed", *command(service, num_concurrent=2)],
         stderr=subprocess.PIPE, text=True,
+        # a job in the background of a shell ignores the signal, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while len(service.bodies) < 5:
         time.sleep(0.01)
