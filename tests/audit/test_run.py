@@ -55,7 +55,7 @@ def test_a_run_holds_every_trial_once(arguments):
     assert {r["kind"] for r in rows} == {"understanding", "management"}
     run = read_run(out)
     assert run["status"] == "complete" and run["n_trials"] == len(rows)
-    assert run["hashes"].keys() == {"items", "personas", "prompts"}
+    assert run["hashes"].keys() == {"items", "personas", "prompts", "answers"}
     assert run["model"]["shared_prefixes"] is True
     assert not (out / "parts").exists()
 
@@ -269,3 +269,12 @@ def test_summary_and_report_follow_from_the_answers(arguments):
         write_report(out)
     analyze(out)
     assert json.loads((out / "summary.json").read_text("utf-8")) == first
+
+
+def test_answers_of_another_run_are_refused(arguments):
+    """Base and adapter share the model's name, so only the hash tells their answers apart."""
+    one, other = run_audit(arguments()), run_audit(arguments(out="other", seed=1))
+    assert read_answers(one).num_rows == read_answers(other).num_rows
+    (one / "answers.parquet").write_bytes((other / "answers.parquet").read_bytes())
+    with pytest.raises(InputError, match="changed, or comes from another run"):
+        read_answers(one)

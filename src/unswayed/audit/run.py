@@ -226,6 +226,7 @@ def run_audit(arguments: AuditArguments) -> Path:
     run["status"] = "complete"
     run["finished"] = _now()
     run["n_trials"] = len(rows)
+    run["hashes"]["answers"] = _file_hash(out / "answers.parquet")
     run["hashes"]["prompts"] = hashlib.sha256(
         "\0".join(row["prompt"] for row in rows).encode()
     ).hexdigest()
@@ -385,6 +386,12 @@ def read_answers(out: Path) -> pa.Table:
         raise InputError(f"{path} lacks the column {missing[0]}")
     if table.num_rows != run["n_trials"]:
         raise InputError(f"{path} has {table.num_rows} rows, the run wrote {run['n_trials']}")
+    # earlier runs wrote no hash
+    if run["hashes"].get("answers", found := _file_hash(path)) != found:
+        raise InputError(
+            f"{path} is not the file that {out / 'run.json'} speaks of: it was changed, or comes "
+            "from another run. Put both from one audit together, or audit again"
+        )
     return table
 
 
@@ -454,6 +461,11 @@ def _open_run(
     }
     _write_json(out / "run.json", run)
     return run
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _versions() -> dict[str, str]:
