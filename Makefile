@@ -8,7 +8,7 @@ RUN := runs/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench calibration results results-steu \
-	results-grid results-check clean
+	results-grid results-check datasets clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
@@ -70,6 +70,9 @@ results-check: demo  ## gate three runs, with your STEM=FILE, into results/ (40 
 	$(BIN)/python results/make.py check "real STEM, 30 pairs=runs/stem" \
 		"planted skew (benchmarks/planted_skew.py)=runs/planted/run" "make demo=$(RUN)"
 	$(BIN)/python results/make.py readme
+
+datasets: setup  ## build the Hub datasets into runs/datasets/; nothing is uploaded
+	for name in persona_steu persona_stem personas; do $(BIN)/python datasets_scripts/$$name.py || exit; done
 
 clean:  ## remove .venv and runs/
 	rm -rf $(VENV) runs

@@ -88,6 +88,29 @@ def test_the_user_style_and_a_local_file(tmp_path):
         utils.load_docs("understanding", "option", memory_style="turns")
 
 
+@pytest.mark.parametrize(
+    ("test", "scoring"),
+    [("understanding", "option"), ("understanding", "letter"), ("management", "generate")],
+)
+def test_a_published_test_set_gives_the_same_documents(tmp_path, test, scoring):
+    from unswayed.hub.persona_sets import item_tree
+    from unswayed.hub.trees import write_tree
+
+    tree = item_tree(
+        test, items=test, decisions=None, configs=["none", "neutral", "explicit"],
+        scoring=scoring, seed=0, license_statement=None, command="-",
+    )  # fmt: skip
+    write_tree(tree, tmp_path / "tree")
+    own = utils.load_docs(test, scoring, pairs=3)["test"]
+    read = utils.load_docs(test, scoring, pairs=3, dataset=str(tmp_path / "tree"))["test"]
+    assert sorted(map(repr, own.to_list())) == sorted(map(repr, read.to_list()))
+    other = "letter" if scoring == "option" else "option"
+    with pytest.raises(InputError, match=f"build it with --scoring {other}"):
+        utils.load_docs(test, other, dataset=str(tmp_path / "tree"))
+    with pytest.raises(InputError, match="items has no meaning beside dataset"):
+        utils.load_docs(test, scoring, items=test, dataset=str(tmp_path / "tree"))
+
+
 def test_gap_and_flip_rate_by_hand():
     values = [
         ("q", None, "none", 1.0),

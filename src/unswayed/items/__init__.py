@@ -78,8 +78,8 @@ def load_items(specs: Iterable[str]) -> list[Item]:
     """
     items: list[Item] = []
     for spec in specs:
-        name, equals, path = spec.partition("=")
-        if equals and name:
+        name, _, path = spec.partition("=")
+        if name and path:
             items += read_items(path, test=name)
         elif name == BUILTIN:
             items += builtin_items()

@@ -2,6 +2,7 @@
 
 Settings come from the task's metadata; on the command line `--metadata '{"pairs": 30}'`:
 
+dataset       a tree of datasets_scripts/ (folder or Hub id) in place of items and personas
 items         a spec of `unswayed audit --items` of one test (default: the built-in bank's)
 decisions     annotators' decisions on persona invariance, a file
 pairs         number of base personas, 1 to 30 (default 6)
@@ -14,7 +15,7 @@ seed          of the order of options (letter and gen)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ import datasets
 
 from unswayed.audit.trials import NONE, PAIR_CONDITIONS, choose_personas, trials_of
 from unswayed.errors import InputError
-from unswayed.items import keep_invariant, load_items
+from unswayed.items import LETTERS, keep_invariant, load_items
 from unswayed.memory.prompt import PromptMemory
 from unswayed.personas import load_personas
 from unswayed.scoring.prompts import continuations, extract_answer, option_order, pick_option
+
+# Where a published test set keeps a condition.
+CONFIG_OF = {NONE: "none", "neutral": "neutral"}
+CONFIG_OF |= dict.fromkeys(("advantaged", "disadvantaged"), "explicit")
 
 Value = tuple[str, str | None, str, Any]  # question, pair, condition, value
 
@@ -40,9 +45,15 @@ def load_docs(
     memory_style: str = "system",
     conditions: list[str] | None = None,
     seed: int = 0,
+    dataset: str | None = None,
     **_: Any,
 ) -> dict[str, datasets.Dataset]:
     """One document per trial, in the split `test`; keys that lm-eval adds are ignored."""
+    if dataset:
+        given = {"items": items, "decisions": decisions, "personas": personas}
+        if extra := [name for name, value in given.items() if value is not None]:
+            raise InputError(f"{extra[0]} has no meaning beside dataset, which has its own")
+        return {"test": _published_docs(dataset, scoring, conditions or PAIR_CONDITIONS, pairs)}
     if memory_style not in ("system", "user"):
         raise InputError(f"memory_style {memory_style!r}: lm-eval's tasks know system and user")
     chosen = keep_invariant(load_items([items or test]), Path(decisions) if decisions else None)
@@ -71,6 +82,47 @@ def load_docs(
                 }
             )
     return {"test": datasets.Dataset.from_list(docs)}
+
+
+def _published_docs(
+    source: str, scoring: str, conditions: Sequence[str], pairs: int
+) -> datasets.Dataset:
+    """Documents from a published test set; of its personas the first `pairs` pairs.
+
+    Raises:
+        InputError: the set is worded for another way of scoring.
+    """
+    docs = []
+    for config in dict.fromkeys(CONFIG_OF[condition] for condition in conditions):
+        rows = datasets.load_dataset(source, config, split="test")
+        if rows[0]["scoring"] != scoring:
+            raise InputError(
+                f"dataset {source} is worded for scoring {rows[0]['scoring']}, and this task "
+                f"scores by {scoring}: build it with --scoring {scoring}"
+            )
+        users = list(dict.fromkeys(rows["pair_id"]))[:pairs]
+        for row in rows:
+            if row["condition"] not in conditions or row["pair_id"] not in users:
+                continue
+            options, order = row["options"], row["option_order"]
+            letters = [LETTERS[order.index(i)] for i in range(len(order))]
+            docs.append(
+                {
+                    "question_id": f"{row['test']}/{row['question_id']}",
+                    "kind": row["kind"],
+                    "condition": row["condition"],
+                    "pair_id": row["pair_id"],
+                    "system_prompt": row["system_prompt"] or "",
+                    "user_prompt": row["user_prompt"],
+                    "choices": letters if scoring == "letter" else options,
+                    "shown": [options[i] for i in order],
+                    "order": order,
+                    "gold": options.index(row["gold_label"]),
+                    "gold_label": row["gold_label"],
+                    "weights": row["weights"],
+                }
+            )
+    return datasets.Dataset.from_list(docs)
 
 
 def results_option(doc: dict, results: list[tuple[float, bool]]) -> dict:

@@ -1,0 +1,39 @@
+"""Build `persona_steu`: understanding items, each asked under every user.
+
+    python datasets_scripts/persona_steu.py --output_dir runs/datasets/persona_steu
+
+The built-in bank is the default; your own copy of the STEU comes with --items steu=FILE. Nothing is
+uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/datasets.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from unswayed.hub.scripts import ItemArguments, run_script
+
+if TYPE_CHECKING:
+    from unswayed.hub.trees import Tree
+
+NAME, KIND = "persona_steu", "understanding"
+
+
+def build(arguments: ItemArguments, command: str) -> Tree:
+    """The dataset, from the arguments."""
+    from unswayed.hub.persona_sets import item_tree
+
+    return item_tree(
+        KIND,
+        items=arguments.items or KIND,
+        decisions=arguments.decisions,
+        configs=arguments.configs,
+        scoring=arguments.scoring,
+        seed=arguments.seed,
+        license_statement=arguments.license_statement,
+        command=command,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(NAME, ItemArguments, build, __doc__))

@@ -1,0 +1,29 @@
+"""Build `personas`: the profiles of the users themselves, with their parts.
+
+    python datasets_scripts/personas.py --output_dir runs/datasets/personas
+
+Nothing is uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/datasets.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from unswayed.hub.scripts import BuildArguments, run_script
+
+if TYPE_CHECKING:
+    from unswayed.hub.trees import Tree
+
+NAME = "personas"
+
+
+def build(arguments: BuildArguments, command: str) -> Tree:
+    """The dataset, from the arguments."""
+    from unswayed.hub.persona_sets import persona_tree
+
+    return persona_tree(configs=arguments.configs, command=command)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(NAME, BuildArguments, build, __doc__))

@@ -1,0 +1,311 @@
+"""Cards of the persona datasets: metadata and text, made from what was built.
+
+A card names files by their name and hash, never by their path, and depends on nothing but the
+content, so that building again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unswayed import __version__
+from unswayed.items import HUB, Item
+
+LICENSE = "apache-2.0"
+
+# Whose the items of a file are, by the name that selects its reader.
+INSTRUMENTS = {
+    "steu": "the Situational Test of Emotional Understanding (STEU) of MacCann & Roberts (2008, "
+    "Emotion 8(4), 540-551)",
+    "stem": "the Situational Test of Emotion Management (STEM) of MacCann & Roberts (2008, "
+    "Emotion 8(4), 540-551)",
+    "emobench_eu": "EmoBench (emotional understanding) of Sabour et al. (2024)",
+    "emobench_ea": "EmoBench (emotional application) of Sabour et al. (2024)",
+}
+
+ABILITIES = {"understanding": "emotional understanding", "management": "emotion management"}
+CONFIG_WORDS = {
+    "none": "no memory; `system_prompt` is null",
+    "neutral": "a memory of the same length that says nothing of social standing",
+    "explicit": "30 base personas, each in an advantaged and a disadvantaged version",
+    "grid": "the 81 cells of gender, age, religion and ethnicity, three levels each",
+}
+WORDINGS = {
+    "option": "The question does not list the options: the model's answer is the one whose text it "
+    "finds most likely per character.",
+    "letter": "The options are listed under letters, permuted per item by the seed and alike for "
+    "all users; the answer is the most likely letter.",
+    "generate": "The options are listed under letters, permuted per item by the seed and alike for "
+    "all users; the model is asked to end with a line `Answer: X`.",
+}
+
+ITEM_COLUMNS = """\
+| column | meaning |
+|---|---|
+| `question_id`, `test`, `kind` | the item, its test, and `understanding` or `management` |
+| `condition` | `none`, `neutral`, `advantaged`, `disadvantaged`, or the cell of the grid |
+| `persona_id`, `pair_id` | the user; `pair_id` is shared by the versions of one base persona |
+| `gender`, `age`, `religion`, `ethnicity` | of a cell of the grid, else null |
+| `memory`, `memory_style` | how the model knows the user: `prompt`, in the system message; or `none` |
+| `system_prompt`, `user_prompt` | what the model reads |
+| `options`, `option_order` | the options, and their indices in the order shown |
+| `weights` | worth of each option from 0 to 1; the key's is the largest |
+| `gold_label` | text of the best option |
+| `scoring`, `seed` | how the question is worded, and the seed of the options' order |"""  # noqa: E501
+
+PERSONA_COLUMNS = """\
+| column | meaning |
+|---|---|
+| `persona_id`, `condition`, `pair_id` | the profile; versions of one base persona share `pair_id` |
+| `gender`, `age`, `religion`, `ethnicity` | of a cell of the grid, else null |
+| `slots` | the profile's parts in order: `name`, `template` with placeholders, and the text in the third and in the first person |
+| `system_prompt` | the memory as the audit gives it to a model |"""  # noqa: E501
+
+BUILTIN_INVARIANCE = (
+    "They were written so that the best answer does not depend on who asks; keys and weights are "
+    "the authors' judgement, not norms from a panel of raters."
+)
+OWN_INVARIANCE = (
+    "Items that their file, or the annotators' decisions given with it, mark as depending on who "
+    "asks are left out. Whether the others do not is the builder's judgement."
+)
+
+USE = """\
+## Intended use
+
+To measure whether what a model remembers about its user changes its answers to questions that do
+not depend on who asks. Differences between users are the finding; compare them within one model,
+paired by question and base persona.
+
+## Misuse
+
+The profiles describe sensitive attributes: social class, family, health care, gender, age,
+religion, ethnicity. They are contrasts made for measurement. Do not use them to profile, score or
+target people, to train a model to treat users by these attributes, or as a description of any
+group. A small difference here is not proof of fairness elsewhere.
+
+## Personal data
+
+None. All users are invented; no text is by or about a real person, and nobody has a name."""
+
+CITATION = """\
+## Citation
+
+```bibtex
+@software{unswayed,
+  title = {unswayed: audit and undo the skew that user memory puts into a model's emotional reasoning},
+  author = {{The unswayed authors}},
+  license = {Apache-2.0}
+}
+
+@inproceedings{personalizationtrap2026,
+  title = {The Personalization Trap: How User Memory Alters Emotional Reasoning in LLMs},
+  booktitle = {Proceedings of ACL 2026 (short papers)},
+  pages = {511--529},
+  year = {2026},
+  note = {arXiv:2510.09905}
+}
+```"""  # noqa: E501
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """What one config holds; `sha256` is of its prompts, or of its profiles."""
+
+    config: str
+    rows: int
+    users: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the items come from.
+
+    Attributes:
+        own: they are not the built-in bank but the user's.
+        test: name of the test.
+        words: what they are, with hashes.
+        license_statement: what the user says on the terms of their own items, if anything.
+    """
+
+    own: bool
+    test: str
+    words: str
+    license_statement: str | None = None
+
+
+def is_own(spec: str) -> bool:
+    """Whether a spec of `--items` names something else than the built-in bank."""
+    return "=" in spec
+
+
+def item_source(
+    spec: str, items: Sequence[Item], sha256: str, license_statement: str | None
+) -> Source:
+    """The source of a test set in words.
+
+    Args:
+        spec: of `--items`; a file is named and hashed, a folder named.
+        sha256: of the items' content (`items_hash`).
+    """
+    test = items[0].test
+    content = f"{len(items)} items, SHA-256 of their content `{sha256}`"
+    if not is_own(spec):
+        words = f"The built-in bank `{test}` of `unswayed` {__version__}: {content}."
+        return Source(False, test, words)
+    where = named_source(spec).partition("=")[2]
+    path = Path(spec.partition("=")[2])
+    if path.is_file():
+        where += f" (SHA-256 of the file `{hashlib.sha256(path.read_bytes()).hexdigest()}`)"
+    whose = INSTRUMENTS.get(test, f"the instrument `{test}` of whoever built this dataset")
+    words = (
+        f"The items are {whose}, read from the builder's own copy, {where}: {content}. They are "
+        "not the work of the `unswayed` project, and its licence does not cover them."
+    )
+    return Source(True, test, words, license_statement)
+
+
+def named_source(spec: str) -> str:
+    """A spec of `--items` with the file's name instead of its path."""
+    test, equals, path = spec.partition("=")
+    if not equals or path.startswith(HUB):
+        return spec
+    return f"{test}={Path(os.path.abspath(path)).name}"
+
+
+# -- persona_steu, persona_stem ------------------------------------------------------------------
+
+
+def item_metadata(kind: str, source: Source) -> dict[str, Any]:
+    """Metadata of a test set. Items of the user's own have no licence until one is stated."""
+    if not source.own:
+        license = {"license": LICENSE}
+    elif source.license_statement:
+        license = {"license": "other", "license_name": "stated-in-the-card"}
+    else:
+        license = {}
+    return license | {
+        "language": ["en"],
+        "pretty_name": f"{ABILITIES[kind].capitalize()} under user memory",
+        "task_categories": ["multiple-choice"],
+        "tags": ["unswayed", "bias", "fairness", "emotional-intelligence", "user-memory"],
+    }
+
+
+def item_body(
+    kind: str,
+    source: Source,
+    counts: Sequence[Count],
+    n_items: int,
+    scoring: str,
+    seed: int,
+    command: str,
+) -> str:
+    """Text of the card of a test set."""
+    if not source.own:
+        license = "Apache-2.0, items and profiles."
+    elif source.license_statement:
+        license = (
+            "Profiles and wording: Apache-2.0. For the items, whoever built this dataset states:\n"
+            f"\n> {source.license_statement}"
+        )
+    else:
+        license = (
+            "Profiles and wording: Apache-2.0. For the items no licence was stated: this dataset "
+            "is for its builder's own use and must not be published."
+        )
+    return _sections(
+        f"# {ABILITIES[kind].capitalize()} under user memory",
+        f"Items of {ABILITIES[kind]}, each asked under different memories of the user, after [The "
+        "Personalization Trap](https://arxiv.org/abs/2510.09905). The rows are exactly what "
+        "`unswayed audit` asks.",
+        "## Configs",
+        _counts(counts, "prompts", n_items),
+        "Each config has one split, `test`: it is made for measuring and not for training.",
+        f'`datasets.load_dataset(REPO, "{counts[0].config}")` reads one of them.',
+        "## Columns",
+        ITEM_COLUMNS,
+        "## Source",
+        source.words,
+        OWN_INVARIANCE if source.own else BUILTIN_INVARIANCE,
+        f"The profiles and the wording of memory and questions are those of `unswayed` "
+        f"{__version__}, not of the paper.",
+        f"{WORDINGS[scoring]} Scoring `{scoring}`, seed {seed}. The SHA-256 of the prompts is over "
+        "the JSON list of [`system_prompt`, `user_prompt`] of all rows in order.",
+        USE,
+        "## Licence",
+        license,
+        CITATION,
+        _built(command),
+    )
+
+
+# -- personas ------------------------------------------------------------------------------------
+
+
+def persona_metadata() -> dict[str, Any]:
+    """Metadata of the profiles."""
+    return {
+        "license": LICENSE,
+        "language": ["en"],
+        "pretty_name": "Users, advantaged, disadvantaged, neutral and a demographic grid",
+        "task_categories": ["text-generation"],
+        "tags": ["unswayed", "bias", "fairness", "personas", "user-memory"],
+    }
+
+
+def persona_body(counts: Sequence[Count], command: str) -> str:
+    """Text of the card of the profiles."""
+    return _sections(
+        "# Users, advantaged, disadvantaged, neutral and a demographic grid",
+        "Profiles of invented users, to be given to a model as its memory of the user, after [The "
+        "Personalization Trap](https://arxiv.org/abs/2510.09905). `persona_id` and `pair_id` are "
+        "those of the datasets `persona_steu` and `persona_stem`.",
+        "## Configs",
+        _counts(counts, "profiles"),
+        "Each config has one split, `test`: "
+        f'`datasets.load_dataset(REPO, "{counts[0].config}", split="test")`.',
+        "## Columns",
+        PERSONA_COLUMNS,
+        "## Source",
+        f"The built-in profiles of `unswayed` {__version__}, written for it; the explicit set "
+        "follows the paper's design (four dimensions of social capital, 30 base personas in two "
+        "versions), and its texts are not the paper's. Nothing is drawn at random.",
+        USE,
+        "## Licence",
+        "Apache-2.0.",
+        CITATION,
+        _built(command),
+    )
+
+
+# -- parts ---------------------------------------------------------------------------------------
+
+
+def _counts(counts: Sequence[Count], hashed: str, n_items: int | None = None) -> str:
+    items = " | items" if n_items is not None else ""
+    lines = [
+        f"| config | memory | rows | users{items} | SHA-256 of the {hashed} |",
+        "|---|---|--:|--:|" + ("--:|" if items else "") + "---|",
+    ]
+    for count in counts:
+        n = f" | {n_items}" if n_items is not None else ""
+        lines.append(
+            f"| `{count.config}` | {CONFIG_WORDS[count.config]} | {count.rows} | {count.users}{n} "
+            f"| `{count.sha256}` |"
+        )
+    return "\n".join(lines)
+
+
+def _built(command: str) -> str:
+    return f"## Built by\n\n```sh\n{command}\n```\n\nwith `unswayed` {__version__}."
+
+
+def _sections(*parts: str) -> str:
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,201 @@
+"""The shell that the scripts of `datasets_scripts/` share: arguments, errors, tree, push."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unswayed import __version__
+from unswayed.errors import InputError
+from unswayed.hub.cards import is_own, named_source
+
+if TYPE_CHECKING:
+    from unswayed.hub.trees import Tree
+
+# What says where the dataset goes and not what it is: not in the card, so that it does not matter.
+WHERE = ("output_dir", "push_to_hub", "repo_id", "public")
+
+
+@dataclass
+class BuildArguments:
+    """Arguments of every script."""
+
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "folder of the dataset (default: runs/datasets/NAME of the script)"},
+    )
+    configs: list[str] | None = field(
+        default=None, metadata={"help": "build only these configs (default: all)"}
+    )
+    push_to_hub: bool = field(
+        default=False, metadata={"help": "upload the folder to --repo_id when it is built"}
+    )
+    repo_id: str | None = field(default=None, metadata={"help": "dataset on the Hub, OWNER/NAME"})
+    public: bool = field(
+        default=False, metadata={"help": "make a new dataset on the Hub public (default: private)"}
+    )
+
+    def check(self) -> None:
+        """The arguments fit together.
+
+        Raises:
+            InputError: says which do not.
+        """
+        if self.push_to_hub and not self.repo_id:
+            raise InputError("--push_to_hub needs --repo_id OWNER/NAME")
+        if not self.push_to_hub and (self.repo_id or self.public):
+            raise InputError("--repo_id and --public do nothing without --push_to_hub: add it")
+
+
+@dataclass
+class ItemArguments(BuildArguments):
+    """Arguments of the scripts whose dataset has items."""
+
+    items: str | None = field(
+        default=None,
+        metadata={"help": "NAME=FILE, e.g. steu=steu.jsonl (default: the built-in bank)"},
+    )
+    decisions: str | None = field(
+        default=None, metadata={"help": "annotators' decisions on persona invariance, a file"}
+    )
+    license_statement: str | None = field(
+        default=None,
+        metadata={"help": "terms under which items of --items NAME=FILE may be passed on"},
+    )
+    scoring: str = field(
+        default="option", metadata={"help": "wording of the question: option, letter, generate"}
+    )
+    seed: int = field(default=0, metadata={"help": "of the order of options under letters"})
+
+    def __post_init__(self) -> None:
+        if self.license_statement is not None:
+            self.license_statement = " ".join(self.license_statement.split())
+
+    def check(self) -> None:
+        """Also: items of the user's own are pushed only with a word on their licence."""
+        super().check()
+        stated = bool(self.license_statement)
+        own = is_own(self.items or "")
+        if self.license_statement is not None and not (own and stated):
+            raise InputError(
+                "--license_statement is for items of your own and says something: give it with "
+                "--items NAME=FILE, and not empty"
+            )
+        if own and self.push_to_hub and not stated:
+            raise InputError(
+                f"--push_to_hub with --items {self.items}: these items are not this project's to "
+                'give away; say with --license_statement "..." under what terms you may publish '
+                "them, or leave --push_to_hub out"
+            )
+
+
+def run_script(
+    name: str,
+    arguments_class: type[BuildArguments],
+    build: Callable[[Any, str], Tree],
+    doc: str,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Build, write and, if asked, push a dataset; returns the exit code.
+
+    Args:
+        name: of the script and its dataset.
+        build: from arguments and command (for the card) to the tree.
+        doc: docstring of the script, shown by `--help`.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        arguments = parse(name, arguments_class, doc, argv)
+        out = Path(arguments.output_dir or f"runs/datasets/{name}")
+        import datasets
+
+        from unswayed.hub.trees import check_replaceable, write_tree
+
+        datasets.disable_progress_bars()
+        check_replaceable(out, name)
+        tree = build(arguments, command_of(name, arguments))
+        written = write_tree(tree, out)
+        for config, splits in tree.tables.items():
+            for split, table in splits.items():
+                print(f"{config}/{split}: {len(table):,} rows")
+        print(written)
+        if arguments.push_to_hub:
+            from unswayed.hub.push import publish
+
+            message = f"{name}, built by unswayed {__version__}"
+            print(
+                publish(written, arguments.repo_id, private=not arguments.public, message=message)
+            )
+    except InputError as error:
+        return _complain(name, str(error))
+    except OSError as error:  # full disk, no permission, ...
+        where = f" ({error.filename})" if error.filename else ""
+        return _complain(name, f"{error.strerror or error}{where}")
+    except UnicodeEncodeError as error:  # half of a surrogate pair, e.g. "\ud800" in JSON
+        bad = ascii(error.object[error.start : error.end])
+        return _complain(name, f"a text holds {bad}, which UTF-8 cannot hold: mend the input")
+    except KeyboardInterrupt:
+        print(f"{name}.py: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(
+    name: str, arguments_class: type[BuildArguments], doc: str, argv: Sequence[str] | None = None
+) -> Any:
+    """The command line as a dataclass, checked.
+
+    Raises:
+        InputError: unknown or missing argument.
+    """
+    import argparse
+
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str):  # one line instead of usage and message
+            raise InputError(f"{message} (see {self.prog} --help)")
+
+    parser = Parser(
+        arguments_class,
+        prog=f"{name}.py",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    arguments, rest = parser.parse_args_into_dataclasses(
+        argv, return_remaining_strings=True, look_for_args_file=False
+    )
+    if rest:
+        parser.error(f"unknown argument {rest[0]}")
+    arguments.check()
+    return arguments
+
+
+def command_of(name: str, arguments: BuildArguments) -> str:
+    """The command that builds this dataset again; files by their names."""
+    words = ["python", f"datasets_scripts/{name}.py"]
+    for entry in dataclasses.fields(arguments):
+        value = getattr(arguments, entry.name)
+        if entry.name not in WHERE and value != entry.default:
+            words += [f"--{entry.name}", *_words(entry.name, value)]
+    return shlex.join(words)
+
+
+def _words(field_name: str, value: Any) -> list[str]:
+    if field_name == "items":
+        return [named_source(value)]
+    if field_name == "decisions":
+        return [Path(value).name]
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+
+
+def _complain(name: str, text: str) -> int:
+    print(f"{name}.py: {' '.join(text.split())}", file=sys.stderr)
+    return 2
