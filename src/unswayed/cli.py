@@ -138,6 +138,21 @@ def _parser() -> argparse.ArgumentParser:
         help="benchmark dataset of the items on the Hub, OWNER/NAME; needed for .eval_results, "
         "see docs/hub_results.md")  # fmt: skip
 
+    publish = commands.add_parser(
+        "publish",
+        help="put a local dataset tree on the Hub, in one commit",
+        description="The token is that of `hf auth login`, or HF_TOKEN; see docs/publish.md.",
+    )
+    publish.set_defaults(run=_publish)
+    publish.add_argument("tree", type=Path, metavar="TREE",
+        help="folder with README.md and a folder of Parquet files per config")  # fmt: skip
+    publish.add_argument("--repo_id", required=True, metavar="OWNER/NAME",
+        help="dataset repository, made if there is none; its other configs stay")  # fmt: skip
+    publish.add_argument("--public", action="store_true",
+        help="a new repository is public, not private; one that exists stays as it is")  # fmt: skip
+    publish.add_argument("--message", default="Publish with unswayed", metavar="TEXT",
+        help="of the commit (default: Publish with unswayed)")  # fmt: skip
+
     traces = commands.add_parser(
         "traces",
         help="does generated reasoning use the persona, and more so when it is wrong?",
@@ -239,6 +254,16 @@ def _card(arguments: argparse.Namespace) -> int:
     print("Nothing was uploaded." if changed else "Nothing to change; nothing was uploaded.")
     if arguments.dataset_id is None:
         print("No .eval_results were written: they need --dataset-id.")
+    return OK
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from unswayed.hub.push import publish
+
+    url = publish(
+        arguments.tree, arguments.repo_id, private=not arguments.public, message=arguments.message
+    )
+    print(f"Published: {url}")
     return OK
 
 

@@ -290,7 +290,7 @@ def write_card(run_dir: Path, repo: Path, dataset_id: str | None = None) -> list
     if repo.exists() and not repo.is_dir():
         raise InputError(f"--out {repo} is a file; give the folder of a model repository")
     texts = {}
-    card, model = repo / "README.md", model_name(run, summary)
+    card, model = repo / CARD, model_name(run, summary)
     old = _read(card)
     texts[card] = merge_card(
         old or f"\n# {model}\n", model, card_results(summary, dataset_id), str(card)

@@ -25,8 +25,8 @@ from huggingface_hub.utils import yaml_dump
 from unswayed import __version__
 from unswayed.errors import InputError
 from unswayed.files import write_text
+from unswayed.hub import CARD
 
-CARD = "README.md"
 MARK = "unswayed"  # key in the card's metadata by which we know a tree of ours
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

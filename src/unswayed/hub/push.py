@@ -1,0 +1,451 @@
+"""`unswayed publish`: a local dataset tree goes to the Hub in one commit.
+
+A tree is a folder with one folder of Parquet files per config and a README.md whose metadata name
+them (`configs`) and describe them (`dataset_info`), as the scripts in datasets_scripts/ build it.
+It is checked before anything is sent. What the repository has of other configs stays, in files and
+in the card; files of the tree's own configs that the tree no longer has are deleted. A commit is
+whole or not there, and it is tied to the state it was made from (`parent_commit`), so any attempt
+can be repeated: what is uploaded already is not sent again, and nothing is committed twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import posixpath
+import re
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from unswayed import __version__
+from unswayed.errors import InputError
+from unswayed.files import read_text
+from unswayed.hub import CARD
+
+MESSAGE = "Publish with unswayed"
+DATA = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".zip")  # read without `configs`
+PAUSES = (1, 3)  # seconds before the second and the third attempt
+PASSING = (409, 412, 500, 502, 503, 504)  # statuses that another attempt may not meet
+AGAIN = "run the same command again; nothing is uploaded or committed twice"
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalTree:
+    """A local dataset tree.
+
+    Attributes:
+        card: the text of README.md.
+        files: all others, by their path in the repository.
+    """
+
+    folder: Path
+    card: str
+    files: dict[str, Path]
+
+
+def publish(tree: Path, repo_id: str, *, private: bool = True, message: str = MESSAGE) -> str:
+    """Put a dataset tree into a dataset repository, made if there is none.
+
+    Args:
+        repo_id: OWNER/NAME.
+        private: of a new repository; the visibility of one that exists is never changed.
+        message: of the commit.
+
+    Returns:
+        The commit's URL; the latest commit's if there was nothing to change.
+
+    Raises:
+        InputError: no dataset tree, no token, or the Hub refuses or cannot be reached; the
+            repository's content is then as it was.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    local = read_tree(tree)
+    _check_id(repo_id)
+    if not message.strip():
+        raise InputError("--message is empty; a commit needs one, or leave the option out")
+    token = _token()
+    api = HfApi(token=token, library_name="unswayed", library_version=__version__)
+    for pause in (*PAUSES, None):
+        try:
+            with _discreet():
+                return _attempt(api, local, repo_id, private, message)
+        except InputError:
+            raise
+        except OfflineModeIsEnabled:
+            raise InputError(
+                "HF_HUB_OFFLINE is set, so nothing can be published: unset it"
+            ) from None
+        except (HTTPError, OSError, RuntimeError, ValueError) as error:
+            if getattr(error, "filename", None):  # a local file that cannot be read
+                raise
+            error = _cause(error)
+            what = _what(error, repo_id, api.endpoint).replace(token, "<token>")
+            if pause is None or not _passes(error):
+                raise InputError(f"{what}: {_advice(error)}") from None
+            log.info("%s: trying again in %d s", what, pause)
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _attempt(api: Any, tree: LocalTree, repo_id: str, private: bool, message: str) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    where = {"repo_id": repo_id, "repo_type": "dataset"}
+    api.create_repo(**where, private=private, exist_ok=True)
+    info = api.dataset_info(repo_id)
+    if private and not info.private:
+        log.warning("%s is public, and stays so", repo_id)
+    there = api.list_repo_files(**where, revision=info.sha)
+    card = _remote_card(api, where, info.sha) if CARD in there else ""
+    remote = metadata(card, f"the card of {repo_id}")
+    old = stale(tree, remote, there, repo_id)
+    operations = [
+        CommitOperationAdd(CARD, merged_card(tree.card, remote).encode()),
+        *(CommitOperationAdd(path, file) for path, file in tree.files.items()),
+        *(CommitOperationDelete(path, is_folder=False) for path in old),
+    ]
+    return api.create_commit(
+        **where, operations=operations, commit_message=message, parent_commit=info.sha
+    ).commit_url
+
+
+def _remote_card(api: Any, where: dict[str, str], revision: str) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        return read_text(
+            Path(api.hf_hub_download(**where, filename=CARD, revision=revision, local_dir=scratch))
+        )
+
+
+# -- the local tree ------------------------------------------------------------------------------
+
+
+def read_tree(folder: Path) -> LocalTree:
+    """A dataset tree, checked; hidden files and folders are no part of it.
+
+    Raises:
+        InputError: it is no dataset tree, or card and files do not agree.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a dataset tree, see docs/publish.md")
+    card = folder / CARD
+    text = read_text(card)
+    found = metadata(text, str(card))
+    if not found.get("configs") or not found.get("dataset_info"):
+        raise InputError(
+            f"{folder} is no dataset tree: the metadata of its {CARD} must have `configs` and "
+            "`dataset_info`; only datasets are published, as datasets_scripts/ builds them"
+        )
+    if not found.get("license"):
+        raise InputError(
+            f"{card} names no licence, and what is published needs one: build the tree with "
+            "--license_statement, or add `license:` to its metadata if you may give it away"
+        )
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    }
+    del files[CARD]
+    for config in found["configs"]:
+        _check_config(config, infos(found), files, folder)
+    return LocalTree(folder, text, files)
+
+
+def _check_config(config: dict, described: dict[str, dict], files: dict[str, Path], folder: Path):
+    import pyarrow
+    from pyarrow import parquet
+
+    name = config["config_name"]
+    if name not in described:
+        raise InputError(f"{folder / CARD}: `dataset_info` has no entry for config {name}")
+    rows = {s["name"]: s.get("num_examples") for s in described[name].get("splits") or []}
+    given = config.get("data_files")
+    if not isinstance(given, list) or not all(isinstance(d, dict) for d in given):
+        raise InputError(
+            f"{folder / CARD}: config {name} must name its `data_files` as a list of split and path"
+        )
+    for entry in given:
+        split, n_rows = entry["split"], 0
+        matched = matching(patterns({"data_files": [entry]}), files)
+        if not matched:
+            raise InputError(
+                f"{folder}: no file for split {split} of config {name} ({entry['path']})"
+            )
+        for path in matched:
+            if PurePosixPath(path).suffix != ".parquet" or "/" not in path:
+                raise InputError(
+                    f"{folder / path}: the files of config {name} must be Parquet, in a folder of "
+                    "their own"
+                )
+            try:
+                n_rows += parquet.read_metadata(files[path]).num_rows
+            except pyarrow.ArrowException as error:
+                raise InputError(
+                    f"{folder / path}: not a whole Parquet file ({str(error).splitlines()[0]}); "
+                    "build the tree again"
+                ) from None
+        if rows.get(split) not in (None, n_rows):
+            raise InputError(
+                f"{folder}: split {split} of config {name} has {n_rows} rows, its card says "
+                f"{rows[split]}; build the tree again"
+            )
+
+
+# -- cards ---------------------------------------------------------------------------------------
+
+
+def metadata(card: str, where: str) -> dict[str, Any]:
+    """The metadata of a card: the YAML between its first two lines `---`; may be empty.
+
+    Raises:
+        InputError: it is not in the Hub's form; names `where`.
+    """
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    block = REGEX_YAML_BLOCK.search(card)
+    try:
+        found = yaml.safe_load(block[2]) if block else None
+        found = {} if found is None else found
+        for config in found.get("configs") or []:
+            if not isinstance(config["config_name"], str):
+                raise TypeError(f"config_name {config['config_name']!r} is no text")
+            matching(patterns(config), [])
+        for name, entry in infos(found).items():
+            _ = name.strip(), [split["name"] for split in entry.get("splits") or []]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 2})" if mark else ""  # after the line ---
+        raise InputError(f"{where}: its metadata is not YAML{line}; mend it") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}: its metadata is not in the Hub's form ({type(error).__name__}: {error}); "
+            "mend it"
+        ) from None
+    return found
+
+
+def infos(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of `dataset_info` by config; a single one may stand without a list."""
+    entries = found.get("dataset_info") or []
+    entries = entries if isinstance(entries, list) else [entries]
+    return {entry.get("config_name", "default"): entry for entry in entries}
+
+
+def merged_card(card: str, remote: dict[str, Any]) -> str:
+    """The tree's card with what the remote card says of other configs; the text is the tree's.
+
+    Metadata that the tree's card does not have, such as the conditions of access, stay too.
+    """
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+    from huggingface_hub.utils import yaml_dump
+
+    ours = metadata(card, CARD)
+    named = {config["config_name"] for config in ours["configs"]}
+    others = _others(remote, named)
+    described = [
+        {"config_name": name} | entry for name, entry in infos(remote).items() if name not in named
+    ]
+    merged = ours | {key: value for key, value in remote.items() if key not in ours}
+    if any(config.get("default") for config in ours["configs"]):  # there can be one only
+        others = [{k: v for k, v in config.items() if k != "default"} for config in others]
+    if others:
+        merged["configs"] = ours["configs"] + others
+    if described:
+        own = [{"config_name": name} | entry for name, entry in infos(ours).items()]
+        merged["dataset_info"] = own + described
+    if merged == ours:
+        return card
+    block = REGEX_YAML_BLOCK.search(card)
+    front = yaml_dump(merged, sort_keys=False).rstrip("\n")
+    return card[: block.start(2)] + front + card[block.end(2) :]
+
+
+def _others(remote: dict[str, Any], named: Iterable[str]) -> list[dict[str, Any]]:
+    return [c for c in remote.get("configs") or [] if c["config_name"] not in named]
+
+
+# -- which files ---------------------------------------------------------------------------------
+
+
+def patterns(config: dict[str, Any]) -> list[str]:
+    """Globs of a config's files, from any form of `data_files` and `data_dir`."""
+    folder, given = config.get("data_dir", ""), config.get("data_files")
+    if given is None:
+        return [posixpath.join(folder, "**")] if folder else []
+    entries = given if isinstance(given, list) else [given]
+    paths = [entry["path"] if isinstance(entry, dict) else entry for entry in entries]
+    flat = [p for path in paths for p in (path if isinstance(path, list) else [path])]
+    return [posixpath.normpath(posixpath.join(folder, p)) for p in flat]
+
+
+def matching(globs: Iterable[str], files: Iterable[str]) -> list[str]:
+    """Files that any of the globs matches; `*` stays within a folder, `**` does not."""
+    from fsspec.utils import glob_translate
+
+    wanted = [re.compile(glob_translate(glob)) for glob in globs]
+    return [file for file in files if any(regex.match(file) for regex in wanted)]
+
+
+def stale(tree: LocalTree, remote: dict[str, Any], there: list[str], repo_id: str) -> list[str]:
+    """Files of the tree's own configs that are in the repository and no longer in the tree.
+
+    A config's files are those that the remote card names, and the Parquet files of its folder.
+
+    Raises:
+        InputError: the tree and the repository's other data would get into each other's way.
+    """
+    configs = metadata(tree.card, CARD)["configs"]
+    named = {config["config_name"] for config in configs}
+    ours = matching([p for config in configs for p in patterns(config)], tree.files)
+    folders = {posixpath.dirname(path) for path in ours}
+    in_folders = [
+        p for p in there if posixpath.dirname(p) in folders and p.endswith(".parquet")
+    ]  # fmt: skip
+    unnamed = [p for p in there if p.endswith(DATA) and p not in in_folders and p not in tree.files]
+    if unnamed and not remote.get("configs"):
+        raise InputError(
+            f"{repo_id} holds data, such as {unnamed[0]}, that its card does not name in `configs` "
+            "and that would no longer load: name it there, or give another --repo_id"
+        )
+    kept = set()
+    for config in _others(remote, named):
+        shared = matching(patterns(config), tree.files)
+        if shared:
+            raise InputError(
+                f"{shared[0]} of the tree would become a part of config {config['config_name']}, "
+                f"which {repo_id} has and the tree has not: give another --repo_id"
+            )
+        kept.update(matching(patterns(config), there))
+    before = [c for c in remote.get("configs") or [] if c["config_name"] in named]
+    gone = {*in_folders, *matching([p for config in before for p in patterns(config)], there)}
+    return sorted(gone - kept - set(tree.files) - {CARD})
+
+
+# -- the Hub -------------------------------------------------------------------------------------
+
+
+def _check_id(repo_id: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        if repo_id.count("/") != 1:
+            raise HFValidationError("the owner is missing")
+    except HFValidationError as error:
+        raise InputError(
+            f"--repo_id {repo_id} is no id of a dataset on the Hub, OWNER/NAME ({error})"
+        ) from None
+
+
+def _token() -> str:
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if token is None:
+        raise InputError(
+            "no token for the Hub: log in with `hf auth login`, or set HF_TOKEN to a token that "
+            "may write"
+        )
+    if not re.fullmatch(r"[!-~]+", token):  # else the HTTP client's error would show it
+        raise InputError(
+            "the token for the Hub holds characters that no token has: log in again with `hf auth "
+            "login`, or mend HF_TOKEN"
+        )
+    return token
+
+
+class _Relay(logging.Handler):
+    """Takes over huggingface_hub's messages, without the queries of addresses: these are signed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.info("%s", re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", record.getMessage()))
+
+
+@contextmanager
+def _discreet() -> Iterator[None]:
+    """huggingface_hub's messages and warnings as ours, a line each; bars in a terminal only."""
+    from huggingface_hub import utils
+
+    library = logging.getLogger("huggingface_hub")
+    handlers, propagate = library.handlers, library.propagate
+    library.handlers, library.propagate = [_Relay()], False
+    no_bars = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
+    if no_bars:
+        utils.disable_progress_bars()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield
+        for warning in caught:
+            log.warning("%s", " ".join(str(warning.message).split()))
+    finally:
+        library.handlers, library.propagate = handlers, propagate
+        if no_bars:
+            utils.enable_progress_bars()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong: huggingface_hub wraps it where it uploads, and where it reads the card."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    while isinstance(error, RuntimeError | LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _passes(error: BaseException) -> bool:
+    from httpx2 import TransportError
+
+    return isinstance(error, TransportError | ConnectionError) or _status(error) in PASSING
+
+
+def _what(error: BaseException, repo_id: str, endpoint: str) -> str:
+    """What happened, in one line and without addresses, which may be signed."""
+    from httpx2 import TransportError
+
+    if isinstance(error, TransportError | ConnectionError):  # the latter from hf_xet
+        return f"no lasting connection to {endpoint} ({_line(str(error))})"
+    status = _status(error)
+    if status is None:
+        return f"publishing to {repo_id} failed ({_line(str(error))})"
+    words = getattr(error, "server_message", None) or error.response.reason_phrase
+    return f"{endpoint} answers {status} ({_line(words)}) for {repo_id}"
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, ConnectionError):
+        return f"{AGAIN}; with HF_HUB_DISABLE_XET=1 if this server does not know Xet storage"
+    return {
+        400: "mend what it names",
+        401: "the token is wrong or has expired; log in with `hf auth login`, or set HF_TOKEN",
+        403: "the token may not write there; ask for write access, use a token that may write, or "
+        "give another --repo_id",
+        404: "there is no such repository or owner for this token; see --repo_id",
+        409: f"others are changing it; {AGAIN}",
+        412: f"others are changing it; {AGAIN}",
+        413: "a file is larger than the Hub takes",
+        429: f"these were too many requests; wait, then {AGAIN}",
+    }.get(_status(error) or 0, AGAIN)
+
+
+def _line(text: str, length: int = 200) -> str:
+    text = " ".join(re.sub(r"https?://\S+", "", text).split())
+    return text if len(text) <= length else text[: length - 1] + "…"
