@@ -25,6 +25,7 @@ from unswayed.audit.run import read_run
 from unswayed.audit.summary import read_summary
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
+from unswayed.hub import CARD
 
 TASK_TYPE = "text-generation"
 TASK_NAME = "Emotional reasoning with user memory (unswayed)"  # marks our results in a model-index

@@ -108,7 +108,7 @@ def read_items(path: str | Path, test: str) -> list[Item]:
     items: list[Item] = []
     lines: dict[str, int] = {}
     skipped: list[str] = []
-    for number, row in _rows(path):
+    for number, row in rows_of(path):
         where = f"{path}:{number}"
         try:
             item = reader(row, test)
@@ -149,7 +149,7 @@ def keep_invariant(items: Iterable[Item], decisions: Path | None = None) -> list
     flags = {(item.test, item.id): item.persona_invariant for item in items}
     if decisions is not None:
         lines: dict[tuple[str, str], int] = {}
-        for number, row in _rows(decisions):
+        for number, row in rows_of(decisions):
             where = f"{decisions}:{number}"
             if "id" not in row or "persona_invariant" not in row:
                 raise InputError(f"{where}: needs the fields id and persona_invariant")
@@ -270,7 +270,7 @@ def _flag(value: object, where: str) -> bool:
     raise InputError(f"{where}: persona_invariant is {value!r}, it must be true or false")
 
 
-def _rows(source: str | Path) -> Iterable[tuple[int, dict]]:
+def rows_of(source: str | Path) -> Iterable[tuple[int, dict]]:
     """(line number, fields) of a JSONL or CSV file, or (row number, fields) of a dataset."""
     path = Path(source)
     if str(source).startswith(HUB) or path.is_dir():
