@@ -72,7 +72,8 @@ results-check: demo  ## gate three runs, with your STEM=FILE, into results/ (40 
 	$(BIN)/python results/make.py readme
 
 datasets: setup  ## build the Hub datasets into runs/datasets/; nothing is uploaded
-	for name in persona_steu persona_stem personas; do $(BIN)/python datasets_scripts/$$name.py || exit; done
+	for name in persona_steu persona_stem personas memory_conversations; do \
+		$(BIN)/python datasets_scripts/$$name.py || exit; done
 
 clean:  ## remove .venv and runs/
 	rm -rf $(VENV) runs

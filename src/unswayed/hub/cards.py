@@ -285,6 +285,47 @@ def persona_body(counts: Sequence[Count], command: str) -> str:
     )
 
 
+# -- conversations -------------------------------------------------------------------------------
+
+
+def conversation_metadata() -> dict[str, Any]:
+    """Metadata of the conversations."""
+    return {
+        "license": LICENSE,
+        "language": ["en"],
+        "pretty_name": "Conversations to be remembered, with questions on them",
+        "task_categories": ["question-answering", "text-generation"],
+        "tags": ["unswayed", "user-memory", "long-term-memory", "conversations"],
+    }
+
+
+def conversation_body(n_conversations: int, n_questions: int, command: str) -> str:
+    """Text of the card of the conversations."""
+    return _sections(
+        "# Conversations to be remembered, with questions on them",
+        "Everyday conversations of one invented user with an assistant, in the order of time, each "
+        "with concrete facts, and questions that only somebody who remembers them can answer. Some "
+        "are deliberate near-misses: two conversations on near topics whose facts differ (`near`).",
+        "## Content",
+        f"{n_conversations} conversations with {n_questions} questions. Each row has "
+        "`conversation_id`, `time`, `near`, `messages` (role, content) and `questions` (use, kind, "
+        "question, answer). `kind` is `open`, `yes` or `no`; yes and no are balanced. `use` tells "
+        "two wordings of the same facts apart: `train` for training a memory, `test` for asking "
+        "it; no question stands in both.",
+        "## Source",
+        f"The built-in conversations of `unswayed` {__version__}, written for it. Nothing is drawn "
+        "at random.",
+        "## Intended use, and misuse",
+        "To train and test how models remember what a user said. The facts are trivial on purpose; "
+        "success here says nothing of remembering real users safely.",
+        "## Personal data",
+        "None: all people, places and events are invented, and no sensitive attributes are told.",
+        "## Licence",
+        "Apache-2.0.",
+        _built(command),
+    )
+
+
 # -- parts ---------------------------------------------------------------------------------------
 
 

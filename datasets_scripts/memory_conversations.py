@@ -1,0 +1,29 @@
+"""Build `memory_conversations`: conversations with facts, and questions on them.
+
+    python datasets_scripts/memory_conversations.py --output_dir runs/datasets/conversations
+
+Nothing is uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/datasets.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from unswayed.hub.scripts import BuildArguments, run_script
+
+if TYPE_CHECKING:
+    from unswayed.hub.trees import Tree
+
+NAME = "memory_conversations"
+
+
+def build(arguments: BuildArguments, command: str) -> Tree:
+    """The dataset, from the arguments."""
+    from unswayed.hub.conversation_sets import conversation_tree
+
+    return conversation_tree(configs=arguments.configs, command=command)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(NAME, BuildArguments, build, __doc__))
