@@ -151,6 +151,7 @@ def test_the_server_refuses_in_one_line_what_it_does_not_know(server, embedded, 
     assert "answers 422 (Unexpected fields in the request: {'foo'})" in said
 
 
+@pytest.mark.slow
 def test_a_killed_server_comes_back_on_another_port(
     start, server, embedded, audit, few_items, tmp_path
 ):

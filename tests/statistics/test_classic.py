@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -106,6 +106,7 @@ def test_nothing_to_correct():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@settings(max_examples=15)  # statsmodels collects garbage in each call
 def test_corrections_only_raise_p_and_keep_their_order(values):
     rows = [{"p": p} for p in values]
     correct(rows)
