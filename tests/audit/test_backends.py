@@ -17,21 +17,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import requests
+from chat_service import GONE, Service, completion, serving
 
-from unswayed.audit.journal import Journal
 from unswayed.audit.run import read_answers, read_run, run_audit
 from unswayed.cli import main
 from unswayed.errors import InputError
 from unswayed.scoring import api, load
+from unswayed.scoring.journal import Journal
 
 KEY = "sk-very-secret"
 N_TRIALS = 3 * 4  # items x (none, neutral, advantaged, disadvantaged) of one pair
-GONE = "gone"  # what a behaviour returns for: close the connection without a reply
 
 
 def letter(body: dict) -> str:
@@ -43,87 +42,15 @@ def letter(body: dict) -> str:
     return listed[digest[0] % len(listed)]
 
 
-def completion(**message) -> dict:
-    message = {"role": "assistant", "content": None} | message
-    return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-
-
 def answer(number: int, body: dict) -> dict:
     return completion(content=f"I thought.\nAnswer: {letter(body)}")
-
-
-class Service(ThreadingHTTPServer):
-    """Keeps every request; `behave(number, body)` gives the reply: a dict to be sent as JSON, a
-    string to be sent as it is, (status, content[, headers]), or GONE.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, behave: Callable) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behave, self.lock = behave, threading.Lock()
-        self.bodies: list[dict] = []
-        self.headers: list[dict] = []
-        self.busy = self.most_busy = 0
-        self.url = f"http://127.0.0.1:{self.server_port}/v1/chat/completions"
-
-    def handle_error(self, request, client_address) -> None:
-        """A client that has given up is no news."""
-
-    @property
-    def asked(self) -> Counter:
-        """How often each conversation was asked."""
-        return Counter(json.dumps(body["messages"]) for body in self.bodies)
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Service
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        service = self.server
-        with service.lock:
-            service.bodies.append(body)
-            service.headers.append({k.lower(): v for k, v in self.headers.items()})
-            number = len(service.bodies)
-            service.busy += 1
-            service.most_busy = max(service.most_busy, service.busy)
-        try:
-            self._reply(service.behave(number, body))
-        finally:
-            with service.lock:
-                service.busy -= 1
-
-    def _reply(self, reply) -> None:
-        if reply is GONE:
-            self.close_connection = True
-            return
-        status, content, *headers = reply if isinstance(reply, tuple) else (200, reply)
-        data = content if isinstance(content, str) else json.dumps(content)
-        self.send_response(status)
-        for name, value in (headers[0] if headers else {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data.encode())))
-        self.end_headers()
-        self.wfile.write(data.encode())
-
-    def log_message(self, *args) -> None:
-        pass
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Service]]:
     """`serve(behave)`: a chat service on loopback."""
     with contextlib.ExitStack() as stack:
-
-        def start(behave: Callable = answer) -> Service:
-            service = stack.enter_context(Service(behave))
-            threading.Thread(target=service.serve_forever, args=(0.01,), daemon=True).start()
-            stack.callback(service.shutdown)
-            return service
-
-        yield start
+        yield lambda behave=answer: stack.enter_context(serving(behave))
 
 
 @pytest.fixture(autouse=True)
@@ -361,7 +288,7 @@ def test_a_server_that_dies_loses_nothing_and_is_asked_nothing_twice(
     code, err, out = audit(first, num_concurrent=concurrent)
     assert code == 2 and err.count("\n") == 1
     assert f"{first.url.split('/v1')[0]} cannot be reached" in err and "add" not in err
-    assert "run the same command with --resume" in err
+    assert "run the same command again (an audit with --resume)" in err
     assert not (out / "answers.parquet").exists() and read_run(out)["status"] == "running"
 
     second = serve()  # on another port
@@ -710,3 +637,25 @@ def test_the_journal_survives_any_cut(tmp_path):
         assert path.read_bytes() == whole
     again.remove()
     assert not path.exists()
+
+
+# -- the rate ------------------------------------------------------------------------------------
+
+
+def test_requests_start_no_faster_than_asked(serve, audit):
+    starts = []
+
+    def behave(number, body):
+        starts.append(time.monotonic())
+        return answer(number, body)
+
+    code, _, out = audit(serve(behave), num_concurrent=8, requests_per_minute=600)
+    assert code == 0 and len(read_answers(out)) == N_TRIALS
+    # 0.1 s apart when sent; they may arrive a little closer
+    assert starts[-1] - starts[0] > 0.1 * (N_TRIALS - 1) - 0.1
+    assert "requests_per_minute" not in read_run(out)["identity"]["model_args"]
+
+
+def test_a_rate_of_nothing_is_refused(serve, audit):
+    code, err, _ = audit(serve(), requests_per_minute=0)
+    assert code == 2 and err.count("\n") == 1 and "requests_per_minute=0 must be above 0" in err

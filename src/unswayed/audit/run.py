@@ -3,7 +3,7 @@
 The work is cut into parts, one per persona (and one without memory). A finished part is a file
 that appears at once, so a run that is killed goes on with the next part; since a part is always
 scored as a whole, its scores do not depend on how often the run was interrupted. Generated answers
-that do not depend on each other are kept one by one as well (`unswayed.audit.journal`).
+that do not depend on each other are kept one by one as well (`unswayed.scoring.journal`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unswayed.audit.journal import Journal
 from unswayed.audit.trials import (
     CONDITIONS,
     GRID_CONDITIONS,
@@ -47,6 +46,8 @@ from unswayed.memory.prompt import PromptMemory
 from unswayed.models import model_label
 from unswayed.personas import Persona, load_personas, personas_hash
 from unswayed.progress import Progress
+from unswayed.scoring.generate import generate, generation_settings
+from unswayed.scoring.journal import Journal
 from unswayed.scoring.load import (
     HF_SHARED,
     answers_singly,
@@ -265,7 +266,8 @@ def score(
 
     with memory.active(lm), plain_errors(arguments.backend):
         if scoring == "generate":
-            generated = _generate(lm, prompts, arguments, journal)
+            settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs)
+            generated = generate(lm, prompts, journal, settings, arguments.backend)
             return rows(
                 _read_text(trial.item, text, seed)
                 for trial, text in zip(trials, generated, strict=True)
@@ -284,45 +286,6 @@ def score(
         _compare(trial.item, options, [next(log_probs)[0] for _ in options], scoring)
         for trial, options in zip(trials, texts, strict=True)
     )
-
-
-def _generate(
-    lm: Any, prompts: Sequence[str], arguments: AuditArguments, journal: Journal
-) -> list[str]:
-    """The model's text for each prompt; what the journal knows is not asked again."""
-    from lm_eval.api.instance import Instance
-
-    missing = [prompt for prompt in dict.fromkeys(prompts) if journal.get(prompt) is None]
-    if missing:
-        if arguments.backend != HF_SHARED:  # which looks itself
-            check_lengths(lm, [(prompt, "") for prompt in missing], arguments.max_gen_toks)
-        settings = generation_settings(arguments)
-        requests = [
-            Instance("generate_until", {}, (prompt, dict(settings)), 0) for prompt in missing
-        ]
-        lm.set_cache_hook(journal)
-        try:
-            texts = lm.generate_until(requests, disable_tqdm=True)
-        finally:
-            journal.close()
-        if len(texts) < len(missing):  # some backends only log what went wrong
-            raise InputError(
-                f"--backend {arguments.backend} gave {len(texts)} answers to {len(missing)} "
-                "questions: the service failed. What it gave is kept; add --resume to go on"
-            )
-        for prompt, text in zip(missing, texts, strict=True):
-            journal.add(prompt, text or "")
-        journal.close()
-    return [journal.get(prompt) for prompt in prompts]
-
-
-def generation_settings(arguments: AuditArguments) -> dict[str, Any]:
-    """lm-eval's settings of a request: greedy, unless --gen-kwargs gives a temperature."""
-    settings = {"until": [], "do_sample": False, "temperature": 0.0}
-    settings |= {"max_gen_toks": arguments.max_gen_toks, **arguments.gen_kwargs}
-    if arguments.gen_kwargs.get("temperature"):
-        settings["do_sample"] = True
-    return settings
 
 
 def _compare(item: Item, texts: list[str], log_probs: list[float], scoring: str) -> dict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 TEMPORARY = {408, 409, 425, 429}  # HTTP statuses worth another try, next to all from 500
 LONGEST_PAUSE = 60.0  # seconds before another try, whatever the server asks for
-KEPT = "Finished answers are kept: mend it and run the same command with --resume"
+KEPT = "Finished answers are kept: mend it and run the same command again (an audit with --resume)"
 
 
 class UnusableReply(ValueError):
@@ -33,13 +34,17 @@ class ChatService:
     """Mixed into lm-eval's chat backends: asks one conversation per request, in threads.
 
     Model arguments of lm-eval that count here: `num_concurrent` requests at a time, `max_retries`
-    tries in all, `timeout` in seconds for a reply to begin.
+    tries in all, `timeout` in seconds for a reply to begin. Ours: `requests_per_minute` at most.
     """
 
     takes_messages = True  # a prompt is a conversation, as JSON
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, requests_per_minute: float | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if requests_per_minute is not None and not requests_per_minute > 0:
+            raise ValueError(f"requests_per_minute={requests_per_minute} must be above 0")
+        self._apart = 60.0 / requests_per_minute if requests_per_minute else 0.0  # seconds
+        self._next_start = 0.0
         self._lock = threading.Lock()
         self._said: set[str] = set()
 
@@ -81,6 +86,7 @@ class ChatService:
         tries = max(1, self.max_retries)
         for number in range(1, tries + 1):
             again, response = number < tries, None
+            self._wait_for_turn(stop)
             try:
                 return reply_text(self.model_call([JsonChatStr(prompt)], gen_kwargs=settings))
             except (UnusableReply, requests.exceptions.InvalidJSONError) as error:
@@ -100,6 +106,15 @@ class ChatService:
             if stop.wait(pause(number, response)):  # another request has ended the work
                 raise InputError(f"{what}. {KEPT}")
         raise AssertionError("the last try returns or raises")
+
+    def _wait_for_turn(self, stop: threading.Event) -> None:
+        """Sleep until the next request may start; returns at once if the work has ended."""
+        if not self._apart:
+            return
+        with self._lock:
+            start = max(time.monotonic(), self._next_start)
+            self._next_start = start + self._apart
+        stop.wait(start - time.monotonic())
 
     def _failure(self, error: Exception, response: Any, status: int | None) -> str:
         """What went wrong, without anything secret."""

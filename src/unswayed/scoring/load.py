@@ -25,6 +25,7 @@ OPTIONS = {
 # Model arguments that say how to reach a server, not what it answers; no part of a run's identity.
 REACHING = {
     "base_url", "num_concurrent", "max_retries", "timeout", "verify_certificate", "ca_cert_path",
+    "requests_per_minute",
 }  # fmt: skip
 SECRET = re.compile(r"key|auth|secret|passw|credential|header|^(hf_|access_)?token$", re.IGNORECASE)
 PASSWORD_IN_URL = re.compile(r"://[^/]*@")
@@ -289,7 +290,8 @@ def plain_errors(backend: str) -> Iterator[None]:
             raise
         raise InputError(
             f"--backend {backend} failed with {type(error).__name__}: {_first_line(error)} "
-            "Finished answers are kept: mend it and run the same command with --resume"
+            "Finished answers are kept: mend it and run the same command again (an audit with "
+            "--resume)"
         ) from error
 
 

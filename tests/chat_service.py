@@ -1,0 +1,88 @@
+"""A chat service on loopback, for tests: speaks OpenAI's form, keeps what it is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+GONE = "gone"  # what a behaviour returns for: close the connection without a reply
+
+
+def completion(**message) -> dict:
+    message = {"role": "assistant", "content": None} | message
+    return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+
+class Service(ThreadingHTTPServer):
+    """Keeps every request; `behave(number, body)` gives the reply: a dict to be sent as JSON, a
+    string to be sent as it is, (status, content[, headers]), or GONE.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, behave: Callable) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behave, self.lock = behave, threading.Lock()
+        self.bodies: list[dict] = []
+        self.headers: list[dict] = []
+        self.busy = self.most_busy = 0
+        self.url = f"http://127.0.0.1:{self.server_port}/v1/chat/completions"
+
+    def handle_error(self, request, client_address) -> None:
+        """A client that has given up is no news."""
+
+    @property
+    def asked(self) -> Counter:
+        """How often each conversation was asked."""
+        return Counter(json.dumps(body["messages"]) for body in self.bodies)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        service = self.server
+        with service.lock:
+            service.bodies.append(body)
+            service.headers.append({k.lower(): v for k, v in self.headers.items()})
+            number = len(service.bodies)
+            service.busy += 1
+            service.most_busy = max(service.most_busy, service.busy)
+        try:
+            self._reply(service.behave(number, body))
+        finally:
+            with service.lock:
+                service.busy -= 1
+
+    def _reply(self, reply) -> None:
+        if reply is GONE:
+            self.close_connection = True
+            return
+        status, content, *headers = reply if isinstance(reply, tuple) else (200, reply)
+        data = content if isinstance(content, str) else json.dumps(content)
+        self.send_response(status)
+        for name, value in (headers[0] if headers else {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data.encode())))
+        self.end_headers()
+        self.wfile.write(data.encode())
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(behave: Callable) -> Iterator[Service]:
+    """A service that is up while the block runs."""
+    with Service(behave) as service:
+        threading.Thread(target=service.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield service
+        finally:
+            service.shutdown()
