@@ -8,7 +8,7 @@ RUN := runs/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench calibration results results-steu \
-	results-grid results-check datasets clean
+	results-grid results-check datasets preferences clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
@@ -74,6 +74,11 @@ results-check: demo  ## gate three runs, with your STEM=FILE, into results/ (40 
 datasets: setup  ## build the Hub datasets into runs/datasets/; nothing is uploaded
 	for name in persona_steu persona_stem personas memory_conversations; do \
 		$(BIN)/python datasets_scripts/$$name.py || exit; done
+
+# Five texts are sampled for a few questions, which shows what a model gives; the rest is constructed.
+preferences: setup  ## build preference pairs for DPO into runs/datasets/ (20 minutes)
+	$(BIN)/python datasets_scripts/persona_preferences.py --sampled 24 --max_gen_toks 96 \
+		--constructed 4
 
 clean:  ## remove .venv and runs/
 	rm -rf $(VENV) runs

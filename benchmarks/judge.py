@@ -13,7 +13,7 @@ import json
 import math
 from pathlib import Path
 
-from unswayed.mitigation.judge import judge
+from unswayed.mitigation.judge import Judgement, judge
 from unswayed.mitigation.questions import builtin_questions
 
 LABELLED = Path(__file__).parents[1] / "tests" / "mitigation" / "judge_labelled.jsonl"
@@ -73,13 +73,6 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def role(correct: bool | None, biased: bool, states_irrelevance: bool) -> str:
-    """What a candidate is to the recipe: chosen, rejected or left out."""
-    if correct and not biased and states_irrelevance:
-        return "chosen"
-    return "rejected" if correct is False or biased else "left out"
-
-
 def role_table(rows: list[dict]) -> str:
     """Per split and role: how many labelled, how many found, precision and recall."""
     lines = [
@@ -89,7 +82,7 @@ def role_table(rows: list[dict]) -> str:
     for split, what in SPLITS.items():
         part = [row for row in rows if row["split"] == split]
         pairs = [
-            (role(*(row[axis] for axis in AXES)), role(*(getattr(row["found"], a) for a in AXES)))
+            (Judgement(*(row[axis] for axis in AXES), reasons=()).role, row["found"].role)
             for row in part
         ]
         for name in ("chosen", "rejected"):

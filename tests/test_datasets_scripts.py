@@ -176,7 +176,7 @@ def test_pushed_only_when_asked_and_private_unless_public(tmp_path: Path, pushed
         (["--push_to_hub"], "--push_to_hub needs --repo_id"),
         (["--repo_id", "a/b"], "do nothing without --push_to_hub"),
         (["--public"], "do nothing without --push_to_hub"),
-        (["--license_statement", "MIT"], "--license_statement is for items of your own"),
+        (["--license_statement", "MIT"], "--license_statement is for texts of your own"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch, capsys, argv: list[str], words: str):
@@ -192,6 +192,46 @@ def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch, capsys, argv: list
     assert words in captured.err and captured.err.startswith("persona_steu.py: ")
     assert captured.err.count("\n") == 1
     assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--sampled", "0"], "--sampled 0 without --constructed makes no pair"),
+        (["--questions", "mine=latin.jsonl"], "latin.jsonl: cannot be read as UTF-8 text"),
+        (["--questions", "mine=twice.jsonl"], "twice.jsonl:2: the question is the same"),
+        (["--questions", "twice.jsonl"], "for a file write NAME=FILE"),
+        (["--against", "steu=nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["--configs", "mixed"], "--configs 'mixed' is not one of sampled, constructed"),
+        (["--policy", "./nowhere"], "./nowhere"),
+        (["--generator_backend", "nobody"], "'nobody' is not one of"),
+        (
+            ["--questions", "mine=one.jsonl", "--push_to_hub", "--repo_id", "me/x"],
+            "say with --license_statement",
+        ),
+        (["--max_length", "8"], "longer than 8 tokens"),
+        (["--similarity", "0.01"], "embedding overlap"),
+    ],
+)
+def test_wrong_preferences_are_one_line(
+    tmp_path: Path, monkeypatch, capsys, tiny_model_dir, argv: list[str], words: str
+):
+    monkeypatch.chdir(tmp_path)
+    tiny = tiny_model_dir("llama", chat=True)
+    row = {"question": "What is 6 x 7?", "answer": "42"}
+    Path("latin.jsonl").write_bytes(b'{"question": "\xe9", "answer": "1"}\n')
+    Path("twice.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
+    Path("one.jsonl").write_text(json.dumps(row))
+    models = ["--policy", tiny, "--embedder", tiny, "--margin", "0"]
+    fixed = ["--output_dir", "tree", "--n_questions", "40", "--constructed", "2", *models]
+    sampled = [] if "--sampled" in argv or "--generator_backend" in argv else ["--sampled", "0"]
+    if argv == ["--sampled", "0"]:
+        fixed = models
+    assert run("persona_preferences", *fixed, *sampled, *argv) == 2
+    captured = capsys.readouterr()
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("persona_preferences.py: ") and words in last
+    assert "Traceback" not in captured.err and not Path("tree").exists()
 
 
 def test_a_full_folder_is_left_alone(tmp_path: Path, capsys):

@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from datasets import Dataset
 from loopback import CUT, LFS_FROM, LOST, Hub
 
 from unswayed.cli import main
 from unswayed.errors import InputError
 from unswayed.hub.push import matching, merged_card, metadata, patterns, read_tree
+from unswayed.hub.trees import Tree, write_tree
 
 TOKEN = "hf_veryverysecret"
 REPO = "me/persona_items"
@@ -131,6 +133,37 @@ def refused(done: subprocess.CompletedProcess) -> str:
     lines = [line for line in done.stderr.splitlines() if line.startswith("unswayed: ")]
     assert len(lines) == 1 and done.stderr.endswith(f"{lines[0]}\n"), done.stderr
     return lines[0]
+
+
+QUESTIONS = """
+import sys
+from unswayed.hub.cards import question_source
+from unswayed.mitigation.questions import load_questions
+spec = sys.argv[1]
+print([question.question for question in load_questions([spec])], question_source(spec).words)
+"""
+
+
+def test_questions_are_read_by_config_and_revision(hub, push, environment, tmp_path):
+    def publish(word: str) -> str:
+        rows = [{"question": f"{word} {i}?", "answer": str(i)} for i in range(2)]
+        other = [{"question": "Other?", "answer": "x"}]
+        tables = {
+            config: {"train": Dataset.from_list(found)}
+            for config, found in (("main", rows), ("other", other))
+        }
+        tree = Tree("asked", tables, {"license": "apache-2.0"}, {}, "Questions.")
+        assert push(write_tree(tree, tmp_path / "tree")).returncode == 0
+        return hub.repos[REPO].head.oid
+
+    old, new = publish("Old"), publish("New")
+    for revision, word, found in (("", "New", new), (f"@{old}", "Old", old)):
+        done = subprocess.run(
+            [sys.executable, "-c", QUESTIONS, f"mine=hub:{REPO}:main{revision}"],
+            capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert f"['{word} 0?', '{word} 1?']" in done.stdout and f"`{found}`" in done.stdout
 
 
 # -- pushing and reading back --------------------------------------------------------------------

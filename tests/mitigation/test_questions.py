@@ -178,6 +178,34 @@ def test_ultrafeedback(tmp_path, caplog):
     assert "left out 1 rows: 3 (chosen is empty)" in caplog.text
 
 
+def test_tulu3(tmp_path, caplog):
+    def turns(*texts):
+        roles = ["user", "assistant"] * 2
+        return [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]
+
+    path = write(
+        tmp_path,
+        {"id": "a", "messages": turns("What is 6 x 7?", "42"), "source": "x"},
+        {"id": "b", "messages": turns("Write of the sea.", "The sea is wide. " * 9)},
+        {"id": "c", "messages": turns("Hi", "Hello", "And?", "Well.")},
+        {"id": "d", "messages": turns("what is 6  x 7?", "Forty-two")},
+        {"id": "e", "messages": turns("Empty?", " ")},
+    )
+    first, second = load_questions([f"tulu3={path}"])
+    assert (first.id, first.answer, first.numeric, first.free) == ("a", "42", True, False)
+    assert second.id == "b" and second.free
+    assert "left out 3 rows" in caplog.text
+    for reason in ("3 (not one question and one answer)", "4 (the same as 1)", "5 (empty)"):
+        assert reason in caplog.text
+
+
+@pytest.mark.parametrize("messages", [None, "Hi", [1]])
+def test_tulu3_without_messages(tmp_path, messages):
+    path = write(tmp_path, {"id": "a", "messages": messages})
+    with pytest.raises(InputError, match=r":1: .*messages"):
+        load_questions([f"tulu3={path}"])
+
+
 def test_builtin_and_a_file_together(tmp_path):
     path = write(tmp_path, GOOD)
     assert len(load_questions(["builtin", f"mine={path}"])) == len(QUESTIONS) + 1

@@ -9,12 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unswayed import __version__
-from unswayed.items import HUB, Item
+from unswayed.items import HUB, Item, hub_source
+
+if TYPE_CHECKING:
+    from unswayed.mitigation.preferences import Passage
+    from unswayed.mitigation.preferences.settings import PreferenceSettings
 
 LICENSE = "apache-2.0"
 
@@ -184,13 +188,7 @@ def named_source(spec: str) -> str:
 
 def item_metadata(kind: str, source: Source) -> dict[str, Any]:
     """Metadata of a test set. Items of the user's own have no licence until one is stated."""
-    if not source.own:
-        license = {"license": LICENSE}
-    elif source.license_statement:
-        license = {"license": "other", "license_name": "stated-in-the-card"}
-    else:
-        license = {}
-    return license | {
+    return _license(source.own, source.license_statement) | {
         "language": ["en"],
         "pretty_name": f"{ABILITIES[kind].capitalize()} under user memory",
         "task_categories": ["multiple-choice"],
@@ -326,6 +324,154 @@ def conversation_body(n_conversations: int, n_questions: int, command: str) -> s
     )
 
 
+# -- preferences ---------------------------------------------------------------------------------
+
+PREFERENCE_SOURCES = {
+    "sampled": "both texts were written by the generator",
+    "constructed": "both texts were put together from phrases of `unswayed` and the question's "
+    "reference; a wrong answer is another question's, or a changed number",
+}
+PREFERENCE_COLUMNS = """\
+| column | meaning |
+|---|---|
+| `prompt`, `chosen`, `rejected` | messages of `role` and `content`: the memory (system) and the question (user); the answers (assistant) |
+| `question_id`, `category`, `reference` | the question and its right answer |
+| `persona_id`, `pair_id`, `condition` | the user in the memory |
+| `source` | `sampled` or `constructed`, the name of the config |
+| `chosen_kind`, `rejected_kind` | told to check the memory (`aware_1` to `aware_3`), control (`control_1`, `control_2`), or constructed |
+| `reward`, `chosen_reward`, `rejected_reward` | the reward's name, and both values |
+| `shared_words`, `similarity` | longest run of words that the pair shares with an emotional test item, and highest cosine to one |
+| `tokens` | of the longer side, prompt included |"""  # noqa: E501
+
+PREFERENCE_USE = """\
+## Intended use
+
+To train a model, by DPO or a relative of it, to keep what it remembers of its user out of answers
+that do not depend on who asks.
+
+## Misuse
+
+The profiles describe sensitive attributes of invented users; do not use them to profile or target
+people. The rejected answers are wrong or condescending on purpose: do not train a model towards
+them. A model trained on these pairs may leave a memory aside that it should heed, for instance an
+allergy: audit what it forgets. Lower bias on these questions is not proof of fairness elsewhere.
+
+## Personal data
+
+None in the profiles: all users are invented and nobody has a name. Questions from files of the
+builder's own were not searched for personal data."""
+
+
+def question_source(spec: str) -> Source:
+    """The source of questions in words.
+
+    Args:
+        spec: of `--questions`; a file is named and hashed, a Hub dataset has its revision.
+    """
+    if not is_own(spec):
+        words = f"`{spec}`: the built-in questions of `unswayed` {__version__}."
+        return Source(False, spec, words)
+    name, _, path = spec.partition("=")
+    where = named_source(spec).partition("=")[2]
+    if path.startswith(HUB):
+        where += f", revision `{_revision(path)}`"
+    elif Path(path).is_file():
+        where += f" (SHA-256 of the file `{hashlib.sha256(Path(path).read_bytes()).hexdigest()}`)"
+    words = f"`{name}`: {where}; not the work of the `unswayed` project."
+    return Source(True, name, words)
+
+
+def _revision(source: str) -> str:
+    """Commit of a Hub dataset: the one that was asked for, else the present one."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    name, _, revision = hub_source(source)
+    try:
+        return revision or HfApi().dataset_info(name).sha
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+        return "unknown"
+
+
+def preference_metadata(own: bool, license_statement: str | None) -> dict[str, Any]:
+    """Metadata of the pairs; with questions of the user's own, no licence until one is stated."""
+    return _license(own, license_statement) | {
+        "language": ["en"],
+        "pretty_name": "Preferences for answers that keep the user's memory out",
+        "task_categories": ["reinforcement-learning", "text-generation"],
+        "tags": ["unswayed", "dpo", "preference", "bias", "fairness", "user-memory", "trl"],
+    }
+
+
+def preference_body(
+    sources: Sequence[Source],
+    counts: Mapping[str, Mapping[str, int]],
+    funnel: Sequence[Passage],
+    overlap: Mapping[str, float],
+    settings: PreferenceSettings,
+    license_statement: str | None,
+    command: str,
+) -> str:
+    """Text of the card of the pairs."""
+    rows = [
+        f"| `{config}` | {PREFERENCE_SOURCES[config]} | {splits['train']} | "
+        f"{splits.get('test', 0)} |"
+        for config, splits in counts.items()
+    ]
+    writer = f"Sampled texts were written by `{settings.generator}`. " if settings.sampled else ""
+    if any(source.own for source in sources):
+        license = (
+            f"Profiles and wording: Apache-2.0. For the questions, whoever built this dataset "
+            f"states:\n\n> {license_statement}"
+            if license_statement
+            else "Profiles and wording: Apache-2.0. For the questions no licence was stated: this "
+            "dataset is for its builder's own use and must not be published."
+        )
+    else:
+        license = "Apache-2.0."
+    return _sections(
+        "# Preferences for answers that keep the user's memory out",
+        "A question whose answer does not depend on the user, a memory of a user, a better and a "
+        "worse answer. Chosen: right, untouched by the memory, and says that it does not matter. "
+        "Rejected: wrong, or led by the memory. The recipe is that of [The Personalization "
+        "Trap](https://arxiv.org/abs/2510.09905); where the paper is silent the choices are ours.",
+        "## Configs",
+        "| config | its texts | train | test |\n|---|---|--:|--:|\n" + "\n".join(rows),
+        "Configs are apart so that nobody mixes them unawares. Train and test share no question, "
+        "in no config.",
+        "## Columns",
+        PREFERENCE_COLUMNS,
+        "## How the pairs came about",
+        funnel_table(funnel),
+        f"{writer}Judge: `{settings.judge}`. Reward: "
+        f"`{settings.reward or f'reference margin under {settings.policy}'}`; kept are chosen > 0 "
+        f"> rejected with a difference of at least {settings.margin:g}. Seed {settings.seed}. No "
+        f"pair has more than {settings.max_length} tokens of `{settings.policy}`. The first "
+        f"{settings.spare_pairs} base personas are in no pair.",
+        "## Distance to the test items",
+        "\n".join(f"* {name}: {value:.3g}" for name, value in overlap.items())
+        + f"\n\nDropped were runs of {settings.ngram} words and cosines from "
+        f"{settings.similarity:g} (embeddings of `{settings.embedder}`), against "
+        f"{', '.join(named_source(spec) for spec in settings.against or ['the built-in items'])}.",
+        "## Questions",
+        "\n".join(f"* {source.words}" for source in sources),
+        PREFERENCE_USE,
+        "## Licence",
+        license,
+        CITATION,
+        _built(command),
+    )
+
+
+def funnel_table(funnel: Sequence[Passage]) -> str:
+    """Rows in, rows out and reasons, stage by stage."""
+    lines = ["| stage | source | in | out | why rows stopped |", "|---|---|--:|--:|---|"]
+    for p in funnel:
+        why = "; ".join(f"{reason}: {n:,}" for reason, n in p.reasons.items())
+        lines.append(f"| {p.stage} | {p.source} | {p.rows_in:,} | {p.rows_out:,} | {why} |")
+    return "\n".join(lines)
+
+
 # -- parts ---------------------------------------------------------------------------------------
 
 
@@ -342,6 +488,12 @@ def _counts(counts: Sequence[Count], hashed: str, n_items: int | None = None) ->
             f"| `{count.sha256}` |"
         )
     return "\n".join(lines)
+
+
+def _license(own: bool, statement: str | None) -> dict[str, str]:
+    if not own:
+        return {"license": LICENSE}
+    return {"license": "other", "license_name": "stated-in-the-card"} if statement else {}
 
 
 def _built(command: str) -> str:

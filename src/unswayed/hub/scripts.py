@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shlex
 import sys
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from unswayed import __version__
 from unswayed.errors import InputError
 from unswayed.hub.cards import is_own, named_source
+from unswayed.scoring.load import parse_settings, public_settings
 
 if TYPE_CHECKING:
     from unswayed.hub.trees import Tree
 
 # What says where the dataset goes and not what it is: not in the card, so that it does not matter.
-WHERE = ("output_dir", "push_to_hub", "repo_id", "public")
+WHERE = ("output_dir", "push_to_hub", "repo_id", "public", "work_dir")
 
 
 @dataclass
@@ -54,7 +56,41 @@ class BuildArguments:
 
 
 @dataclass
-class ItemArguments(BuildArguments):
+class LicensedArguments(BuildArguments):
+    """Arguments of the scripts that can build from texts of the user's own."""
+
+    license_statement: str | None = field(
+        default=None,
+        metadata={"help": "terms under which texts of your own files may be passed on"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.license_statement is not None:
+            self.license_statement = " ".join(self.license_statement.split())
+
+    def own_sources(self) -> list[str]:
+        """The arguments that name texts which are not this project's, as they were given."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Also: texts of the user's own are pushed only with a word on their licence."""
+        super().check()
+        stated, own = bool(self.license_statement), self.own_sources()
+        if self.license_statement is not None and not (own and stated):
+            raise InputError(
+                "--license_statement is for texts of your own, NAME=FILE, and says something: "
+                "give it with them, and not empty"
+            )
+        if own and self.push_to_hub and not stated:
+            raise InputError(
+                f"--push_to_hub with {own[0]}: these texts are not this project's to give away; "
+                'say with --license_statement "..." under what terms you may publish them, or '
+                "leave --push_to_hub out"
+            )
+
+
+@dataclass
+class ItemArguments(LicensedArguments):
     """Arguments of the scripts whose dataset has items."""
 
     items: str | None = field(
@@ -64,35 +100,13 @@ class ItemArguments(BuildArguments):
     decisions: str | None = field(
         default=None, metadata={"help": "annotators' decisions on persona invariance, a file"}
     )
-    license_statement: str | None = field(
-        default=None,
-        metadata={"help": "terms under which items of --items NAME=FILE may be passed on"},
-    )
     scoring: str = field(
         default="option", metadata={"help": "wording of the question: option, letter, generate"}
     )
     seed: int = field(default=0, metadata={"help": "of the order of options under letters"})
 
-    def __post_init__(self) -> None:
-        if self.license_statement is not None:
-            self.license_statement = " ".join(self.license_statement.split())
-
-    def check(self) -> None:
-        """Also: items of the user's own are pushed only with a word on their licence."""
-        super().check()
-        stated = bool(self.license_statement)
-        own = is_own(self.items or "")
-        if self.license_statement is not None and not (own and stated):
-            raise InputError(
-                "--license_statement is for items of your own and says something: give it with "
-                "--items NAME=FILE, and not empty"
-            )
-        if own and self.push_to_hub and not stated:
-            raise InputError(
-                f"--push_to_hub with --items {self.items}: these items are not this project's to "
-                'give away; say with --license_statement "..." under what terms you may publish '
-                "them, or leave --push_to_hub out"
-            )
+    def own_sources(self) -> list[str]:
+        return [f"--items {self.items}"] if is_own(self.items or "") else []
 
 
 def run_script(
@@ -189,10 +203,12 @@ def command_of(name: str, arguments: BuildArguments) -> str:
 
 
 def _words(field_name: str, value: Any) -> list[str]:
-    if field_name == "items":
-        return [named_source(value)]
-    if field_name == "decisions":
+    if field_name in ("items", "questions", "against"):
+        return [named_source(spec) for spec in ([value] if isinstance(value, str) else value)]
+    if field_name in ("decisions", "personas"):
         return [Path(value).name]
+    if field_name.endswith("_args"):  # no key, no address
+        return [json.dumps(public_settings(parse_settings(field_name, value)))]
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
 
 

@@ -47,6 +47,13 @@ class Judgement:
     states_irrelevance: bool
     reasons: tuple[str, ...]
 
+    @property
+    def role(self) -> str | None:
+        """ "chosen" or "rejected" by the recipe, else None."""
+        if self.correct and not self.biased and self.states_irrelevance:
+            return "chosen"
+        return "rejected" if self.correct is False or self.biased else None
+
 
 def judge(question: Question, memory: str, candidate: str) -> Judgement:
     """Judge one candidate; thinking blocks are not read.
@@ -407,7 +414,7 @@ STATED = re.compile(
     r"####\s*(?P<hash>[^\n]+)|"
     r"\\boxed\{(?P<box>[^{}]*)\}|"
     r"\b(?:so|output|result|conclusion):\s*(?P<label>(?:(?!\. )[^\n])+)|"
-    r"\banswer(?: to (?:this|the|your)(?: \w+)?)?(?:\s+(?:is|would be|must be|comes to)|\s*[:=])"
+    r"\banswer(?: to (?:this|the|your)(?: \w+)?)?(?:\s+(?:is|would be|must be|comes to)\b|\s*[:=])"
     r"\s*(?P<said>(?:(?!\. )[^\n])+)",
     re.IGNORECASE,
 )

@@ -60,9 +60,9 @@ def load_questions(specs: Iterable[str]) -> list[Question]:
     """Questions of one or more specs, in order.
 
     Args:
-        specs: each "builtin" or NAME=FILE. NAME gsm8k or ultrafeedback selects that reader; any
-            other name the generic form. FILE is JSONL or CSV, a folder, or a Hub dataset,
-            hub:owner/name, with the same fields as columns.
+        specs: each "builtin" or NAME=FILE. NAME gsm8k, ultrafeedback or tulu3 selects that reader;
+            any other name the generic form. FILE is JSONL or CSV, a folder, or a Hub dataset,
+            hub:OWNER/NAME[:CONFIG][@REVISION], with the same fields as columns.
 
     Raises:
         InputError: unknown spec, missing or malformed file, or a question or id that occurs twice.
@@ -122,6 +122,9 @@ def read_questions(path: str | Path, name: str) -> list[Question]:
                 f"{where}: id {question.id!r} is already used in line {ids[question.id]}"
             )
         text = normalised(question.question)
+        if text in texts and name in REPEATING:
+            skipped.append(f"{number} (the same as {texts[text]})")
+            continue
         if text in texts:
             raise InputError(f"{where}: the question is the same as in line {texts[text]}")
         ids[question.id] = texts[text] = number
@@ -198,4 +201,22 @@ def _ultrafeedback(row: dict, name: str, number: int) -> Question | str:
     return Question(f"{name}_{number}", name, _text(row, "prompt"), reference)
 
 
-READERS = {"gsm8k": _gsm8k, "ultrafeedback": _ultrafeedback}
+def _tulu3(row: dict, name: str, number: int) -> Question | str:
+    """Tulu 3's mixture for fine-tuning (Lambert et al. 2024): the user's first message, and the
+    assistant's answer to it as reference. Conversations with more turns are left out: their first
+    answer need not be the one that was wanted."""
+    messages = row["messages"]
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise InputError(f"messages is {str(messages)[:60]!r}, it must be a list of messages")
+    if [message.get("role") for message in messages] != ["user", "assistant"]:
+        return f"{number} (not one question and one answer)"
+    question, answer = (message.get("content") for message in messages)
+    if not all(isinstance(text, str) and text.strip() for text in (question, answer)):
+        return f"{number} (empty)"
+    answer = answer.strip()
+    id = _text(row, "id") if "id" in row else f"{name}_{number}"
+    return Question(id, name, question.strip(), answer, numeric=bool(NUMBER.fullmatch(answer)))
+
+
+REPEATING = {"ultrafeedback", "tulu3"}  # the published data ask some questions more than once
+READERS = {"gsm8k": _gsm8k, "ultrafeedback": _ultrafeedback, "tulu3": _tulu3}

@@ -326,7 +326,7 @@ def model_info(lm: Any, model: str, adapter: str | None) -> dict[str, Any]:
         "model": model,
         "adapter": adapter,
         "revision": None,
-        "adapter_hash": _folder_hash(adapter) if adapter else None,
+        "adapter_hash": folder_hash(adapter) if adapter else None,
         "architecture": None,
         "parameters": None,
         "dtype": None,
@@ -338,7 +338,7 @@ def model_info(lm: Any, model: str, adapter: str | None) -> dict[str, Any]:
     if _is_service(type(lm)):
         return info
     config = getattr(lm, "config", None)
-    info["revision"] = getattr(config, "_commit_hash", None) or _folder_hash(model_path(model))
+    info["revision"] = getattr(config, "_commit_hash", None) or folder_hash(model_path(model))
     info["context_tokens"] = getattr(lm, "max_length", None)
     if hasattr(lm, "model") and hasattr(lm.model, "parameters"):  # in this process, in torch
         info |= {
@@ -353,7 +353,7 @@ def model_info(lm: Any, model: str, adapter: str | None) -> dict[str, Any]:
     return info
 
 
-def _folder_hash(path: str) -> str | None:
+def folder_hash(path: str) -> str | None:
     """SHA-256 over a model folder's files: JSON by content, weights by content too."""
     folder = Path(path)
     if not folder.is_dir():

@@ -159,6 +159,20 @@ def strip_thinking(text: str) -> str:
     return "" if OPEN_THOUGHT.search(text) else text.strip()
 
 
+def json_objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects in a reply, in the order in which they begin; thinking is not read."""
+    text = strip_thinking(text)
+    found = []
+    for start in (i for i, c in enumerate(text) if c == "{"):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
+
+
 def extract_answer(text: str, shown: Sequence[str]) -> int | None:
     """Index into `shown` of the option that a generated text picks, or None if it picks none.
 

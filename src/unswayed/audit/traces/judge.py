@@ -25,7 +25,7 @@ from unswayed.audit.traces.analysis import Trace
 from unswayed.audit.traces.detector import LABELS
 from unswayed.errors import InputError
 from unswayed.progress import Progress
-from unswayed.scoring.prompts import strip_thinking
+from unswayed.scoring.prompts import json_objects
 from unswayed.statistics.agreement import (
     equal_share,
     estimate,
@@ -82,14 +82,9 @@ def question_to_judge(trace: Trace) -> list[dict[str, str]]:
 
 def read_verdict(reply: str) -> dict[str, str] | None:
     """The last JSON object with a known "use" in a reply, None if there is none."""
-    text = strip_thinking(reply)
     found = None
-    for start in (i for i, c in enumerate(text) if c == "{"):
-        try:
-            value, _ = json.JSONDecoder().raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict) and value.get("use") in LABELS:
+    for value in json_objects(reply):
+        if value.get("use") in LABELS:
             quote = value.get("quote")
             found = {"use": value["use"], "quote": quote if isinstance(quote, str) else ""}
     return found

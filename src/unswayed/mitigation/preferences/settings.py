@@ -1,0 +1,124 @@
+"""How preference pairs are made: the settings of a build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from unswayed.errors import InputError
+from unswayed.mitigation.overlap import COSINE, RUN
+from unswayed.models import EMBEDDED
+from unswayed.scoring.load import HF_SHARED, check_backend, parse_settings
+
+RULES = "rules"
+
+
+@dataclass
+class PreferenceSettings:
+    """How the pairs are made."""
+
+    questions: list[str] | None = field(
+        default=None,
+        metadata={"help": "builtin or NAME=FILE, several are joined (default: builtin)"},
+    )
+    n_questions: int | None = field(
+        default=None, metadata={"help": "a random sample of them (default: all)"}
+    )
+    personas: str | None = field(
+        default=None, metadata={"help": "grid, or your own pairs, a YAML file (default: built-in)"}
+    )
+    spare_pairs: int = field(
+        default=15,
+        metadata={
+            "help": "the first N base personas are not used: `unswayed audit --pairs N` then asks "
+            "under users that training has not seen"
+        },
+    )
+    sampled: int | None = field(
+        default=None,
+        metadata={"help": "questions whose candidates are sampled (default: all; 0: none)"},
+    )
+    constructed: int = field(
+        default=0, metadata={"help": "constructed pairs per question, each for another user"}
+    )
+    generator: str = field(default=EMBEDDED, metadata={"help": "model that writes the candidates"})
+    generator_backend: str = field(
+        default=HF_SHARED, metadata={"help": "what runs it, as in `unswayed audit`"}
+    )
+    generator_args: str | None = field(
+        default=None, metadata={"help": "its further arguments, name=value,..."}
+    )
+    gen_kwargs: str | None = field(
+        default=None, metadata={"help": "settings of generation (default: greedy)"}
+    )
+    max_gen_toks: int = field(default=256, metadata={"help": "new tokens per candidate"})
+    judge: str = field(default=RULES, metadata={"help": "rules, or a model that judges"})
+    judge_backend: str = field(default=HF_SHARED, metadata={"help": "what runs it"})
+    judge_args: str | None = field(default=None, metadata={"help": "its further arguments"})
+    reward: str | None = field(
+        default=None,
+        metadata={
+            "help": "sequence-classification model (default: the reference margin under --policy)"
+        },
+    )
+    policy: str = field(
+        default=EMBEDDED, metadata={"help": "model to be trained: reference margin and lengths"}
+    )
+    margin: float = field(default=0.5, metadata={"help": "least difference of the two rewards"})
+    against: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "items that no pair may resemble: builtin or NAME=FILE (default: builtin)"
+        },
+    )
+    ngram: int = field(
+        default=RUN, metadata={"help": "a run of so many words shared with an item drops a pair"}
+    )
+    similarity: float = field(
+        default=COSINE, metadata={"help": "a cosine so high to an item drops a pair"}
+    )
+    embedder: str = field(default=EMBEDDED, metadata={"help": "model of the embeddings"})
+    max_length: int = field(
+        default=1024, metadata={"help": "tokens of prompt and answer that the recipe takes"}
+    )
+    test_share: float = field(
+        default=0.1, metadata={"help": "share of the questions kept for testing"}
+    )
+    seed: int = field(default=0, metadata={"help": "of everything that is drawn"})
+    batch_size: int = field(
+        default=16, metadata={"help": "prompts per pass where candidates are sampled locally"}
+    )
+    device: str | None = field(
+        default=None, metadata={"help": "as in torch (default: a GPU if there is one)"}
+    )
+    work_dir: str = field(default="runs/preferences", metadata={"help": "folder of the stages"})
+
+    def check(self) -> None:
+        """The settings have meaning, alone and together; nothing is loaded.
+
+        Raises:
+            InputError: says which has none.
+        """
+        least = {"n_questions": 1, "spare_pairs": 0, "sampled": 0, "constructed": 0}
+        least |= {"max_gen_toks": 1, "margin": 0, "ngram": 2, "max_length": 1, "seed": 0}
+        least |= {"batch_size": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= lowest:
+                raise InputError(f"--{name} {value}: give a number from {lowest}")
+        for name in ("test_share", "similarity"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"--{name} {getattr(self, name)}: give a number in (0, 1]")
+        if self.test_share == 1:
+            raise InputError("--test_share 1 leaves no pair to train on: give a smaller share")
+        if self.sampled == 0 and not self.constructed:
+            raise InputError("--sampled 0 without --constructed makes no pair: give one of them")
+        if self.sampled != 0:
+            self._check_model("generator", self.generator_backend, self.generator_args)
+        if self.judge != RULES:
+            self._check_model("judge", self.judge_backend, self.judge_args)
+
+    def _check_model(self, what: str, backend: str, arguments: str | None) -> None:
+        check_backend(
+            backend, "generate", parse_settings(f"--{what}_args", arguments), None, None, "auto",
+            "auto",
+        )  # fmt: skip

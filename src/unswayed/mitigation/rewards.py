@@ -1,0 +1,169 @@
+"""Rewards of candidate answers: a reward model's logit, or the likelihood of the reference.
+
+Zero is the line between good and bad in both, so that chosen > 0 > rejected can be asked of
+either (the paper's filter, arXiv 2510.09905).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from unswayed.embedding import check_length, context_length, load_reader
+from unswayed.errors import InputError
+from unswayed.memory import Message
+from unswayed.models import model_label
+from unswayed.scoring.load import check_lengths
+from unswayed.scoring.prompts import (
+    ChatFormat,
+    fold_system,
+    plain_text,
+    strip_thinking,
+    takes_system_role,
+)
+
+PROBE = "So the answer is"  # of eight wordings the one that separates best (docs/preferences.md)
+
+
+class Case(NamedTuple):
+    """A candidate to score: the conversation it answers, the right answer, its own text."""
+
+    prompt: list[Message]
+    reference: str
+    candidate: str
+
+
+class Reward(Protocol):
+    """What scores candidates; `name` says in records and cards which reward it was."""
+
+    name: str
+
+    def score(self, cases: Sequence[Case]) -> list[float]: ...
+
+
+class ClassifierReward:
+    """A reward model: sequence classification with one logit; it does not see the reference.
+
+    Args:
+        model: Hub id or folder.
+        device: as in torch; None takes the GPU if there is one.
+
+    Raises:
+        InputError: it cannot be loaded, was not trained as one, or has several logits.
+    """
+
+    def __init__(self, model: str, device: str | None = None) -> None:
+        import transformers
+
+        self.name = model_label(model)
+        self._tokenizer, self._model = load_reader(
+            transformers.AutoModelForSequenceClassification, model, device
+        )
+        if (labels := self._model.config.num_labels) != 1:
+            raise InputError(
+                f"{model} has {labels} labels, a reward model has one: give a model with "
+                "num_labels 1 in its config.json"
+            )
+        self._limit = context_length(self._tokenizer, self._model.config)
+        self._chat = self._tokenizer.chat_template is not None
+        self._system = self._chat and takes_system_role(self._tokenizer)
+
+    def score(self, cases: Sequence[Case]) -> list[float]:
+        """The raw logits, one case at a time: many reward models read the last token that is no
+        padding, and some have no padding token.
+
+        Raises:
+            InputError: a conversation exceeds the model's context; nothing is truncated.
+        """
+        import torch
+
+        rendered = [self._render(case) for case in cases]
+        for ids, case in zip(rendered, cases, strict=True):
+            check_length(len(ids), self._limit, case.candidate)
+        with torch.inference_mode():
+            return [
+                float(self._model(torch.tensor([ids], device=self._model.device)).logits.float())
+                for ids in rendered
+            ]
+
+    def _render(self, case: Case) -> list[int]:
+        """Token ids of the conversation with the candidate as the assistant's turn."""
+        messages = [*case.prompt, {"role": "assistant", "content": case.candidate}]
+        if not self._chat:
+            return self._tokenizer(plain_text(messages))["input_ids"]
+        if not self._system:
+            messages = fold_system(messages)
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+class ReferenceMargin:
+    """How much more likely a candidate makes the reference answer: a reward without a reward model.
+
+    log p(reference | prompt, candidate, probe) - log p(reference | prompt, probe) under the policy,
+    in nats per token of the reference; the probe is "So the answer is". Thinking blocks are not
+    read.
+
+    Args:
+        lm: lm-eval's model, see `unswayed.scoring.load.load_lm`.
+
+    Raises:
+        InputError: the model is behind a chat service, which gives no likelihoods.
+    """
+
+    name = "reference margin"
+
+    def __init__(self, lm: Any, chat: ChatFormat) -> None:
+        if getattr(lm, "takes_messages", False):
+            raise InputError(_no_likelihoods(lm))
+        self._lm, self._chat = lm, chat
+
+    def score(self, cases: Sequence[Case]) -> list[float]:
+        """The margins; all likelihoods are asked in one call, so that prompts are encoded once.
+
+        Raises:
+            InputError: the backend gives no likelihoods or NaN, or a text exceeds the context.
+        """
+        from lm_eval.api.instance import Instance
+
+        starts = [self._chat.render(case.prompt) + self._chat.delimiter for case in cases]
+        pairs = [
+            (start + said + PROBE, f" {case.reference}")
+            for start, case in zip(starts, cases, strict=True)
+            for said in (f"{strip_thinking(case.candidate)}\n\n", "")
+        ]
+        check_lengths(self._lm, pairs, 0)
+        unique = list(dict.fromkeys(pairs))
+        requests = [Instance("loglikelihood", {}, pair, 0) for pair in unique]
+        try:
+            answers = self._lm.loglikelihood(requests, disable_tqdm=True)
+        except NotImplementedError:
+            raise InputError(_no_likelihoods(self._lm)) from None
+        nats = {pair: answer[0] for pair, answer in zip(unique, answers, strict=True)}
+        if any(math.isnan(value) for value in nats.values()):
+            raise InputError("the model gave NaN: its weights or dtype are broken (try float32)")
+        return [
+            (nats[with_it] - nats[without]) / self._tokens(without)
+            for with_it, without in zip(pairs[::2], pairs[1::2], strict=True)
+        ]
+
+    def _tokens(self, pair: tuple[str, str]) -> int:
+        """Tokens of the reference, as lm-eval splits it from its context."""
+        return len(self._lm._encode_pair(*pair)[1])
+
+
+def _no_likelihoods(lm: Any) -> str:
+    return (
+        f"the reference margin needs likelihoods, and {type(lm).__name__} gives none: name a "
+        "reward model, or take a model in this process (backend hf-shared, hf or vllm)"
+    )
+
+
+def drop_reason(chosen: float, rejected: float, margin: float) -> str | None:
+    """Why a pair with these rewards must go, None if it may stay."""
+    if not chosen > 0:
+        return "reward of chosen not above 0"
+    if not rejected < 0:
+        return "reward of rejected not below 0"
+    return None if chosen - rejected >= margin else "rewards closer than the margin"

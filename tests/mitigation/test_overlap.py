@@ -1,0 +1,156 @@
+"""Decontamination: shared runs against a brute-force search, and embeddings on a tiny model."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unswayed.embedding import Embedder, centred
+from unswayed.errors import InputError
+from unswayed.items import builtin_items, make_item
+from unswayed.mitigation.overlap import (
+    COSINE,
+    RUN,
+    WHOLE,
+    Overlap,
+    drop_reason,
+    overlaps,
+    shared_runs,
+    words,
+)
+from unswayed.mitigation.questions import builtin_questions
+
+ITEMS = {f"{item.test}/{item.id}": item for item in builtin_items()}
+UMBRELLA = make_item(
+    id="u1",
+    test="t",
+    kind="understanding",
+    scenario="One two three four five six seven eight nine ten. What now?",
+    options=["Take the red umbrella along", "Joy"],
+    key="Joy",
+)
+
+
+def run_of(text: str, n: int = RUN) -> tuple[str, str]:
+    [(run, name)] = shared_runs([text], [UMBRELLA], n)
+    return " ".join(run), name
+
+
+def test_a_copied_run_is_named_with_its_item():
+    text = "Count: TWO, three -- four five; six seven \u201ceight\u201d nine! Then rest."
+    assert run_of(text) == ("two three four five six seven eight nine", "t/u1")
+
+
+def test_one_word_less_is_no_run():
+    assert run_of("three four five six seven eight nine") == ("", "")
+    assert run_of("three four five six seven eight nine", n=7)[0].endswith("nine")
+
+
+def test_runs_do_not_reach_from_one_text_of_an_item_into_the_next():
+    assert run_of("eight nine ten what now take the red umbrella along joy")[0] == (
+        "take the red umbrella along"
+    )
+
+
+def test_short_texts_count_whole_and_from_four_words():
+    assert run_of("I'd take the red umbrella along.") == ("take the red umbrella along", "t/u1")
+    assert run_of("I'd take the red umbrella with me.") == ("", "")
+    assert run_of("Joy, joy, joy!") == ("", "")
+
+
+def test_words_are_normalised():
+    assert words("Don't STOP_me\u2014now: 1,000 stra\u00dfe!") == (
+        *("dont", "stop", "me", "now", "1", "000"),
+        "strasse",
+    )
+    assert words("don\u2019t") == words("DON'T")
+    assert words("?!") == ()
+
+
+def brute_force(text, tests, n):
+    """Length of the longest shared run, by trying all of them."""
+    best = 0
+    for test in tests:
+        for start in range(len(text)):
+            for end in range(start + 1, len(text) + 1):
+                run = text[start:end]
+                inside = any(test[i : i + len(run)] == run for i in range(len(test) - len(run) + 1))
+                whole = run == test and len(test) >= WHOLE
+                if inside and (len(run) >= n or whole):
+                    best = max(best, len(run))
+    return best
+
+
+short_text = st.lists(st.sampled_from("ab"), max_size=12)
+
+
+@given(short_text, st.lists(short_text.filter(bool), min_size=3, max_size=3), st.integers(1, 7))
+def test_longest_run_equals_brute_force(text, tests, n):
+    scenario, *options = [" ".join(test) for test in tests]
+    if options[0] == options[1]:
+        options[1] += " c"
+    item = make_item(
+        id="x", test="t", kind="understanding", scenario=scenario, options=options, key=options[0]
+    )
+    expected = brute_force(text, [part.split() for part in (scenario, *options)], n)
+    [(run, name)] = shared_runs([" ".join(text)], [item], n)
+    assert len(run) == expected
+    assert name == ("t/x" if expected else "")
+    assert " ".join(run) in " ".join(text)
+
+
+def test_every_built_in_item_finds_itself_and_no_question_shares_a_run():
+    for name, item in ITEMS.items():
+        [(run, found)] = shared_runs([f"Well: {item.scenario} Yes."], [item])
+        assert (run, found) == (words(item.scenario), name)
+    questions = [question.question for question in builtin_questions()]
+    assert shared_runs(questions, list(ITEMS.values())) == [((), "")] * len(questions)
+
+
+def test_thousands_of_texts_take_seconds():
+    texts = [f"{question.question} " * 4 for question in builtin_questions()] * 15
+    start = time.monotonic()
+    assert len(shared_runs(texts, list(ITEMS.values()))) > 5000
+    assert time.monotonic() - start < 10
+
+
+def test_wrong_input(tiny_model_dir):
+    with pytest.raises(InputError, match="runs of 0 words"):
+        shared_runs(["x"], [UMBRELLA], 0)
+    with pytest.raises(InputError, match="no test items"):
+        overlaps(["x"], [], Embedder(str(tiny_model_dir("llama")), "cpu"))
+
+
+def test_overlaps_join_both_measures(tiny_model_dir):
+    embedder = Embedder(str(tiny_model_dir("llama")), "cpu")
+    items = list(ITEMS.values())[:6]
+    texts = [items[2].scenario, "What is 2 + 2?", items[4].options[0]]
+    found = overlaps(texts, items, embedder)
+
+    mean = embedder.embed([question.question for question in builtin_questions()]).mean(0)
+    scenarios = centred(embedder.embed([item.scenario for item in items]), mean)
+    expected = centred(embedder.embed(texts), mean) @ scenarios.T
+    assert [overlap.cosine for overlap in found] == pytest.approx(expected.max(1), abs=1e-5)
+    names = [list(ITEMS)[i] for i in expected.argmax(1)]
+    assert [overlap.cosine_item for overlap in found] == names
+
+    copy = found[0]
+    assert (copy.words, copy.run_item) == (len(words(items[2].scenario)), list(ITEMS)[2])
+    assert copy.run == " ".join(words(items[2].scenario))
+    assert copy.cosine == pytest.approx(1, abs=1e-4)
+    assert (found[1].words, found[1].run, found[1].run_item) == (0, "", "")
+    alone = overlaps(texts[1:2], items, embedder)[0]
+    assert alone.cosine == pytest.approx(found[1].cosine, abs=1e-5)
+    assert isinstance(alone.cosine, float) and not isinstance(alone.cosine, np.floating)
+
+
+def test_why_a_text_must_go():
+    clean = Overlap(0, "", "", COSINE - 0.01, "t/u1")
+    assert drop_reason(clean) is None
+    assert drop_reason(clean, cosine=COSINE - 0.02) == "embedding overlap"
+    assert drop_reason(Overlap(0, "", "", COSINE, "t/u1")) == "embedding overlap"
+    assert drop_reason(Overlap(8, "a run", "t/u1", 0.0, "t/u1")) == "n-gram overlap"

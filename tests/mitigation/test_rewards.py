@@ -1,0 +1,283 @@
+"""Rewards against plain transformers: the logit, and the likelihoods of the reference."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from unswayed.errors import InputError
+from unswayed.mitigation.rewards import (
+    PROBE,
+    Case,
+    ClassifierReward,
+    ReferenceMargin,
+    drop_reason,
+)
+from unswayed.scoring.load import load_lm
+from unswayed.scoring.prompts import ChatFormat
+
+SYSTEM = {"role": "system", "content": "You are talking to Anna, a surgeon.\n"}
+USER = {"role": "user", "content": "Omar wins a prize. What does he feel?"}
+CASES = [
+    Case([SYSTEM, USER], "joy", "He feels joy, whoever asks."),
+    Case([SYSTEM, USER], "joy", "He feels a mix of sadness and anger."),
+    Case([USER], "a mix of joy and relief", "relief"),
+]
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}"
+    "{% endfor %}"
+)
+
+
+def chatml(messages, open_turn=False):
+    text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    return text + ("<|im_start|>assistant\n" if open_turn else "")
+
+
+# -- reward models -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reward_dir(tmp_path_factory, tiny_tokenizer):
+    """Factory: a folder with a tiny random reward model, made once."""
+    import torch
+    import transformers as t
+
+    made = {}
+
+    def make(template: str | None = "chatml", num_labels: int = 1, with_head: bool = True):
+        if (key := (template, num_labels, with_head)) in made:
+            return made[key]
+        folder = made[key] = tmp_path_factory.mktemp("reward")
+        tokenizer = tiny_tokenizer(chat=template == "chatml", add_bos=True)
+        if template not in (None, "chatml"):
+            tokenizer.chat_template = template
+        config = t.LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=128,
+            initializer_range=0.25,
+            pad_token_id=0,
+            num_labels=num_labels,
+        )
+        torch.manual_seed(0)
+        kind = t.LlamaForSequenceClassification if with_head else t.LlamaForCausalLM
+        kind(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def logit_by_hand(folder, text, special):
+    """The last token's hidden state times the head's weights."""
+    import torch
+    import transformers as t
+    from safetensors.torch import load_file
+
+    ids = t.AutoTokenizer.from_pretrained(folder).encode(text, add_special_tokens=special)
+    with torch.no_grad():
+        states = t.LlamaModel.from_pretrained(folder)(torch.tensor([ids])).last_hidden_state
+    head = load_file(folder / "model.safetensors")["score.weight"][0]
+    return float(states[0, -1] @ head)
+
+
+def turns(case):
+    return [*case.prompt, {"role": "assistant", "content": case.candidate}]
+
+
+def test_logit_through_the_chat_template(reward_dir):
+    reward = ClassifierReward(str(reward_dir()), "cpu")
+    expected = [logit_by_hand(reward_dir(), chatml(turns(case)), special=False) for case in CASES]
+    assert reward.score(CASES) == pytest.approx(expected, abs=1e-4)
+    assert len({round(value, 3) for value in expected}) == 3
+    assert reward.score(CASES[1:2]) == pytest.approx(expected[1:2], abs=1e-4)
+    assert reward.score([]) == []
+    assert reward.name == reward_dir().name
+
+
+def test_the_reward_model_does_not_see_the_reference(reward_dir):
+    reward = ClassifierReward(str(reward_dir()), "cpu")
+    [score] = reward.score(CASES[:1])
+    assert reward.score([CASES[0]._replace(reference="anger")]) == [score]
+
+
+def test_logit_without_a_chat_template(reward_dir):
+    folder = reward_dir(template=None)
+    texts = [
+        f"{SYSTEM['content'].strip()}\nUser: {USER['content']}\nAssistant: {CASES[0].candidate}",
+        f"{SYSTEM['content'].strip()}\nUser: {USER['content']}\nAssistant: {CASES[1].candidate}",
+        f"User: {USER['content']}\nAssistant: {CASES[2].candidate}",
+    ]
+    expected = [logit_by_hand(folder, text, special=True) for text in texts]
+    scores = ClassifierReward(str(folder), "cpu").score(CASES)
+    assert scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_template_without_system_role_loses_no_memory(reward_dir):
+    folder = reward_dir(template=NO_SYSTEM)
+    text = (
+        f"<|im_start|>user\n{SYSTEM['content']}\n{USER['content']}<|im_end|>"
+        f"<|im_start|>assistant\n{CASES[0].candidate}<|im_end|>"
+    )
+    [score] = ClassifierReward(str(folder), "cpu").score(CASES[:1])
+    assert score == pytest.approx(logit_by_hand(folder, text, special=False), abs=1e-4)
+
+
+def test_models_that_are_no_reward_models(reward_dir, tmp_path):
+    with pytest.raises(InputError, match="has 2 labels"):
+        ClassifierReward(str(reward_dir(num_labels=2)), "cpu")
+    with pytest.raises(InputError, match=r"lacks score\.weight.*would be random"):
+        ClassifierReward(str(reward_dir(with_head=False)), "cpu")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        ClassifierReward(str(tmp_path), "cpu")
+
+
+def test_a_conversation_too_long_for_the_reward_model(reward_dir):
+    long = CASES[0]._replace(candidate="a mix of joy and relief " * 60)
+    with pytest.raises(InputError, match=r"\d{3} tokens exceeds this model's context of 128"):
+        ClassifierReward(str(reward_dir()), "cpu").score([CASES[0], long])
+
+
+# -- the reference margin ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lms(tiny_model_dir):
+    """Chat or not -> (folder, lm-eval's model)."""
+    folders = {chat: tiny_model_dir("llama", chat=chat) for chat in (True, False)}
+    return {chat: (path, load_lm(str(path), device="cpu")) for chat, path in folders.items()}
+
+
+def nats_by_hand(folder, context, reference):
+    """log p(reference | context) in plain transformers, and the number of its tokens."""
+    import torch
+    import transformers as t
+
+    tokenizer = t.AutoTokenizer.from_pretrained(folder)
+    model = t.AutoModelForCausalLM.from_pretrained(folder)
+    before, whole = tokenizer.encode(context), tokenizer.encode(f"{context} {reference}")
+    assert whole[: len(before)] == before
+    with torch.no_grad():
+        log_probs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+    places = range(len(before), len(whole))
+    return sum(float(log_probs[i - 1, whole[i]]) for i in places), len(places)
+
+
+def margin_by_hand(folder, start, case):
+    given, n = nats_by_hand(folder, f"{start}{case.candidate}\n\n{PROBE}", case.reference)
+    without, _ = nats_by_hand(folder, f"{start}{PROBE}", case.reference)
+    return (given - without) / n
+
+
+def start_of(case, chat):
+    if chat:
+        return chatml(case.prompt, open_turn=True)
+    return "".join(message["content"] for message in case.prompt) + " "
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_margins_equal_plain_likelihoods(lms, chat):
+    folder, lm = lms[chat]
+    reward = ReferenceMargin(lm, ChatFormat(lm))
+    expected = [margin_by_hand(folder, start_of(case, chat), case) for case in CASES]
+    assert reward.score(CASES) == pytest.approx(expected, abs=2e-4)
+    assert reward.score(CASES[::-1]) == pytest.approx(expected[::-1], abs=2e-4)
+    assert len({round(value, 3) for value in expected}) == 3
+    assert reward.score([]) == []
+    assert reward.name == "reference margin"
+
+
+def test_thinking_is_not_read(lms):
+    _, lm = lms[True]
+    reward = ReferenceMargin(lm, ChatFormat(lm))
+    loud = CASES[1]._replace(candidate=f"<think>It is joy.</think>{CASES[1].candidate}")
+    assert reward.score([loud]) == pytest.approx(reward.score(CASES[1:2]), abs=1e-5)
+
+
+def test_all_likelihoods_are_asked_at_once_and_none_twice(lms):
+    _, lm = lms[True]
+    asked = []
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(lm, name)
+
+        def loglikelihood(self, requests, disable_tqdm):
+            asked.append([request.args for request in requests])
+            return lm.loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    scores = ReferenceMargin(Counting(), ChatFormat(lm)).score([*CASES, CASES[0]])
+    assert scores[0] == scores[3]
+    [pairs] = asked
+    assert len(pairs) == len(set(pairs)) == 5  # three candidates, two prompts without one
+
+
+def test_backends_without_likelihoods(lms):
+    from lm_eval.models.openai_completions import LocalChatCompletion
+
+    from unswayed.scoring.load import find_backend
+
+    _, lm = lms[True]
+    service = find_backend("local-chat-completions")
+    assert issubclass(service, LocalChatCompletion)
+    chat_service = service(model="x", base_url="http://127.0.0.1:9/v1/chat/completions")
+    with pytest.raises(InputError, match="gives none: name a reward model"):
+        ReferenceMargin(chat_service, ChatFormat(chat_service))
+
+    class Silent:
+        max_length = 512
+        tok_encode = lm.tok_encode
+
+        def loglikelihood(self, requests, disable_tqdm):
+            raise NotImplementedError("no likelihoods here")
+
+    with pytest.raises(InputError, match="Silent gives none"):
+        ReferenceMargin(Silent(), ChatFormat(lm)).score(CASES)
+
+
+def test_a_candidate_too_long_for_the_policy(lms):
+    _, lm = lms[True]
+    long = CASES[0]._replace(candidate="a mix of joy and relief " * 200)
+    with pytest.raises(InputError, match=r"context of 512 tokens"):
+        ReferenceMargin(lm, ChatFormat(lm)).score([long])
+
+
+def test_nan_is_an_error(tiny_model_dir, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny_model_dir("llama", chat=True), tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.norm.weight"] *= math.nan
+    save_file(weights, file, metadata={"format": "pt"})
+    lm = load_lm(str(tmp_path / "model"), device="cpu", backend="hf")
+    with pytest.raises(InputError, match="NaN"):
+        ReferenceMargin(lm, ChatFormat(lm)).score(CASES)
+
+
+# -- pairs ---------------------------------------------------------------------------------------
+
+
+def test_why_a_pair_must_go():
+    assert drop_reason(1.0, -1.0, 2.0) is None
+    assert drop_reason(1.0, -1.0, 2.1) == "rewards closer than the margin"
+    assert drop_reason(0.0, -1.0, 0.0) == "reward of chosen not above 0"
+    assert drop_reason(1.0, 0.0, 0.0) == "reward of rejected not below 0"
+    assert drop_reason(math.nan, -1.0, 0.0) == "reward of chosen not above 0"
+    assert drop_reason(1.0, math.nan, 0.0) == "reward of rejected not below 0"
+
+
+def test_rewards_are_plain_numbers(lms, reward_dir):
+    _, lm = lms[True]
+    for reward in (ReferenceMargin(lm, ChatFormat(lm)), ClassifierReward(str(reward_dir()), "cpu")):
+        scores = reward.score(CASES)
+        assert json.loads(json.dumps(scores)) == scores
