@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 
+from unswayed.scoring import attention
 from unswayed.scoring import lm as lm_module
-from unswayed.scoring.lm import SharedPrefixLM, attention_kernel, layer_kinds
+from unswayed.scoring.attention import attention_kernel, layer_kinds
+from unswayed.scoring.lm import SharedPrefixLM
 
 SHAREABLE = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
 WINDOWED = ("gemma3", "mistral")
@@ -195,10 +197,10 @@ def test_a_mask_that_is_not_a_tree_would_be_noticed(name, load, requests, stock_
     """With siblings in sight of each other the scores are far off: the models depend on context."""
 
     class Causal(SharedPrefixLM):
-        def _mask(self, pack):
+        def _forward(self, pack, cache):
             size = len(pack.ids)
             pack.mask[:, -size:] = torch.ones(size, size, dtype=torch.bool).tril()
-            return super()._mask(pack)
+            return super()._forward(pack, cache)
 
     found = trust(load(Causal, name)).loglikelihood(requests, disable_tqdm=True)
     off = [abs(a - b) for (a, _), (b, _) in zip(found, stock_scores(name), strict=True)]
@@ -211,7 +213,7 @@ def test_a_window_left_out_would_be_noticed(name, load, requests, stock_scores, 
     kinds, window = layer_kinds(lm.model.config)
     assert window == WINDOW
     for wrong in (WINDOW - 1, WINDOW + 1, 10_000):
-        monkeypatch.setattr(lm_module, "layer_kinds", lambda config, w=wrong: (kinds, w))
+        monkeypatch.setattr(attention, "layer_kinds", lambda config, w=wrong: (kinds, w))
         found = lm.loglikelihood(requests, disable_tqdm=True)
         off = [abs(a - b) for (a, _), (b, _) in zip(found, stock_scores(name), strict=True)]
         assert sum(d > 0.01 for d in off) > len(off) / 2

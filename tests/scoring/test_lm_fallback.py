@@ -9,8 +9,9 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
-from unswayed.scoring import lm as lm_module
-from unswayed.scoring.lm import SharedPrefixLM, layer_kinds
+from unswayed.scoring import attention
+from unswayed.scoring.attention import layer_kinds
+from unswayed.scoring.lm import SharedPrefixLM
 
 
 @pytest.fixture
@@ -123,14 +124,14 @@ def test_an_architecture_that_takes_no_tree_mask(around, requests, caplog):
 
 @pytest.mark.parametrize("kernel", ["flex_attention", "flash_attention_2"])
 def test_kernels_without_tree_masks(kernel, around, requests, caplog, monkeypatch):
-    monkeypatch.setattr(lm_module, "attention_kernel", lambda model: kernel)
+    monkeypatch.setattr(attention, "attention_kernel", lambda model: kernel)
     lm = SharedPrefixLM(**around(LlamaForCausalLM))
     check_falls_back(lm, requests, caplog, f"attention kernel {kernel} takes no tree mask")
 
 
 @pytest.mark.parametrize("kind", ["chunked_attention", "conv"])
 def test_unknown_kinds_of_layers(kind, around, requests, caplog, monkeypatch):
-    monkeypatch.setattr(lm_module, "layer_kinds", lambda config: ({"full_attention", kind}, None))
+    monkeypatch.setattr(attention, "layer_kinds", lambda config: ({"full_attention", kind}, None))
     lm = SharedPrefixLM(**around(LlamaForCausalLM))
     check_falls_back(lm, requests, caplog, f"layers of kind {kind}")
 

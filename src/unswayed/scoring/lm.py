@@ -27,6 +27,7 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from unswayed.errors import InputError
+from unswayed.scoring.attention import layer_kinds, tree_mask, tree_obstacle
 from unswayed.scoring.prompts import fold_system, takes_system_role
 from unswayed.scoring.tree import Node, Pack, build_tree, make_pack
 
@@ -36,9 +37,6 @@ log = logging.getLogger(__name__)
 # each other, narrower ones waste the matrix product; measured by benchmarks/scoring.py.
 AUTO_TOKENS_CPU = 512
 AUTO_TOKENS_GPU = 8192
-
-SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
-LENGTH_DEPENDENT_ROPE = {"longrope", "dynamic"}
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 
@@ -199,7 +197,7 @@ class SharedPrefixLM(HFLM):
             logits = self.model(
                 input_ids=pack.ids[None].to(self.device),
                 position_ids=pack.positions[None].to(self.device),
-                attention_mask=self._mask(pack),
+                attention_mask=tree_mask(self.model, pack, self.device),
                 past_key_values=cache,
                 use_cache=True,
                 **kwargs,
@@ -215,27 +213,6 @@ class SharedPrefixLM(HFLM):
         greedy = (logits.argmax(-1)[at] == targets).tolist()
         reads = (read for _, read in pack.reads)
         return list(zip(reads, log_probs, greedy, strict=True))
-
-    def _mask(self, pack: Pack) -> torch.Tensor | dict[str, torch.Tensor]:
-        """The pack's mask in the form that the model's attention reads, per kind of layer."""
-        kinds, window = layer_kinds(self.model.config)
-        prefix = pack.mask.shape[1] - pack.mask.shape[0]
-        key_positions = torch.cat([torch.arange(prefix), pack.positions])
-
-        def ready(kind: str) -> torch.Tensor:
-            mask = pack.mask
-            if kind == "sliding_attention":
-                mask = mask & (pack.positions[:, None] - key_positions[None] < window)
-            mask = mask[None, None].to(self.device)
-            if attention_kernel(self.model) == "eager":  # adds the mask to the scores
-                dtype = self.model.dtype
-                mask = torch.zeros_like(mask, dtype=dtype).masked_fill(
-                    ~mask, torch.finfo(dtype).min
-                )
-            return mask
-
-        masks = {kind: ready(kind) for kind in sorted(kinds)}
-        return next(iter(masks.values())) if len(masks) == 1 else masks
 
     @cached_property
     def _keeps_logits(self) -> bool:
@@ -264,16 +241,7 @@ class SharedPrefixLM(HFLM):
     def _obstacle(self) -> str | None:
         if self.backend != "causal":
             return "it is an encoder-decoder model"
-        if getattr(self.model, "_is_stateful", False):
-            return "it keeps a recurrent state instead of a cache of keys and values"
-        kinds, _ = layer_kinds(self.model.config)
-        if other := kinds - SHAREABLE_LAYERS:
-            return f"it has layers of kind {', '.join(sorted(other))}"
-        if rope := rope_types(self.model.config) & LENGTH_DEPENDENT_ROPE:
-            return f"its rotary positions ({', '.join(sorted(rope))}) depend on the longest prompt"
-        if (kernel := attention_kernel(self.model)) not in ("sdpa", "eager"):
-            return f"attention kernel {kernel} takes no tree mask (load it with sdpa to share)"
-        return None
+        return tree_obstacle(self.model)
 
     def _probe(self) -> str | None:
         kinds, window = layer_kinds(self.model.config)
@@ -305,28 +273,6 @@ class SharedPrefixLM(HFLM):
             if not difference <= limit:
                 return f"a probe differs by {difference:.2g} per token (limit {limit:g})"
         return None
-
-
-def layer_kinds(config: Any) -> tuple[set[str], int | None]:
-    """Kinds of attention layers in a transformers config, and the sliding window in tokens."""
-    config = config.get_text_config(decoder=True)
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if not kinds:
-        kinds = {"sliding_attention"} if window else {"full_attention"}
-    return kinds, window
-
-
-def rope_types(config: Any) -> set[str]:
-    """Kinds of rotary position embedding in a transformers config."""
-    parameters = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
-    per_layer = [value for value in parameters.values() if isinstance(value, dict)]
-    return {p["rope_type"] for p in (parameters, *per_layer) if p.get("rope_type")}
-
-
-def attention_kernel(model: Any) -> str | None:
-    """Name of the attention implementation that transformers chose for the model."""
-    return model.config.get_text_config(decoder=True)._attn_implementation
 
 
 def crop(cache: DynamicCache, tokens: int) -> None:
