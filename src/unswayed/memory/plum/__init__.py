@@ -1,0 +1,1 @@
+"""PLUM: a model that remembers conversations in its weights (arXiv 2411.13405)."""
