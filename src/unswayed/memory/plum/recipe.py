@@ -1,0 +1,196 @@
+"""One YAML file, one run: `recipes/plum/*.yaml`, checked against the dataclasses here."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unswayed.conversations import (
+    Conversation,
+    builtin_facts,
+    builtin_near,
+    load_conversations,
+)
+from unswayed.errors import InputError
+from unswayed.files import read_yaml
+from unswayed.memory.plum.adapter import read_manifest
+from unswayed.memory.plum.augment import bank_pairs, extract_pairs
+from unswayed.memory.plum.pairs import Pair
+from unswayed.memory.plum.settings import PlumSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A training run.
+
+    Attributes:
+        model: Hub id, folder or the embedded model's name.
+        users: name -> sources of the user's conversations: builtin, oasst=FILE, sharegpt=FILE or
+            chat=FILE.
+        output_dir: each user's memory goes into a folder of that name here.
+        dtype: of the base model, as in torch; "auto" is float32 on CPU, else the checkpoint's.
+        augment: arguments of `augment.extract_pairs`, which makes the questions; without it, the
+            built-in conversations' own questions are taken.
+        settings: how to train.
+    """
+
+    model: str
+    users: dict[str, list[str]]
+    output_dir: str
+    dtype: str = "auto"
+    augment: dict[str, Any] | None = None
+    settings: PlumSettings = dataclasses.field(default_factory=PlumSettings)
+
+
+def read_recipe(paths: Sequence[Path]) -> Recipe:
+    """A recipe; with several files, the keys of later ones replace those of earlier ones.
+
+    Raises:
+        InputError: names the file and the key that is unknown, missing, twice there or of a wrong
+            type.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        values = _plain(read_yaml(path), path)
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: a recipe is a mapping of keys to values")
+        _check_keys(typing.get_type_hints(Recipe), values, path)
+        for key, hints in SECTIONS.items():
+            if key in values:
+                if not isinstance(values[key], dict):
+                    raise InputError(f"{path}: {key} must be a mapping of keys to values")
+                _check_keys(hints(), values[key], path, f"{key}.")
+                values[key] = merged.get(key, {}) | values[key]
+        merged |= values
+    for field in dataclasses.fields(Recipe):
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and field.name not in merged:
+            raise InputError(f"{paths[-1]}: the key {field.name} is missing")
+    return Recipe(**merged | {"settings": PlumSettings(**merged.get("settings", {}))})
+
+
+def _plain(node: Any, path: Path) -> Any:
+    """The values of a YAML node; PyYAML itself lets the last of two equal keys win in silence."""
+    import yaml
+
+    def check(node: Any) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise InputError(f"{path}:{line}: the key {key.value} is there twice")
+                seen.add(key.value)
+                check(value)
+
+    check(node)
+    return None if node is None else yaml.SafeLoader("").construct_document(node)
+
+
+def _augment_hints() -> dict[str, Any]:
+    """Arguments of `extract_pairs` that a YAML file may give."""
+    hints = typing.get_type_hints(extract_pairs)
+    return {name: hints[name] for name in hints if name not in ("conversations", "near", "return")}
+
+
+SECTIONS = {"settings": lambda: typing.get_type_hints(PlumSettings), "augment": _augment_hints}
+
+
+def _check_keys(
+    hints: dict[str, Any], values: dict[str, Any], path: Path, prefix: str = ""
+) -> None:
+    """Keys are known and values of their types."""
+    for key, value in values.items():
+        if key not in hints:
+            raise InputError(
+                f"{path}: unknown key {prefix}{key}; known are {', '.join(sorted(hints))}"
+            )
+        if hints[key] is float and type(value) is int:
+            values[key] = value = float(value)
+        simple = hints[key] in (str, int, float, bool)
+        if simple and type(value) is not hints[key]:
+            hint = " (YAML wants a dot: 1.0e-4)" if hints[key] is float else ""
+            raise InputError(
+                f"{path}: {prefix}{key} is {value!r}, it must be of type {hints[key].__name__}"
+                f"{hint}"
+            )
+    if "targets" in values and not (
+        isinstance(values["targets"], str) or _texts(values["targets"])
+    ):
+        raise InputError(f"{path}: {prefix}targets must be all-linear or a list of module names")
+    if "users" in values:
+        users = values["users"]
+        if not (isinstance(users, dict) and users and all(map(_texts, users.values()))):
+            raise InputError(
+                f"{path}: users must map names to lists of sources, e.g. {{me: [builtin]}}"
+            )
+        values["users"] = {str(name): sources for name, sources in users.items()}
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def training_pairs(
+    conversations: Sequence[Conversation], augment: dict[str, Any] | None
+) -> list[Pair]:
+    """Pairs for training, conversations in the order given; the arguments are as in `Recipe`.
+
+    Raises:
+        InputError: there are no questions on a conversation.
+    """
+    if augment is not None:
+        near = {"near": builtin_near()} | augment
+        return extract_pairs(conversations, **near).pairs()
+    trained: dict[str, list[Pair]] = {}
+    for pair in bank_pairs(builtin_facts())[0]:
+        trained.setdefault(pair.conversation, []).append(pair)
+    for one in conversations:
+        if one.id not in trained:
+            raise InputError(
+                f"conversation {one.id!r} is not a built-in one and has no questions of its own: "
+                "let the recipe make them with augment: {}"
+            )
+    return [pair for one in conversations for pair in trained[one.id]]
+
+
+def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
+    """The recipe's shell: train, say where the memories are; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "train.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", type=Path, nargs="+", required=True, help="YAML; later files replace keys"
+    )
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("unswayed").setLevel(logging.INFO)
+    try:
+        recipe = read_recipe(arguments.config)
+        users = {
+            user: training_pairs(load_conversations(sources), recipe.augment)
+            for user, sources in recipe.users.items()
+        }
+        from unswayed.memory.plum.users import train_users
+
+        out = Path(recipe.output_dir)
+        for user in train_users(recipe.model, users, recipe.settings, out, recipe.dtype):
+            learned = read_manifest(out / user)["conversations"]
+            print(f"{out / user}: {len(learned)} conversations")
+    except InputError as error:
+        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:  # full disk, no permission, ...
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"train.py: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train.py: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+    return 0
