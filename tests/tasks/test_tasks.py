@@ -17,6 +17,8 @@ from unswayed.tasks.persona import utils
 NAMES = {
     f"persona_{test}{way}" for test in ("steu", "stem") for way in ("", "_letter", "_gen")
 }  # fmt: skip
+OTHERS = {"persona", "plum_recall", "plum_recall_base"}
+OTHERS |= {"ability_mmlu", "ability_arc", "ability_hellaswag"}
 
 
 @pytest.fixture
@@ -36,11 +38,11 @@ def known_tasks(folder: Path) -> set[str]:
 def test_install_and_uninstall(stubs):
     assert not tasks.installed() and not tasks.uninstall()
     folder, names = tasks.install()
-    assert folder == stubs and set(names) == NAMES | {"persona"}
-    assert known_tasks(stubs) == NAMES | {"persona"}
+    assert folder == stubs and set(names) == NAMES | OTHERS
+    assert known_tasks(stubs) == NAMES | OTHERS
     assert tasks.installed()
     tasks.install()  # again does no harm
-    assert known_tasks(stubs) == NAMES | {"persona"}
+    assert known_tasks(stubs) == NAMES | OTHERS
     assert tasks.uninstall() and not stubs.exists()
 
 
@@ -53,7 +55,7 @@ def test_uninstall_leaves_other_peoples_files(stubs):
 
 
 def test_the_path_serves_include_path():
-    assert known_tasks(tasks.path()) == NAMES | {"persona"}
+    assert known_tasks(tasks.path()) == NAMES | OTHERS
 
 
 def test_every_task_carries_a_version():

@@ -1,0 +1,104 @@
+"""Documents and metrics of plum_recall: thin shells over unswayed's pure functions.
+
+Settings come from the task's metadata; on the command line `--metadata '{"memory": "bm25"}'`:
+
+dataset   a tree of datasets_scripts/memory_conversations.py (folder or Hub id) in place of the
+          built-in bank
+memory    none (default; the model itself is asked, with its adapter if it has one), bm25,
+          embedding, summary (extractive) or full
+k         snippets that bm25 and embedding put into the prompt (default 3)
+embedder  model of the embeddings (default: the embedded model)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+
+from unswayed.conversations import (
+    Conversation,
+    builtin_conversations,
+    builtin_facts,
+    make_conversation,
+)
+from unswayed.errors import InputError
+from unswayed.memory.baselines import FullMemory, SummaryMemory
+from unswayed.memory.plum.pairs import Pair
+from unswayed.memory.plum.recall import CLOSED, held_out
+from unswayed.memory.retrieval import RetrievalMemory
+from unswayed.memory.told import ToldMemory
+from unswayed.models import EMBEDDED
+
+MEMORIES = ("none", "bm25", "embedding", "summary", "full")
+
+
+def load_docs(
+    dataset: str | None = None,
+    memory: str = "none",
+    k: int = 3,
+    embedder: str = EMBEDDED,
+    **_: Any,
+) -> dict[str, datasets.Dataset]:
+    """One document per closed held-out question, in the split `test`; lm-eval's keys are ignored.
+
+    Raises:
+        InputError: unknown memory, or a dataset without such questions.
+    """
+    conversations, pairs = _published(dataset) if dataset else _builtin()
+    asked = [pair for pair in pairs if pair.kind in CLOSED]
+    if not asked:
+        raise InputError(f"dataset {dataset} has no closed questions of the use test")
+    told = _memory(memory, k, embedder)
+    if told:
+        told.remember_conversations(conversations)
+    docs = []
+    for pair in asked:
+        messages = told.messages(pair.question) if told else []
+        docs.append(
+            {
+                "conversation": pair.conversation,
+                "kind": pair.kind,
+                "system_prompt": messages[0]["content"] if len(messages) > 1 else "",
+                "question": pair.question,
+                "gold": list(CLOSED).index(pair.kind),
+            }
+        )
+    return {"test": datasets.Dataset.from_list(docs)}
+
+
+def _memory(name: str, k: int, embedder: str) -> ToldMemory | None:
+    if name not in MEMORIES:
+        raise InputError(f"memory {name!r} is not one of {', '.join(MEMORIES)}")
+    if name == "embedding":
+        from unswayed.embedding import Embedder
+
+        return RetrievalMemory(k, Embedder(embedder))
+    made = {"bm25": lambda: RetrievalMemory(k), "summary": SummaryMemory, "full": FullMemory}
+    return made[name]() if name in made else None
+
+
+def _builtin() -> tuple[list[Conversation], list[Pair]]:
+    return builtin_conversations(), held_out(builtin_facts())
+
+
+def _published(source: str) -> tuple[list[Conversation], list[Pair]]:
+    rows = datasets.load_dataset(source, split="train")
+    conversations = [
+        make_conversation(row["conversation_id"], row["time"], row["messages"]) for row in rows
+    ]
+    pairs = [
+        Pair(row["conversation_id"], asked["kind"], asked["question"], asked["answer"])
+        for row in rows
+        for asked in row["questions"]
+        if asked["use"] == "test"
+    ]
+    return conversations, pairs
+
+
+def results(doc: dict, results: list[tuple[float, bool]]) -> dict[str, float]:
+    """Right or wrong, also under the true answer's name, and whether the answer is Yes."""
+    (yes, _), (no, _) = results
+    said_yes = yes > no
+    correct = float(said_yes == (doc["kind"] == "yes"))
+    return {"acc": correct, f"acc_{doc['kind']}": correct, "said_yes": float(said_yes)}
