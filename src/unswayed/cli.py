@@ -1,4 +1,4 @@
-"""The command line: `unswayed audit | analyze | report | traces | check | card | ...`.
+"""The command line: `unswayed audit | analyze | report | traces | check | remember | ...`.
 
 Wrong input of any kind ends in one line on standard error and exit code 2.
 """
@@ -6,9 +6,10 @@ Wrong input of any kind ends in one line on standard error and exit code 2.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unswayed import __version__
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "same command again, an audit with --resume"
         )
     except KeyboardInterrupt:
-        print("unswayed: interrupted; an audit goes on with --resume", file=sys.stderr)
+        remember = argv[:1] == ["remember"]
+        how = "the same command goes on" if remember else "an audit goes on with --resume"
+        print(f"unswayed: interrupted; {how}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -79,7 +82,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--personas", metavar="FILE",
         help="grid (81 cells of gender, age, religion and ethnicity) or your own pairs, YAML; see "
         "docs/personas.md; default: 30 built-in pairs")  # fmt: skip
-    add("--memory-style", default="system", help="system, user, bullets or turns")
+    add("--memory", default="prompt",
+        help="prompt, retrieval or plum (an adapter is trained for each persona); see "
+        "docs/memories.md")  # fmt: skip
+    add("--memory-style", metavar="NAME",
+        help="of prompt: system, user, bullets or turns (default: system); of retrieval: bm25-K or "
+        "embedding-K, K snippets (default: bm25-3); plum has none")  # fmt: skip
+    add("--plum-recipe", type=Path, metavar="FILE",
+        help="recipe whose settings and augment the adapters are trained with, YAML; see "
+        "recipes/plum")  # fmt: skip
     add("--scoring", default="option", help="option, option-sum, letter or generate")
     add("--max-gen-toks", type=int, default=256, help="new tokens per generated answer")
     add("--backend", default="hf-shared", metavar="NAME",
@@ -170,6 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     traces.add_argument("--judge-sample", type=int, default=200, metavar="N",
         help="traces that the judge reads")  # fmt: skip
 
+    _add_remember(commands)
+
     tasks = commands.add_parser("tasks", help="make stock lm-eval find the persona tasks")
     tasks.set_defaults(run=_tasks)
     tasks.add_argument("action", choices=["install", "uninstall", "path"])
@@ -183,6 +196,71 @@ def _parser() -> argparse.ArgumentParser:
         "lm-eval", help="run lm-eval with the tasks and the model hf-shared registered"
     )
     return parser
+
+
+def _add_remember(commands: argparse._SubParsersAction) -> None:
+    remember = commands.add_parser(
+        "remember",
+        help="keep conversations in a model's weights: train, ask, list, forget",
+        description="A memory is a folder: a LoRA adapter and a manifest; see docs/plum.md.",
+    )
+    actions = remember.add_subparsers(dest="action", required=True, metavar="ACTION")
+    sources = {
+        "nargs": "+",
+        "metavar": "SPEC",
+        "help": "builtin, chat=FILE, sharegpt=FILE or oasst=FILE; see docs/conversations.md",
+    }
+    where = "where the memory's base model lies, if the name in its manifest does not say"
+
+    train = actions.add_parser(
+        "train",
+        help="learn the conversations that a memory does not hold yet, in the order of time",
+        description="Interrupted, or with more conversations, the same command goes on.",
+    )
+    train.set_defaults(run=_remember_train)
+    train.add_argument("--memory", type=Path, required=True, metavar="DIR", help="begun if new")
+    train.add_argument("--conversations", required=True, **sources)
+    train.add_argument("--model", metavar="NAME",
+        help="of a new memory: Hub id, folder, or smollm2-135m (embedded)")  # fmt: skip
+    train.add_argument("--recipe", type=Path, metavar="FILE",
+        help="YAML whose model, dtype, settings and augment count; see recipes/plum")  # fmt: skip
+    train.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
+        help="single settings, such as epochs=5 or augment.per_conversation=20")  # fmt: skip
+
+    ask = actions.add_parser(
+        "ask",
+        help="ask the model that remembers",
+        description="Without QUESTION: one after another, from the keyboard until an empty line or "
+        "Ctrl-D, or one a line from standard input. Answers are greedy.",
+    )
+    ask.set_defaults(run=_remember_ask)
+    ask.add_argument("memory", type=Path, metavar="DIR", help="folder of the memory")
+    ask.add_argument("question", nargs="?", metavar="QUESTION")
+    ask.add_argument("--max-new-tokens", type=int, default=64, metavar="N",
+        help="the most tokens of an answer (default: 64)")  # fmt: skip
+    ask.add_argument("--model", metavar="NAME", help=where)
+
+    listing = actions.add_parser("list", help="what a memory, or each in a folder, knows")
+    listing.set_defaults(run=_remember_list)
+    listing.add_argument("memory", type=Path, metavar="DIR",
+        help="folder of a memory, or of several")  # fmt: skip
+    listing.add_argument("--json", action="store_true", help="everything, for programs")
+
+    forget = actions.add_parser(
+        "forget",
+        help="remove a memory, or train it anew without a conversation",
+        description="Nothing is asked before. A memory holds no texts: to forget one conversation, "
+        "give all others again; it says what that costs and begins. Until the new memory is whole "
+        "the old one stays.",
+    )
+    forget.set_defaults(run=_remember_forget)
+    forget.add_argument("memory", type=Path, metavar="DIR", help="folder of the memory")
+    forget.add_argument("--all", action="store_true", help="remove the memory")
+    forget.add_argument("--conversation", nargs="+", metavar="ID", help="forget these")
+    forget.add_argument("--conversations", **sources)
+    forget.add_argument("--model", metavar="NAME", help=where)
+    forget.add_argument("--recipe", type=Path, metavar="FILE",
+        help="with which the memory was trained, if recipes/plum/train.py did it")  # fmt: skip
 
 
 def _batch_size(text: str) -> int | str:
@@ -294,6 +372,103 @@ def _print_report(out: Path) -> int:
         print(f"Warning: {warning}")
     print(f"\nReport: {page}")
     return OK
+
+
+def _remember_train(arguments: argparse.Namespace) -> int:
+    from unswayed.memory.plum.remember import count, duration, learn
+
+    found = learn(
+        arguments.memory,
+        arguments.conversations,
+        arguments.model,
+        arguments.recipe,
+        arguments.set,
+    )
+    if found["without_questions"]:
+        ids = ", ".join(found["without_questions"])
+        print(f"Not learnt, too little text to ask about: {ids}")
+    known, new = found["conversations"], found["learnt"]
+    seconds = sum(entry.get("seconds", 0) for entry in known if entry["id"] in new)
+    print(
+        f"{found['memory']} knows {count(len(known))}, {len(new)} of them new, learnt in "
+        f"{duration(seconds)}; adapter of {_megabytes(found['bytes'])}"
+    )
+    return OK
+
+
+def _remember_ask(arguments: argparse.Namespace) -> int:
+    from unswayed.memory.plum.remember import answers
+
+    piped = arguments.question is None and not sys.stdin.isatty()
+    questions = _questions() if arguments.question is None else [arguments.question]
+    for answer in answers(arguments.memory, questions, arguments.max_new_tokens, arguments.model):
+        print(" ".join(answer.split()) if piped else answer, flush=True)  # piped: one a line
+    return OK
+
+
+def _questions() -> Iterator[str]:
+    """From the keyboard until an empty line, or all lines of a pipe that are not empty."""
+    if not sys.stdin.isatty():
+        try:
+            yield from (line for line in sys.stdin if line.strip())
+        except UnicodeDecodeError as error:
+            raise InputError(f"standard input is not {error.encoding} text: {error}") from None
+        return
+    import readline  # noqa: F401  (lets input() edit lines)
+
+    while True:
+        try:
+            question = input("> ")
+        except EOFError:
+            print()
+            return
+        if not question.strip():
+            return
+        yield question
+
+
+def _remember_list(arguments: argparse.Namespace) -> int:
+    from unswayed.memory.plum.remember import count, stored
+
+    found = stored(arguments.memory)
+    if arguments.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return OK
+    for one in found:
+        ids = [entry["id"] for entry in one["conversations"]]
+        settings = ", ".join(f"{name} {value}" for name, value in one["settings"].items())
+        print(
+            f"{one['memory']}: {count(len(ids))} on {one['base']['model']}, "
+            f"{_megabytes(one['bytes'])}\n  settings: {settings}\n  knows: {', '.join(ids)}"
+        )
+    return OK
+
+
+def _remember_forget(arguments: argparse.Namespace) -> int:
+    from unswayed.memory.plum.remember import count, forget, forget_all
+
+    ids = arguments.conversation
+    if arguments.all == bool(ids):
+        raise InputError("say what to forget: --all, or --conversation ID")
+    if arguments.all:
+        for path in forget_all(arguments.memory):
+            print(f"Removed {path}")
+        return OK
+    if not arguments.conversations:
+        raise InputError(
+            "a memory holds no texts: to forget a conversation, give all others again with "
+            "--conversations, from which it is trained anew"
+        )
+    found = forget(
+        arguments.memory, ids, arguments.conversations, arguments.model, arguments.recipe
+    )
+    left = count(len(found["conversations"]))
+    print(f"{found['memory']} no longer knows {', '.join(ids)}; it knows {left}")
+    return OK
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _tasks(arguments: argparse.Namespace) -> int:

@@ -42,7 +42,8 @@ SCHEMA_VERSION = 1
 SEED = 0
 KEYS = ["test", "question_id", "persona_id"]
 # What can tell runs of one model apart, in the order in which it is named.
-MARKS = ("scoring", "memory_style", "seed", "dtype", "max_gen_toks", "weights", "adapter weights")
+MARKS = ("scoring", "memory", "memory_style", "seed", "dtype", "max_gen_toks")
+MARKS += ("weights", "adapter weights")
 UNREAD = -1
 
 
@@ -203,7 +204,7 @@ def run_labels(
     for name, own in zip(names, marks, strict=True):
         rivals = [mark for other, mark in zip(names, marks, strict=True) if other == name]
         told = [key for key in MARKS if len({mark[key] for mark in rivals}) > 1]
-        details = ", ".join(f"{key.replace('_', ' ')} {own[key]}" for key in told)
+        details = ", ".join(f"{key.replace('_', ' ')} {own[key]}" for key in told if own[key])
         labels.append(f"{name} ({details})" if told else name)
     for i, j in itertools.combinations(range(len(labels)), 2):
         if labels[i] == labels[j]:

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from unswayed.audit.memories import describe
 from unswayed.audit.report.methods import facts, model_name
 from unswayed.audit.report.numbers import count, listed, markdown_text, p_value, percent
 from unswayed.audit.run import read_answers, read_run
@@ -453,8 +454,8 @@ def checklist(
         "asks (`--decisions`).",
         "**Language and market**: items and personas are in the languages, and of the users, that "
         "the product serves.",
-        "**Memory**: in production the model learns about its users as it did here: "
-        + (f"memory {memory}, style {summary['memory_style']}." if memory else "without memory."),
+        "**Memory**: in production the model learns about its users as it did here. "
+        + (describe(memory, summary["memory_style"]) if memory else "There was no memory."),
         "**Model**: what is deployed is the revision below, with the same adapter, precision, chat "
         "template and system prompt.",
         "**Policy**: whoever answers for the product has agreed to its margins.",

@@ -26,6 +26,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unswayed.audit.memories import (
+    DEFAULT_STYLES,
+    PROMPT,
+    check_memory,
+    make_memory,
+    memory_settings,
+)
 from unswayed.audit.trials import (
     CONDITIONS,
     GRID_CONDITIONS,
@@ -42,7 +49,6 @@ from unswayed.errors import InputError
 from unswayed.files import write_text
 from unswayed.items import Item, items_hash, keep_invariant, load_items
 from unswayed.memory import Memory
-from unswayed.memory.prompt import PromptMemory
 from unswayed.models import model_label
 from unswayed.personas import Persona, load_personas, personas_hash
 from unswayed.progress import Progress
@@ -74,8 +80,11 @@ FIXED_SETTINGS = {
     "until", "stop", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens",
 }  # fmt: skip
 
-# What runs were before they could name a backend.
-EARLIER_IDENTITY = {"backend": HF_SHARED, "model_args": {}, "gen_kwargs": {}}
+# What runs were before they could name a backend, or a memory.
+EARLIER_IDENTITY = {
+    "backend": HF_SHARED, "model_args": {}, "gen_kwargs": {},
+    "memory": PROMPT, "memory_settings": {},
+}  # fmt: skip
 
 # What a reader of run.json may rely on.
 RUN_KEYS = {"status", "identity", "arguments", "hashes", "model", "versions", "notes", "seconds"}
@@ -96,7 +105,9 @@ class AuditArguments:
     conditions: Sequence[str] | None = None  # all that the personas have
     pairs: int | None = None
     personas: str | None = None
-    memory_style: str = "system"
+    memory: str = PROMPT
+    memory_style: str | None = None  # the memory's default
+    plum_recipe: Path | None = None
     scoring: str = "option"
     seed: int = 0
     batch_size: int | str = "auto"
@@ -117,6 +128,10 @@ class AuditArguments:
             raise InputError(f"--conditions names one twice: {' '.join(self.conditions)}")
         if not self.conditions:
             raise InputError("--conditions is empty")
+        if self.memory not in DEFAULT_STYLES:
+            raise InputError(f"memory {self.memory!r} is not one of {', '.join(DEFAULT_STYLES)}")
+        if self.memory_style is None:
+            self.memory_style = DEFAULT_STYLES[self.memory]
         if self.scoring not in SCORINGS:
             raise InputError(f"scoring {self.scoring!r} is not one of {', '.join(SCORINGS)}")
         if self.seed < 0:
@@ -144,7 +159,7 @@ def run_audit(arguments: AuditArguments) -> Path:
     personas = choose_personas(
         load_personas(arguments.personas), arguments.conditions, arguments.pairs
     )
-    memory = PromptMemory(arguments.memory_style)
+    check_memory(arguments, personas)
     if arguments.backend != HF_SHARED or arguments.model_args:
         check_backend(
             arguments.backend,
@@ -188,6 +203,12 @@ def run_audit(arguments: AuditArguments) -> Path:
     parts = [out / "parts" / f"{i:04d}.parquet" for i in range(len(profiles))]
     rows: list[dict] = []
     kept = {part: _read_part(part, len(items)) for part in parts}
+    waiting = [
+        profile
+        for profile, part in zip(profiles, parts, strict=True)
+        if profile is not None and kept[part] is None
+    ]
+    memory = make_memory(arguments, lm, waiting)
     done = sum(found is not None for found in kept.values())
     singly = answers_singly(lm)
     journals = {
@@ -308,7 +329,7 @@ def _read_text(item: Item, text: str, seed: int) -> dict:
 
 
 def read_run(out: Path) -> dict:
-    """`run.json` of a run directory.
+    """`run.json` of a run directory, its identity in today's form.
 
     Raises:
         InputError: there is none, or it cannot be read.
@@ -323,7 +344,7 @@ def read_run(out: Path) -> dict:
     if not isinstance(run, dict) or (missing := RUN_KEYS - run.keys()):
         what = f"it lacks {min(missing)}" if isinstance(run, dict) else "it is no JSON object"
         raise InputError(f"{path} is no record of an audit: {what}. Audit again into a new --out")
-    return run
+    return run | {"identity": EARLIER_IDENTITY | run["identity"]}
 
 
 def read_answers(out: Path) -> pa.Table:
@@ -371,7 +392,9 @@ def _open_run(
         "items": items_hash(items),
         "personas": personas_hash(personas),
         "conditions": list(arguments.conditions),
+        "memory": arguments.memory,
         "memory_style": arguments.memory_style,
+        "memory_settings": memory_settings(arguments),
         "scoring": arguments.scoring,
         "seed": arguments.seed,
         "dtype": arguments.dtype,
@@ -384,8 +407,7 @@ def _open_run(
         raise InputError(f"--out {out} is a file; give a folder")
     if (out / "run.json").exists():
         run = read_run(out)
-        found = EARLIER_IDENTITY | run.get("identity", {})
-        other = [name for name in identity if found.get(name) != identity[name]]
+        other = [name for name in identity if run["identity"].get(name) != identity[name]]
         if other:
             raise InputError(
                 f"{out} holds a different run (its {' and '.join(other)} differ): choose another "

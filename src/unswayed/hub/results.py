@@ -119,10 +119,10 @@ def _notes(run: dict[str, Any], summary: dict[str, Any], figure: Figure) -> str:
     what = f"{METRIC_NAMES[figure.metric]}, {CONDITION_NAMES.get(figure.label, figure.label)}"
     gap, verdict = figure.metric == "persona_gap", summary["verdict"]
     n_kind = "differences" if gap else "answers"
-    style = f", memory in the style {summary['memory_style']}" if summary["memory_style"] else ""
+    memory = " ".join(filter(None, (run["identity"]["memory"], summary["memory_style"])))
     return (
         f"{what}: {bounds}{figure.n:,} {n_kind} on {figure.n_items:,} items. "
-        f"unswayed {run['versions']['unswayed']}, scoring {summary['scoring']}{style}. "
+        f"unswayed {run['versions']['unswayed']}, scoring {summary['scoring']}, memory {memory}. "
         f"Verdict of the run: {verdict['text'] if gap else verdict['status']}"
     )
 

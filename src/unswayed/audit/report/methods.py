@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pandas as pd
 
+from unswayed.audit.memories import describe
 from unswayed.audit.report.numbers import count, duration, listed
 from unswayed.audit.report.words import (
     conditions_of,
@@ -14,7 +16,6 @@ from unswayed.audit.report.words import (
     listed_conditions,
     points,
 )
-from unswayed.memory.prompt import STYLES
 from unswayed.models import model_label
 
 KIND_TEXTS = {
@@ -49,7 +50,6 @@ def methods(
     tests = summary["tests"]
     kinds = list(dict.fromkeys(test["kind"] for test in tests.values()))
     memory = next((m for m in answers["memory"] if m != "none"), None)
-    style = summary["memory_style"]
     found = [
         (
             "Items",
@@ -68,8 +68,7 @@ def methods(
         ),
     ]
     if memory:
-        form = f", in the style {style}: {STYLES.get(style, 'see its documentation')}"
-        found.append(("Memory", f"The memory mechanism was {memory}{form if style else ''}."))
+        found.append(("Memory", describe(memory, summary["memory_style"])))
     found += [
         (
             "Scoring",
@@ -217,7 +216,7 @@ def _grid_methods(grids: list[dict[str, Any]]) -> str:
 
 def facts(run: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, value) of what is needed to repeat the run."""
-    model = run["model"] or {}
+    model, settings = run["model"] or {}, run["identity"].get("memory_settings")
     known = {
         "Model": model_name(run, summary),
         "Backend": run["identity"].get("backend"),
@@ -227,6 +226,7 @@ def facts(run: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, str]]
         "Parameters": f"{model['parameters']:,}" if model.get("parameters") else None,
         "Data type": model.get("dtype"),
         "Device": model.get("device"),
+        "Memory settings": json.dumps(settings) if settings else None,
         "Seed": run["identity"]["seed"],
         "Items (SHA-256)": run["hashes"].get("items"),
         "Personas (SHA-256)": run["hashes"].get("personas"),

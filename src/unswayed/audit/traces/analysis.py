@@ -34,6 +34,7 @@ from unswayed.audit.traces.detector import (
 from unswayed.audit.trials import CONDITIONS, NONE
 from unswayed.errors import InputError
 from unswayed.memory.prompt import ACKNOWLEDGED, NOTES
+from unswayed.memory.told import REMEMBERED
 from unswayed.scoring.prompts import LAST_THOUGHT, OPEN_THOUGHT
 from unswayed.statistics.crossed import LEVEL, Estimate, crossed_mean, proportion
 
@@ -96,7 +97,7 @@ def read_traces(answers: pd.DataFrame, source: Path | str) -> list[Trace]:
     memories = [
         _about_user(row, bare[row["test"], row["question_id"]]) for _, row in rows.iterrows()
     ]
-    frame = stems(NOTES + ACKNOWLEDGED)
+    frame = stems(NOTES + REMEMBERED + ACKNOWLEDGED)
     items = {
         key: stems(" ".join([_plain(row["prompt"]), *row["options"]])) | frame
         for key, row in bare.items()
@@ -149,7 +150,7 @@ def _about_user(row: pd.Series, bare: pd.Series) -> str:
             "known here"
         )
     # Where memory is in earlier turns, the whole prompt is given, and the question stands in it.
-    for known in (bare["user_prompt"].strip(), NOTES.strip()):
+    for known in (bare["user_prompt"].strip(), NOTES.strip(), REMEMBERED.strip()):
         text = _plain(text).replace(known, " ")
     return text.strip()
 

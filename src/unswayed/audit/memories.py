@@ -1,0 +1,130 @@
+"""Which memory an audit is about: from the options to the mechanism, and to words."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unswayed.errors import InputError
+from unswayed.memory import Memory
+from unswayed.memory.prompt import STYLES, PromptMemory
+from unswayed.memory.retrieval import RetrievalMemory
+from unswayed.personas import Persona
+from unswayed.scoring.load import HF_SHARED
+
+if TYPE_CHECKING:
+    from unswayed.audit.run import AuditArguments
+
+log = logging.getLogger(__name__)
+
+PROMPT, RETRIEVAL, PLUM = "prompt", "retrieval", "plum"
+DEFAULT_STYLES = {PROMPT: "system", RETRIEVAL: "bm25-3", PLUM: ""}
+BM25, EMBEDDING = "bm25", "embedding"
+IN_PROCESS = (HF_SHARED, "hf")  # backends whose weights can be trained and switched
+
+
+def check_memory(arguments: AuditArguments, personas: Sequence[Persona]) -> None:
+    """Check that the memory's options fit each other and the personas; nothing is loaded.
+
+    Raises:
+        InputError: they do not.
+    """
+    if arguments.memory == PROMPT:
+        PromptMemory(arguments.memory_style)
+    elif arguments.memory == RETRIEVAL:
+        parse_style(arguments.memory_style)
+    if arguments.memory != PLUM:
+        if arguments.plum_recipe is not None:
+            raise InputError("--plum-recipe has no meaning without --memory plum")
+        return
+    from unswayed.memory.plum.memory import persona_pairs, read_training
+
+    if arguments.memory_style:
+        raise InputError(
+            f"--memory-style {arguments.memory_style} has no meaning with --memory plum, which "
+            "puts nothing into the prompt: leave it out"
+        )
+    if arguments.backend not in IN_PROCESS:
+        raise InputError(
+            f"--memory plum trains and switches weights in this process, which --backend "
+            f"{arguments.backend} cannot: use {' or '.join(IN_PROCESS)}"
+        )
+    if arguments.adapter:
+        raise InputError(
+            "--memory plum puts an adapter of its own on the model, so there is no room for "
+            "--adapter: merge that into the model first (peft's merge_and_unload), or leave it out"
+        )
+    training = read_training(arguments.plum_recipe)
+    for persona in personas:
+        persona_pairs(persona, training)
+
+
+def memory_settings(arguments: AuditArguments) -> dict[str, Any]:
+    """What else decides what the model knows, for a run's identity."""
+    if arguments.memory != PLUM:
+        return {}
+    from unswayed.memory.plum.memory import read_training
+
+    return read_training(arguments.plum_recipe).as_json()
+
+
+def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) -> Memory:
+    """The mechanism, knowing no user.
+
+    Args:
+        lm: the model that will be asked.
+        waiting: the personas still to be asked about.
+    """
+    if arguments.memory == PROMPT:
+        return PromptMemory(arguments.memory_style)
+    if arguments.memory == RETRIEVAL:
+        from unswayed.embedding import Embedder
+
+        kind, k = parse_style(arguments.memory_style)
+        embedder = Embedder(device=arguments.device) if kind == EMBEDDING and waiting else None
+        return RetrievalMemory(k, embedder)
+    from unswayed.memory.plum.memory import PlumMemory, loaded_base, read_training
+
+    folder = arguments.out / "memories"
+    training = read_training(arguments.plum_recipe)
+    memory = PlumMemory(loaded_base(lm, arguments.model), folder, training)
+    if n := memory.untrained(waiting):
+        log.info("adapters to train: %d, one for each persona; they stay in %s", n, folder)
+    return memory
+
+
+def parse_style(style: str) -> tuple[str, int]:
+    """Kind of retrieval and number of snippets of a style such as "bm25-3".
+
+    Raises:
+        InputError: it has another form.
+    """
+    if found := re.fullmatch(f"({BM25}|{EMBEDDING})-([1-9][0-9]*)", style):
+        return found[1], int(found[2])
+    raise InputError(
+        f"memory style {style!r} is not of the form bm25-K or embedding-K, which --memory "
+        "retrieval has, K the number of snippets"
+    )
+
+
+def describe(memory: str, style: str | None) -> str:
+    """A mechanism and its style in a sentence, for reports."""
+    if memory == PLUM:
+        return (
+            "The memory mechanism was plum: what each user says of themself was trained into a "
+            "LoRA adapter of their own, and nothing about the user stands in the prompt."
+        )
+    if memory == RETRIEVAL:
+        kind, k = parse_style(style)
+        by = "the words they share (BM25)" if kind == BM25 else "the cosine of embeddings"
+        best = "snippet that is" if k == 1 else f"{k} snippets that are"
+        return (
+            f"The memory mechanism was retrieval, in the style {style}: of what the user said of "
+            f"themself, the system prompt holds the {best} nearest to the question by {by}."
+        )
+    return (
+        f"The memory mechanism was {memory}, in the style {style}: "
+        f"{STYLES.get(style, 'see its documentation')}."
+    )
