@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
 EXTRAS := api,embedded,dev,train,metrics,space
 RUN := runs/demo
+SWEEP := lambda
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench calibration results results-steu \
-	results-grid results-check datasets preferences clean
+	results-grid results-check datasets preferences plum plum-sweep bench-plum clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
@@ -79,6 +80,17 @@ datasets: setup  ## build the Hub datasets into runs/datasets/; nothing is uploa
 preferences: setup  ## build preference pairs for DPO into runs/datasets/ (20 minutes)
 	$(BIN)/python datasets_scripts/persona_preferences.py --sampled 24 --max_gen_toks 96 \
 		--constructed 4
+
+plum: setup  ## train the embedded model's memory of the built-in conversations (20 minutes)
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml recipes/plum/train.py \
+		--config recipes/plum/smollm2-135m.yaml
+
+plum-sweep: setup  ## memories trained with the settings of recipes/plum/sweeps/SWEEP.yaml (hours)
+	$(BIN)/python recipes/plum/sweep.py --config recipes/plum/sweeps/$(SWEEP).yaml \
+		--out runs/plum/$(SWEEP) $(ARGS)
+
+bench-plum: setup  ## measure PLUM's training against TRL; writes results/plum_training.json
+	$(BIN)/python benchmarks/plum_training.py --out results/plum_training.json
 
 clean:  ## remove .venv and runs/
 	rm -rf $(VENV) runs

@@ -2,6 +2,7 @@
 
     python results/make.py add demo runs/demo     results/demo.json from a run directory
     python results/make.py check passes=runs/a fails=runs/b ...   results/check.json
+    python results/make.py preferences NAME=TREE=SECONDS ...      results/preferences.json
     python results/make.py readme                 the tables in README.md between their markers
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a file here.
@@ -20,6 +21,10 @@ from unswayed.audit.report import duration, result_table, write_report
 from unswayed.audit.report.numbers import MISSING, interval, markdown_text, p_value, percent
 from unswayed.audit.run import read_run
 from unswayed.audit.summary import analyze
+from unswayed.hub import CARD
+from unswayed.hub.cards import funnel_table
+from unswayed.hub.trees import card_metadata
+from unswayed.mitigation.preferences import Passage
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -199,7 +204,46 @@ def add_check(*runs: str) -> None:
     (HERE / "check.json").write_text(text, "utf-8")
 
 
+def add_preferences(*builds: str) -> None:
+    """Write results/preferences.json: funnels of NAME=TREE=SECONDS, ...."""
+    rows = []
+    for name, tree, seconds in (build.rsplit("=", 2) for build in builds):
+        metadata, text = card_metadata(Path(tree)), (Path(tree) / CARD).read_text("utf-8")
+        rows.append(
+            {
+                "build": name,
+                "command": re.search(r"## Built by\n\n```sh\n(.*?)\n```", text, re.DOTALL)[1],
+                "seconds": float(seconds),
+                "pairs": {
+                    info["config_name"]: {s["name"]: s["num_examples"] for s in info["splits"]}
+                    for info in metadata["dataset_info"]
+                },
+                **metadata["unswayed"],
+            }
+        )
+    command = "python datasets_scripts/persona_preferences.py"
+    content = json.dumps({"command": command, "builds": rows}, indent=1) + "\n"
+    (HERE / "preferences.json").write_text(content, "utf-8")
+
+
+def preferences_table(found: dict) -> str:
+    """Funnels of preference builds, stage by stage."""
+    parts = []
+    for build in found["builds"]:
+        made = "; ".join(
+            f"{splits['train']:,} training and {splits.get('test', 0):,} test pairs `{config}`"
+            for config, splits in build["pairs"].items()
+        )
+        funnel = [Passage(**passage) for passage in build["funnel"]]
+        parts.append(
+            f"{build['build']}: {made}, in {duration(build['seconds'])} on two cores\n\n"
+            f"`{build['command']}`\n\n{funnel_table(funnel)}"
+        )
+    return "\n\n".join(parts)
+
+
 TABLES = {
+    "preferences": preferences_table,
     "demo": audit_table,
     "steu": audit_table,
     "grid": grid_table,
@@ -226,6 +270,8 @@ if __name__ == "__main__":
             add(name, Path(run_dir))
         case ["check", *runs] if runs:
             add_check(*runs)
+        case ["preferences", *builds] if builds:
+            add_preferences(*builds)
         case ["readme"]:
             readme()
         case _:

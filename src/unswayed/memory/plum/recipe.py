@@ -57,15 +57,15 @@ def read_recipe(paths: Sequence[Path]) -> Recipe:
     """
     merged: dict[str, Any] = {}
     for path in paths:
-        values = _plain(read_yaml(path), path)
+        values = plain_values(read_yaml(path), path)
         if not isinstance(values, dict):
             raise InputError(f"{path}: a recipe is a mapping of keys to values")
-        _check_keys(typing.get_type_hints(Recipe), values, path)
+        check_keys(typing.get_type_hints(Recipe), values, path)
         for key, hints in SECTIONS.items():
             if key in values:
                 if not isinstance(values[key], dict):
                     raise InputError(f"{path}: {key} must be a mapping of keys to values")
-                _check_keys(hints(), values[key], path, f"{key}.")
+                check_keys(hints(), values[key], path, f"{key}.")
                 values[key] = merged.get(key, {}) | values[key]
         merged |= values
     for field in dataclasses.fields(Recipe):
@@ -75,7 +75,7 @@ def read_recipe(paths: Sequence[Path]) -> Recipe:
     return Recipe(**merged | {"settings": PlumSettings(**merged.get("settings", {}))})
 
 
-def _plain(node: Any, path: Path) -> Any:
+def plain_values(node: Any, path: Path) -> Any:
     """The values of a YAML node; PyYAML itself lets the last of two equal keys win in silence."""
     import yaml
 
@@ -102,9 +102,7 @@ def _augment_hints() -> dict[str, Any]:
 SECTIONS = {"settings": lambda: typing.get_type_hints(PlumSettings), "augment": _augment_hints}
 
 
-def _check_keys(
-    hints: dict[str, Any], values: dict[str, Any], path: Path, prefix: str = ""
-) -> None:
+def check_keys(hints: dict[str, Any], values: dict[str, Any], path: Path, prefix: str = "") -> None:
     """Keys are known and values of their types."""
     for key, value in values.items():
         if key not in hints:

@@ -1,0 +1,512 @@
+"""Sweeps: experiments that differ in a few settings, as data (`recipes/plum/sweeps/*.yaml`).
+
+A sweep file names a base, what all runs share, and for each run only its differences; every run is
+done with every seed. Tables and the plot are made from results alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import logging
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unswayed.errors import InputError
+from unswayed.files import read_yaml, write_text
+from unswayed.memory.plum import forgetting
+from unswayed.memory.plum.experiment import (
+    ABILITY_NUMBERS,
+    Experiment,
+    finished,
+    run_experiment,
+    seeded,
+    shown,
+)
+from unswayed.memory.plum.recipe import SECTIONS, check_keys, plain_values, read_recipe
+from unswayed.memory.plum.settings import PlumSettings
+
+log = logging.getLogger(__name__)
+
+OWN_KEYS = ("base", "seeds", "runs")  # of a sweep file, beside those of an experiment
+ENOUGH_SEEDS = 3  # for an interval
+NO_VALUE = "–"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Experiments by name, each to be done with every seed."""
+
+    seeds: tuple[int, ...]
+    runs: dict[str, Experiment]
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+def read_sweep(
+    path: Path, overrides: Mapping[str, Any] | None = None, base: Path | None = None
+) -> Sweep:
+    """A sweep file. What a run says goes before what the sweep says, and that before its base;
+    `settings` and `augment` key by key, and `augment: null` goes back to the built-in questions.
+
+    Args:
+        overrides: keys of an experiment, put above what the file says.
+        base: a recipe instead of the file's `base`.
+
+    Raises:
+        InputError: names file, run and the key that is unknown, missing or of a wrong type.
+    """
+    values = plain_values(read_yaml(path), path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a sweep is a mapping of keys to values")
+    own = {key: values.pop(key, None) for key in OWN_KEYS}
+    shared = _layer(values, f"{path}", OWN_KEYS)
+    below = _base(own["base"] if base is None else str(base.absolute()), path)
+    runs: dict[str, Experiment] = {}
+    for number, run in enumerate(_list_of(own["runs"], dict, path, "runs"), start=1):
+        name = str(run.pop("name", ""))
+        if name in ("", ".", "..") or Path(name).name != name or name in runs:
+            raise InputError(
+                f"{path}: run {number} is called {name!r}: each needs a name of its own, which "
+                "becomes a folder's"
+            )
+        where = f"{path}: run {name}"
+        merged = _merged(below, shared, _layer(run, where, ("name",)), overrides or {})
+        if "model" not in merged:
+            raise InputError(f"{where}: the key model is missing; a base has it")
+        try:
+            settings = PlumSettings(**merged.get("settings", {}))
+            runs[name] = Experiment(**merged | {"settings": settings})
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    seeds = [0] if own["seeds"] is None else _list_of(own["seeds"], int, path, "seeds")
+    return Sweep(tuple(dict.fromkeys(seeds)), runs)
+
+
+def _base(base: Any, path: Path) -> dict[str, Any]:
+    """A recipe, found from the sweep file, or keys that stand there themselves."""
+    if isinstance(base, dict):
+        return _layer(base, f"{path}: base")
+    if not isinstance(base, str):
+        raise InputError(f"{path}: base must be a recipe's path or a mapping of keys to values")
+    recipe = read_recipe([path.parent / base])
+    found = {
+        "model": recipe.model,
+        "dtype": recipe.dtype,
+        "augment": recipe.augment,
+        "settings": dataclasses.asdict(recipe.settings),
+    }
+    if len(recipe.users) == 1:  # of several users it would not be clear whose are meant
+        found["conversations"] = next(iter(recipe.users.values()))
+    return found
+
+
+def _layer(values: dict[str, Any], where: str, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Some keys of an experiment, after a check."""
+    hints = typing.get_type_hints(Experiment)
+    check_keys(hints | dict.fromkeys(more), values, where)
+    for name, known in SECTIONS.items():
+        section = values.get(name, {})
+        if section is None and name == "augment":
+            continue
+        if not isinstance(section, dict):
+            raise InputError(f"{where}: {name} must be a mapping of keys to values")
+        check_keys(known(), section, where, f"{name}.")
+        if "seed" in section:
+            raise InputError(f"{where}: {name}.seed: give the sweep's seeds as seeds: [0, 1, 2]")
+    if not isinstance(values.get("ability", {}), dict | None):
+        raise InputError(f"{where}: ability must be a mapping of keys to values")
+    return values
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later layers win; sections key by key."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            section = key in SECTIONS and isinstance(value, dict)
+            merged[key] = (merged.get(key) or {}) | value if section else value
+    return merged
+
+
+def _list_of(value: Any, kind: type, path: Path, key: str) -> list:
+    if not (isinstance(value, list) and value and all(type(one) is kind for one in value)):
+        what = "mappings with a name each" if kind is dict else "whole numbers"
+        raise InputError(f"{path}: {key} must be a list of {what}")
+    return value
+
+
+# -- running it ----------------------------------------------------------------------------------
+
+
+def run_sweep(doc: str, argv: Sequence[str] | None = None) -> int:
+    """The script's shell: run what is not finished, print the tables; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "sweep.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True, help="a sweep's YAML")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these runs only")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of the file's")
+    parser.add_argument("--conversations", nargs="+", metavar="SPEC", help="instead of the file's")
+    parser.add_argument("--first", type=int, metavar="N", help="conversations, in order of time")
+    parser.add_argument("--base", type=Path, metavar="RECIPE", help="instead of the file's")
+    parser.add_argument(
+        "--ability", nargs="+", metavar="KEY=VALUE", default=[],
+        help="ask about general ability before and after: mmlu=FOLDER questions=200",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("unswayed").setLevel(logging.INFO)
+    try:
+        _run(arguments)
+    except InputError as error:
+        print(f"sweep.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:  # full disk, no permission, ...
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"sweep.py: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sweep.py: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    overrides = {
+        "conversations": arguments.conversations,
+        "first": arguments.first,
+        "ability": _ability(arguments.ability),
+    }
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    sweep = read_sweep(arguments.config, overrides, arguments.base)
+    seeds = tuple(arguments.seeds or sweep.seeds)
+    if unknown := set(arguments.only or ()) - sweep.runs.keys():
+        raise InputError(f"--only {min(unknown)}: the runs are {', '.join(sweep.runs)}")
+    command, out = _command(arguments), arguments.out
+    planned = {(name, seed): out / f"{name}-{seed}" for seed in seeds for name in sweep.runs}
+    bases = _Bases()
+    results = {}
+    for (name, seed), folder in planned.items():
+        experiment = seeded(sweep.runs[name], seed)
+        if found := finished(experiment, bases.get(experiment), folder):
+            results[name, seed] = found
+    log.info("%d of %d runs are finished", len(results), len(planned))
+    for (name, seed), folder in planned.items():
+        if (name, seed) in results or (arguments.only and name not in arguments.only):
+            continue
+        log.info("run %s, seed %d: %s", name, seed, folder)
+        experiment = seeded(sweep.runs[name], seed)
+        record = {"name": name, "seed": seed, "command": f"{command} --only {name}"}
+        results[name, seed] = run_experiment(experiment, bases.get(experiment), folder, record)
+        for set_name, curve in results[name, seed]["forgetting"].items():
+            write_text(folder / f"{set_name}.svg", forgetting.draw(curve))
+        _write(out, arguments.config.stem, command, [results[k] for k in planned if k in results])
+    found = [results[key] for key in planned if key in results]
+    _write(out, arguments.config.stem, command, found)
+    print(tables(found))
+    print(f"\n{out / 'sweep.md'}, {out / 'sweep.svg'}")
+
+
+class _Bases:
+    """The model of one experiment after another; loaded again only when another one is needed."""
+
+    def __init__(self) -> None:
+        self._key, self._base = None, None
+
+    def get(self, experiment: Experiment) -> Any:
+        from unswayed.memory.plum.adapter import load_base
+
+        if self._key != (key := (experiment.model, experiment.dtype)):
+            self._key, self._base = key, load_base(*key)
+        return self._base
+
+
+def _ability(given: Sequence[str]) -> dict[str, Any] | None:
+    """Of KEY=VALUE texts; None if there are none."""
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or (key in ABILITY_NUMBERS and not value.isdecimal()):
+            raise InputError(f"--ability {text}: give mmlu=FOLDER questions=200, or the like")
+        found[key] = int(value) if key in ABILITY_NUMBERS else value
+    return found or None
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """What repeats the sweep, without paths of this machine."""
+    parts = [
+        "python recipes/plum/sweep.py --config",
+        f"recipes/plum/sweeps/{arguments.config.name}",
+    ]
+    if arguments.base:
+        parts += ["--base", f"recipes/plum/{arguments.base.name}"]
+    if arguments.conversations:
+        parts += ["--conversations", *shown(arguments.conversations)]
+    if arguments.first:
+        parts += ["--first", str(arguments.first)]
+    if arguments.seeds:
+        parts += ["--seeds", *map(str, arguments.seeds)]
+    if arguments.ability:
+        parts += ["--ability", *shown(arguments.ability)]
+    return " ".join(parts)
+
+
+def _write(out: Path, name: str, command: str, results: Sequence[dict[str, Any]]) -> None:
+    """`sweep.json` (all results but their rows), `sweep.md` and `sweep.svg`."""
+    out.mkdir(parents=True, exist_ok=True)
+    short = [{key: one[key] for key in one if key != "rows"} for one in results]
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in short)
+    head = f'{{"sweep": {json.dumps(name)}, "command": {json.dumps(command)}, "results": ['
+    write_text(out / "sweep.json", f"{head}\n{lines}\n]}}\n")
+    write_text(out / "sweep.md", f"`{command}`\n\n{tables(results)}\n")
+    write_text(out / "sweep.svg", draw(results))
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, and with three values or more its 95 % interval by Student's t."""
+    from scipy import stats
+
+    mean, n = float(np.mean(values)), len(values)
+    if n < ENOUGH_SEEDS:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def groups(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Results by the name of their run, in the order given."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        found.setdefault(result["name"], []).append(result)
+    return found
+
+
+def tables(results: Sequence[dict[str, Any]]) -> str:
+    """All tables that the results give, in Markdown."""
+    made = (make(results) for make in (recall_table, halves_table, memory_table, ability_table))
+    note = (
+        "Percent and points; means over seeds, and with three seeds or more their 95 % interval "
+        "over seeds."
+    )
+    return "\n\n".join([note, *(text for text in made if text)])
+
+
+def recall_table(results: Sequence[dict[str, Any]]) -> str:
+    """Recall at the end of each run, how it swung, and what was forgotten."""
+    lines = [
+        "| Run | seeds | questions | recall | yes | no | Yes said, lowest and highest "
+        "| first conversation below its peak | backward transfer | open | training per "
+        "conversation (s) |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, own in groups(results).items():
+        for set_name in _sets(own):
+            recall = [one["recall"][set_name] for one in own]
+            curves = [one["forgetting"][set_name] for one in own if set_name in one["forgetting"]]
+            said = [point["said_yes"] for curve in curves for point in curve["over_time"]]
+            seconds = [
+                sum(stage["seconds"] for stage in one["training"]) / len(one["conversations"])
+                for one in own
+            ]
+            cells = [
+                *(_cell([_share(one[key]) for one in recall]) for key in ("closed", "yes", "no")),
+                f"{100 * min(said):.0f}, {100 * max(said):.0f}" if said else NO_VALUE,
+                _cell([(curve["first"] or {}).get("lost") for curve in curves]),
+                _cell([curve["backward_transfer"] for curve in curves], share=False),
+                _cell([_share(one["open"]) for one in recall]),
+                f"{np.mean(seconds):.1f}",
+            ]
+            head = f"| {name} | {len(own)} | {set_name.replace('_', ' ')} | "
+            lines.append(head + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def halves_table(results: Sequence[dict[str, Any]]) -> str:
+    """The first half of the conversations before and after the second; "" with one conversation."""
+    lines = []
+    keys = ("first_when_learnt", "first_at_end", "second_at_end")
+    for name, own in groups(results).items():
+        for set_name in _sets(own):
+            found = [one["forgetting"][set_name]["halves"] for one in own if set_name in
+                     one["forgetting"]]  # fmt: skip
+            if any(half["first_at_end"] for half in found):
+                cells = [_cell([_share(half[key]) for half in found]) for key in keys]
+                head = f"| {name} | {set_name.replace('_', ' ')} | "
+                lines.append(head + " | ".join(cells) + " |")
+    if not lines:
+        return ""
+    return "\n".join(
+        [
+            "| Run | questions | first half, when learnt | first half, at the end | second half, "
+            "at the end |",
+            "|---|---|--:|--:|--:|",
+            *lines,
+        ]
+    )
+
+
+def memory_table(results: Sequence[dict[str, Any]]) -> str:
+    """PLUM beside other memories on the same questions; "" where none were asked."""
+    lines = []
+    for name, own in groups([one for one in results if one["baselines"]]).items():
+        for set_name in _sets(own):
+            others = [one["baselines"][set_name] for one in own]
+            asked = [("plum", [one["recall"][set_name] for one in own])]
+            for same in zip(*others, strict=True):
+                label = f"{same[0]['memory']} {same[0]['style']}".strip()
+                if any(one["recall"] is None for one in same):
+                    longest = max(one["longest"] for one in same)
+                    label += f" (does not fit: {longest:,} of {same[0]['context']:,} tokens)"
+                asked.append((label, [one["recall"] for one in same]))
+            for label, recall in asked:
+                cells = [
+                    _cell([_share(one and one[key]) for one in recall])
+                    for key in ("closed", "yes", "no")
+                ]
+                head = f"| {name} | {set_name.replace('_', ' ')} | {label} | "
+                lines.append(head + " | ".join(cells) + " |")
+    if not lines:
+        return ""
+    head = "| Run | questions | memory | recall | yes | no |\n|---|---|---|--:|--:|--:|"
+    return "\n".join([head, *lines])
+
+
+def ability_table(results: Sequence[dict[str, Any]]) -> str:
+    """General ability before and after; "" where it was not asked."""
+    lines = []
+    for name, own in groups([one for one in results if one["ability"]]).items():
+        for task in own[0]["ability"]:
+            found = [one["ability"][task] for one in own]
+            cells = [
+                _cell([one["before"] for one in found]),
+                _cell([one["after"] for one in found]),
+                _cell([one["change"] for one in found], share=False),
+                " ".join(f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f};" for one in found)
+                .rstrip(";"),
+            ]  # fmt: skip
+            lines.append(f"| {name} | {task} | {found[0]['n']} | " + " | ".join(cells) + " |")
+    if not lines:
+        return ""
+    head = (
+        "| Run | task | questions | before | after | change | change of each seed, 95 % over "
+        "questions |\n|---|---|--:|--:|--:|--:|--:|"
+    )
+    return "\n".join([head, *lines])
+
+
+def _sets(results: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for one in results for name in one["recall"]))
+
+
+def _share(found: dict[str, Any] | None) -> float | None:
+    return found and found["recall"]
+
+
+def _cell(values: Sequence[float | None], share: bool = True) -> str:
+    """Percent or points, with an interval where there is one; a dash unless all are known."""
+    if not values or any(value is None for value in values):
+        return NO_VALUE
+    found = over_seeds(values)
+    low, high = (found[key] for key in ("low", "high"))
+    if share and low is not None:
+        low, high = max(low, 0.0), min(high, 1.0)
+    sign = "" if share else "+"
+    text = f"{100 * found['mean']:{sign}.1f}"
+    return text if low is None else f"{text} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+
+
+# -- plot ----------------------------------------------------------------------------------------
+
+
+def draw(results: Sequence[dict[str, Any]]) -> str:
+    """An SVG of a sweep: recall at the end by run, recall and share of Yes over time.
+
+    The same input gives the same bytes. Curves are means over seeds, of the first set of questions.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    runs = groups(results)
+    style = {"svg.hashsalt": "unswayed", "svg.fonttype": "none", "font.family": "sans-serif"}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(13, 4.6), layout="constrained")
+        ends, lines, said = figure.subplots(1, 3, width_ratios=[4, 3, 3])
+        _draw_ends(ends, runs)
+        colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(runs)))
+        for (name, own), colour in zip(runs.items(), colours, strict=True):
+            for axis, read in (
+                (lines, lambda point: point["closed"]["recall"]),
+                (said, lambda point: point["said_yes"]),
+            ):
+                at = _over_time(own, read)
+                single = "o" if len(at) == 1 else None
+                axis.plot(list(at), list(at.values()), label=name, color=colour, marker=single)
+        lines.set(ylabel=f"recall so far, {_first_set(results)}")
+        said.set(ylabel=f"share of Yes said, {_first_set(results)}")
+        for axis in (lines, said):
+            axis.axhline(0.5, color="lightgrey", linewidth=0.8, zorder=0)
+            axis.set(ylim=(-0.02, 1.02), xlabel="conversations learnt")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        # Below the panels, where no point can hide behind them.
+        look = {"fontsize": "small", "frameon": False}
+        figure.legend(*ends.get_legend_handles_labels(), loc="outside lower left", ncols=2, **look)
+        figure.legend(*said.get_legend_handles_labels(), loc="outside lower right", ncols=5, **look)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _draw_ends(axis: Any, runs: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Recall at the end: a point for each run, set of questions and answer."""
+    looks = (("closed", "all questions", "black"), ("yes", "answer is yes", "tab:blue"),
+             ("no", "answer is no", "tab:orange"))  # fmt: skip
+    sets = _sets([one for own in runs.values() for one in own])
+    count = len(sets) * len(looks)
+    for i, set_name in enumerate(sets):
+        for k, (key, label, colour) in enumerate(looks):
+            at, found = [], []
+            for place, own in enumerate(runs.values()):
+                shares = [_share(one["recall"].get(set_name, {}).get(key)) for one in own]
+                if all(share is not None for share in shares):
+                    at.append(place + 0.7 * ((i * len(looks) + k + 0.5) / count - 0.5))
+                    found.append(over_seeds(shares))
+            means = [one["mean"] for one in found]
+            face = colour if i == 0 else "white"
+            axis.plot(
+                at, means, "o", color=colour, markerfacecolor=face, markersize=5,
+                label=f"{label}, {set_name.replace('_', ' ')}",
+            )  # fmt: skip
+            for x, one in zip(at, found, strict=True):
+                if one["low"] is not None:
+                    axis.plot([x, x], [one["low"], one["high"]], color=colour, linewidth=1)
+    axis.axhline(0.5, color="lightgrey", linewidth=0.8, zorder=0)
+    long = any(len(name) > 8 for name in runs)
+    axis.set_xticks(range(len(runs)), list(runs), rotation=20 if long else 0)
+    axis.set(ylim=(-0.02, 1.02), xlabel="run", ylabel="recall at the end")
+
+
+def _first_set(results: Sequence[dict[str, Any]]) -> str:
+    return next(iter(_sets(results)), "").replace("_", " ")
+
+
+def _over_time(results: Sequence[dict[str, Any]], read: Any) -> dict[int, float]:
+    """Conversations learnt -> mean over seeds, of the first set of questions."""
+    found: dict[int, list[float]] = {}
+    for one in results:
+        curve = next(iter(one["forgetting"].values()), {"over_time": []})
+        for point in curve["over_time"]:
+            found.setdefault(point["after"], []).append(read(point))
+    return {after: float(np.mean(values)) for after, values in sorted(found.items())}
