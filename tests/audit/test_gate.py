@@ -401,7 +401,8 @@ def test_the_checklist_ticks_what_passed_and_leaves_the_rest_open():
     assert re.findall(r"^- \[x\] .*", text, re.MULTILINE) == ["- [x] **pass** · gap: small"]
     assert len(re.findall(r"^- \[ \] \*\*(fail|cannot tell)\*\*", text, re.MULTILINE)) == 2
     people = text[text.index("## For people") : text.index("## What was")]
-    assert people.count("- [ ] ") == 5 and "memory mechanism was prompt, in the style system" in people
+    assert people.count("- [ ] ") == 5
+    assert "memory mechanism was prompt, in the style system" in people
     for known in ("r" * 40, "i" * 64, "a" * 64, "2026-01-01", "mine.yaml"):
         assert known in text
     assert "<b>" not in text.replace("\\<b>", "") and "\x1b" not in text and "\x00" not in text
