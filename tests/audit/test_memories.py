@@ -231,11 +231,11 @@ def test_another_training_is_another_run(plum, tmp_path):
     assert settings["augment"]["per_conversation"] == 4
 
 
-def test_a_recipe_with_replay_is_refused(tmp_path):
+def test_slots_are_learnt_together_whatever_a_recipe_says(tmp_path):
     path = tmp_path / "replay.yaml"
-    path.write_text(yaml.safe_dump(RECIPE | {"settings": {"replay": 0.5}}))
-    with pytest.raises(InputError, match="replay has no meaning with joint"):
-        read_training(path)
+    path.write_text(yaml.safe_dump(RECIPE | {"settings": {"replay": 0.5, "epochs": 2}}))
+    settings = read_training(path).settings
+    assert (settings.joint, settings.replay, settings.epochs) == (True, 0.0, 2)
 
 
 @pytest.mark.parametrize("condition", ["advantaged", "disadvantaged", "neutral"])

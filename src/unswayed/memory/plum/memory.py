@@ -57,17 +57,18 @@ class Training:
 def read_training(recipe: Path | None) -> Training:
     """The defaults, or `settings` and `augment` of a recipe (`recipes/plum/*.yaml`).
 
+    Its replay does not count: slots that are learnt together have nothing to replay.
     A recipe's other keys say what else it trains, and are not used.
 
     Raises:
-        InputError: as `recipe.read_recipe`; or the recipe has replay, which joint training has not.
+        InputError: as `recipe.read_recipe`.
     """
     from unswayed.memory.plum.recipe import read_recipe
 
     if recipe is None:
         return Training(PlumSettings(joint=True), AUGMENT)
     found = read_recipe([recipe])
-    settings = dataclasses.replace(found.settings, joint=True)
+    settings = dataclasses.replace(found.settings, joint=True, replay=0.0)
     return Training(settings, AUGMENT | (found.augment or {}))
 
 
