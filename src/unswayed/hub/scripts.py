@@ -124,6 +124,7 @@ def run_script(
         doc: docstring of the script, shown by `--help`.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("unswayed").setLevel(logging.INFO)  # how far long work is
     try:
         arguments = parse(name, arguments_class, doc, argv)
         out = Path(arguments.output_dir or f"runs/datasets/{name}")

@@ -23,6 +23,7 @@ from unswayed.conversations import Conversation, Fact
 from unswayed.errors import InputError
 from unswayed.memory import Memory, Message
 from unswayed.memory.plum.pairs import Pair
+from unswayed.memory.plum.samples import end_token
 from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.told import ToldMemory
 from unswayed.scoring.journal import Journal
@@ -206,8 +207,11 @@ def _answers(lm: Any, prompts: list[str], backend: str, new_tokens: int) -> list
     if not prompts:
         return []
     settings = generation_settings(new_tokens, {})
-    if getattr(getattr(lm, "tokenizer", None), "chat_template", "") is None:
+    tokenizer = getattr(lm, "tokenizer", None)
+    if getattr(tokenizer, "chat_template", "") is None:
         settings["until"] = ["\nUser:"]  # a base model would go on with the conversation
+    elif getattr(tokenizer, "is_fast", False) and (end := end_token(tokenizer)) is not None:
+        settings["until"] = [tokenizer.decode([end])]
     texts = generate(lm, prompts, Journal(None), settings, backend)
     return [strip_thinking(text) for text in texts]
 

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from unswayed.memory.plum.adapter import (
 )
 from unswayed.memory.plum.pairs import Pair
 from unswayed.memory.plum.recipe import SECTIONS, read_recipe, training_pairs
-from unswayed.memory.plum.samples import make_sample, prompt_and_answer
+from unswayed.memory.plum.samples import end_token, prompt_and_answer
 from unswayed.memory.plum.settings import ALL_LINEAR, PlumSettings
 from unswayed.memory.plum.train import train
 
@@ -235,10 +234,9 @@ def _answer(base: Base, adapted: Any, question: str, new_tokens: int) -> str:
             f"the question takes {length} tokens and the answer up to {new_tokens}, more than the "
             f"context of {base.name}, {base.max_length}: ask in fewer words"
         )
-    sample = make_sample(tokenizer, Pair("", "open", question, "unknown"), 2.0, sys.maxsize)
-    end = max(i for i, weight in enumerate(sample.weights) if weight == 2.0)
     own = adapted.generation_config.eos_token_id
-    ends = {sample.ids[end], tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+    ends = {end_token(tokenizer), tokenizer.eos_token_id}
+    ends |= set(own if isinstance(own, list) else [own])
     with torch.inference_mode():
         written = adapted.generate(
             input_ids=encoded["input_ids"].to(adapted.device),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from typing import Any
 
 from unswayed.errors import InputError
@@ -132,6 +133,13 @@ def make_sample(tokenizer: Any, pair: Pair, qa_weight: float, max_length: int) -
         )
     weights = [float(qa_weight) if within else 1.0 for within in inside]
     return Sample(pair.conversation, pair.kind, tuple(ids), (0.0, *weights[1:]))
+
+
+def end_token(tokenizer: Any) -> int | None:
+    """The token that ends an answer in training; None if there is none."""
+    sample = make_sample(tokenizer, Pair("", "open", QUESTION, ANSWER), 2.0, sys.maxsize)
+    last = max(i for i, weight in enumerate(sample.weights) if weight == 2.0)
+    return sample.ids[last] if sample.ids[last] in _special_ids(tokenizer) else None
 
 
 def _apply(tokenizer: Any, question: str, answer: str) -> str:

@@ -107,7 +107,7 @@ def build_pairs(settings: PreferenceSettings) -> tuple[list[Row], list[Passage]]
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         found = _read(path, key)
         if found is None:
-            log.warning("%s ...", path.stem)
+            log.info("%s ...", path.stem)
             found = stage.make([row for row in rows if not row.get("dropped")], settings)
             _write(found, stage, key, path)
             found = _read(path, key)
@@ -210,7 +210,7 @@ STAGES = (
         "clean",
         CLEAN,
         ("ngram", "similarity", "embedder", "max_length", "policy"),
-        lambda s: items_hash(load_items(s.against or [BUILTIN])),
+        lambda s: items_hash(load_items(s.against or [BUILTIN])) + steps.weights(s.embedder),
         steps.clean,
     ),
 )
