@@ -24,6 +24,7 @@ from unswayed.audit.summary import analyze
 from unswayed.hub import CARD
 from unswayed.hub.cards import funnel_table
 from unswayed.hub.trees import card_metadata
+from unswayed.memory.plum.sweep import tables
 from unswayed.mitigation.preferences import Passage
 
 HERE = Path(__file__).parent
@@ -242,7 +243,13 @@ def preferences_table(found: dict) -> str:
     return "\n\n".join(parts)
 
 
+def sweep_table(found: dict) -> str:
+    """Recall of the memories of a sweep."""
+    return f"`{found['command']}`\n\n{tables(found['results'])}"
+
+
 TABLES = {
+    "plum_oasst": sweep_table,
     "preferences": preferences_table,
     "demo": audit_table,
     "steu": audit_table,
