@@ -17,7 +17,9 @@ import argparse
 import importlib.metadata
 import json
 import platform
+import shlex
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -125,6 +127,7 @@ def main() -> None:
     samples = [make_sample(base.tokenizer, pair, 1.0, 1024) for pair in pairs]
     tokens = arguments.epochs * sum(len(sample.ids) for sample in samples)
     found: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/plum_training.py", *sys.argv[1:]]),
         "model": arguments.model,
         "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, {base.model.device}",
         "versions": {

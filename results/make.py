@@ -248,7 +248,23 @@ def sweep_table(found: dict) -> str:
     return f"`{found['command']}`\n\n{tables(found['results'])}"
 
 
+def training_table(found: dict) -> str:
+    """PLUM's training against TRL's."""
+    lines = [
+        "| batch | ours (tokens/s) | TRL's SFTTrainer (tokens/s) | ratio | loss after: ours, TRL |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for row in found["by_batch_size"]:
+        lines.append(
+            f"| {row['batch_size']} | {row['ours_tokens_per_s']:.0f} | "
+            f"{row['trl_tokens_per_s']:.0f} | {row['ratio']:.1f} | {row['ours_loss']:.6f}, "
+            f"{row['trl_loss']:.6f} |"
+        )
+    return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
+
+
 TABLES = {
+    "plum_training": training_table,
     "plum_oasst": sweep_table,
     "preferences": preferences_table,
     "demo": audit_table,
