@@ -7,54 +7,37 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unswayed import __version__
+from unswayed.commands import OK, Parser, run_command
 from unswayed.errors import InputError
-
-OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("unswayed").setLevel(logging.INFO)
-    try:
+
+    def work() -> int:
         if argv[:1] == ["lm-eval"]:  # everything after it is lm-eval's own
             return _lm_eval(argv[1:])
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
-    except InputError as error:
-        return _complain(str(error))
-    except OSError as error:  # full disk, no permission, ...
-        where = f" ({error.filename})" if error.filename else ""
-        return _complain(
-            f"{error.strerror or error}{where}: what was finished is kept; mend it and run the "
-            "same command again, an audit with --resume"
-        )
-    except KeyboardInterrupt:
-        remember = argv[:1] == ["remember"]
-        how = "the same command goes on" if remember else "an audit goes on with --resume"
-        print(f"unswayed: interrupted; {how}", file=sys.stderr)
-        return INTERRUPTED
 
-
-def _complain(text: str) -> int:
-    print(f"unswayed: {' '.join(text.split())}", file=sys.stderr)
-    return WRONG_INPUT
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):  # one line instead of usage and message
-        raise InputError(f"{message} (see `{self.prog} --help`)")
+    remember = argv[:1] == ["remember"]
+    return run_command(
+        "unswayed",
+        work,
+        on_error="what was finished is kept; mend it and run the same command again, an audit "
+        "with --resume",
+        interrupted="the same command goes on" if remember else "an audit goes on with --resume",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="unswayed",
         description="Audit how a model's memory of its user changes how it reads feelings.",
     )

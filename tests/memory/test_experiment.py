@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import runpy
@@ -280,10 +281,23 @@ def test_everything_that_may_be_asked(make, base, tmp_path: Path, mmlu: str):
         open=True,
         baselines=True,
         embedder=make().model,
-        ability={"mmlu": mmlu, "questions": 3, "shots": 1},
         settings=PlumSettings(rank=2, alpha=8, epochs=1),
     )
-    result = run_experiment(experiment, base, tmp_path / "run", {"name": "all", "seed": 0})
+    folder, record = tmp_path / "run", {"name": "all", "seed": 0}
+    without = run_experiment(experiment, base, folder, record)
+    assert without["ability"] is None
+    adapter = next(folder.glob("memory/adapter-*/adapter_model.safetensors"))
+    trained = adapter.stat().st_mtime_ns
+    ability = {"mmlu": mmlu, "questions": 3, "shots": 1}
+    experiment = dataclasses.replace(experiment, ability=ability)
+    assert finished(experiment, base, folder) is None  # it can be asked later too
+    result = run_experiment(experiment, base, folder, record)
+    assert finished(experiment, base, folder) == json.loads(json.dumps(result))
+    assert adapter.stat().st_mtime_ns == trained
+    added = ("ability", "ability_asked")
+    assert {k: v for k, v in result.items() if k not in added} == {
+        k: v for k, v in without.items() if k not in added
+    }
     assert result["conversations"] == list(TALKS)[:3]
     assert result["recall"]["rephrased"]["open"]["n"] == 6
     assert result["ability"]["ability_mmlu"]["n"] == 3

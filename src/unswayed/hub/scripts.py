@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unswayed import __version__
+from unswayed.commands import run_command
 from unswayed.errors import InputError
 from unswayed.hub.cards import is_own, named_source
 from unswayed.scoring.load import parse_settings, public_settings
@@ -123,9 +122,8 @@ def run_script(
         build: from arguments and command (for the card) to the tree.
         doc: docstring of the script, shown by `--help`.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("unswayed").setLevel(logging.INFO)  # how far long work is
-    try:
+
+    def work() -> None:
         arguments = parse(name, arguments_class, doc, argv)
         out = Path(arguments.output_dir or f"runs/datasets/{name}")
         import datasets
@@ -147,18 +145,8 @@ def run_script(
             print(
                 publish(written, arguments.repo_id, private=not arguments.public, message=message)
             )
-    except InputError as error:
-        return _complain(name, str(error))
-    except OSError as error:  # full disk, no permission, ...
-        where = f" ({error.filename})" if error.filename else ""
-        return _complain(name, f"{error.strerror or error}{where}")
-    except UnicodeEncodeError as error:  # half of a surrogate pair, e.g. "\ud800" in JSON
-        bad = ascii(error.object[error.start : error.end])
-        return _complain(name, f"a text holds {bad}, which UTF-8 cannot hold: mend the input")
-    except KeyboardInterrupt:
-        print(f"{name}.py: interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_command(f"{name}.py", work)
 
 
 def parse(
@@ -211,8 +199,3 @@ def _words(field_name: str, value: Any) -> list[str]:
     if field_name.endswith("_args"):  # no key, no address
         return [json.dumps(public_settings(parse_settings(field_name, value)))]
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
-
-
-def _complain(name: str, text: str) -> int:
-    print(f"{name}.py: {' '.join(text.split())}", file=sys.stderr)
-    return 2

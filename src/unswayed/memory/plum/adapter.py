@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,7 +217,9 @@ def adapted(base: Base, settings: PlumSettings, adapter: Path | None) -> Iterato
     )
     torch.manual_seed(settings.seed)
     try:
-        model = get_peft_model(base.model, config)
+        with warnings.catch_warnings():  # peft asks the model for an attribute that has a new name
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            model = get_peft_model(base.model, config)
     except ValueError as error:
         raise InputError(
             f"LoRA cannot be put on {base.name}: {' '.join(str(error).split())}"

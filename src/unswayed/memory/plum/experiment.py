@@ -30,7 +30,7 @@ from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
 from unswayed.memory.baselines import FullMemory, SummaryMemory
 from unswayed.memory.plum.ability import ability_change, check_ability
-from unswayed.memory.plum.adapter import Base
+from unswayed.memory.plum.adapter import Base, remembering
 from unswayed.memory.plum.augment import TRAIN, bank_pairs, extract_pairs
 from unswayed.memory.plum.forgetting import forgetting
 from unswayed.memory.plum.pairs import Pair
@@ -78,7 +78,8 @@ class Experiment:
         evaluate_every: conversations between evaluations; after the last there is always one.
         open: at the end, answer open questions too (slow).
         ability: where the data of mmlu, arc and hellaswag are, and questions, seed, shots: settings
-            of the ability tasks, asked before and after. None asks none.
+            of the ability tasks, asked before and after; a finished experiment takes them in. None
+            asks none.
         baselines: ask the same under no memory, retrieval, a summary and the full context.
         embedder: the model whose vectors the retrieval by embeddings compares.
     """
@@ -203,15 +204,10 @@ def shown(sources: Sequence[str]) -> list[str]:
 
 def make_identity(experiment: Experiment, base: Base, material: Material) -> dict[str, Any]:
     """What makes two experiments the same, as JSON, without paths of this machine."""
-    ability = {
-        key: Path(value).name if key in ABILITY_TASKS and Path(value).exists() else value
-        for key, value in (experiment.ability or {}).items()
-    }
     found = dataclasses.asdict(experiment) | {
         "model": base.name,
         "weights": base.weights,
         "conversations": shown(experiment.conversations),
-        "ability": ability,
         "embedder": model_label(experiment.embedder),
         "hashes": {
             "conversations": _digest([dataclasses.astuple(one) for one in material.conversations]),
@@ -219,6 +215,7 @@ def make_identity(experiment: Experiment, base: Base, material: Material) -> dic
             "held_out": _digest([dataclasses.astuple(one) for one in material.asked]),
         },
     }
+    del found["ability"]  # it can be asked later too
     return json.loads(json.dumps(found))
 
 
@@ -242,7 +239,7 @@ def _check_same(before: Any, now: Any, folder: Path, name: str = "") -> None:
 
 
 def finished(experiment: Experiment, base: Base, folder: Path) -> dict[str, Any] | None:
-    """The result of an experiment that is finished, else None.
+    """The result of an experiment that is finished, with the ability that it names, else None.
 
     Raises:
         InputError: the folder holds the result of another experiment.
@@ -257,7 +254,8 @@ def finished(experiment: Experiment, base: Base, folder: Path) -> dict[str, Any]
             f"{folder / RESULT} is no result of an experiment: remove it, and it is run again"
         ) from None
     _check_same(before, make_identity(experiment, base, make_material(experiment)), folder)
-    return result
+    wanted = _ability_asked(experiment)
+    return result if wanted in (None, result.get("ability_asked")) else None
 
 
 def run_experiment(
@@ -273,26 +271,32 @@ def run_experiment(
     Returns:
         The record, and identity, conversations (ids, in order), left_out, recall (set ->
         `summarise` and by_source), forgetting (set -> `forgetting.forgetting` and halves), ability
-        (`ability_change` or None), baselines (set -> rows of `compare`), training (per stage:
-        conversations, samples, tokens, losses, seconds), evaluations (after, seconds), machine,
-        versions, and rows, from which `rows_of` makes those of `recall` again. Seconds aside, the
-        same whether it was interrupted or not.
+        (`ability_change` or None) and ability_asked (with which settings), baselines (set -> rows
+        of `compare`), training (per stage: conversations, samples, tokens, losses, seconds),
+        evaluations (after, seconds), machine, versions, and rows, from which `rows_of` makes those
+        of `recall` again. Seconds aside, the same whether it was interrupted or not.
 
     Raises:
         InputError: the folder holds another experiment; or as `make_material`, `train`, `recall`.
     """
+    plain = dataclasses.replace(experiment, ability=None)
+    result = finished(plain, base, folder) or _train_and_ask(plain, base, folder, record)
+    return _with_ability(result, experiment, base, folder) if experiment.ability else result
+
+
+def _train_and_ask(
+    experiment: Experiment, base: Base, folder: Path, record: dict[str, Any]
+) -> dict[str, Any]:
+    """The result without ability."""
     material = make_material(experiment)
     identity = make_identity(experiment, base, material)
     found = Findings(folder / JOURNAL)
     try:
         _check_same(found.once("identity", lambda: identity), identity, folder)
         baselines = {}
-        if experiment.ability or experiment.baselines:
+        if experiment.baselines:
             lm = loaded_lm(base.model, base.tokenizer)
-            if experiment.ability:
-                found.once("ability before", lambda: _ability(lm, experiment))
-            if experiment.baselines:
-                baselines = _baselines(experiment, material, lm, found)
+            baselines = _baselines(experiment, material, lm, found)
         evaluation = _evaluation(experiment, base, material, found)
         manifest = train(base, material.pairs, experiment.settings, folder / MEMORY, evaluation)
     finally:
@@ -303,15 +307,13 @@ def run_experiment(
         "left_out": material.left_out,
         "baselines": baselines,
         "ability": None,
+        "ability_asked": None,
         "training": _stages(base, material, experiment.settings, manifest, found),
         "machine": _machine(base),
         "versions": {
             name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")
         },
     }
-    if experiment.ability:
-        both = (found.value(f"ability {when}") for when in ("before", "after"))
-        result["ability"] = ability_change(*both)
     checkpoints = [n for n in range(len(material.order) + 1) if found.has(f"after {n}")]
     result["evaluations"] = [
         {"after": n, "seconds": found.seconds(f"after {n}")} for n in checkpoints
@@ -328,6 +330,40 @@ def run_experiment(
     write_text(folder / RESULT, json.dumps(result, ensure_ascii=False) + "\n")
     found.journal.remove()
     return result
+
+
+def _with_ability(
+    result: dict[str, Any], experiment: Experiment, base: Base, folder: Path
+) -> dict[str, Any]:
+    """A finished experiment's result with ability before and after."""
+    asked = _ability_asked(experiment)
+    if result["ability_asked"] == asked:
+        return result
+    found = Findings(folder / JOURNAL)
+
+    def ask(model: Any) -> dict[str, list[float]]:
+        lm = loaded_lm(model, base.tokenizer)
+        tasks = [f"ability_{name}" for name in ABILITY_TASKS if name in experiment.ability]
+        return check_ability(lm, tasks, experiment.ability)
+
+    try:
+        before = found.once(f"ability before {asked}", lambda: ask(base.model))
+        with remembering(base, folder / MEMORY) as model:
+            after = found.once(f"ability after {asked}", lambda: ask(model))
+    finally:
+        found.journal.close()
+    result |= {"ability": ability_change(before, after), "ability_asked": asked}
+    write_text(folder / RESULT, json.dumps(result, ensure_ascii=False) + "\n")
+    found.journal.remove()
+    return result
+
+
+def _ability_asked(experiment: Experiment) -> dict[str, Any] | None:
+    """The settings of the ability tasks, without paths of this machine."""
+    return experiment.ability and {
+        key: Path(value).name if key in ABILITY_TASKS and Path(value).exists() else value
+        for key, value in experiment.ability.items()
+    }
 
 
 class Findings:
@@ -379,8 +415,6 @@ def _evaluation(
             )  # fmt: skip
         if last and experiment.open:
             found.once("open", lambda: _opened(lm, material.asked))
-        if last and experiment.ability:
-            found.once("ability after", lambda: _ability(lm, experiment))
         clock = time.perf_counter()
 
     return evaluate
@@ -409,11 +443,6 @@ def _right(questions: Sequence[Asked], margins: Sequence[float], kind: str) -> s
     both = zip(questions, margins, strict=True)
     right = [(margin > 0) == (kind == "yes") for one, margin in both if one.pair.kind == kind]
     return f"{100 * sum(right) / len(right):.0f} %" if right else "-"
-
-
-def _ability(lm: Any, experiment: Experiment) -> dict[str, list[float]]:
-    tasks = [f"ability_{name}" for name in ABILITY_TASKS if name in experiment.ability]
-    return check_ability(lm, tasks, experiment.ability)
 
 
 def baseline_memories(embedder: Any) -> list[ToldMemory | None]:

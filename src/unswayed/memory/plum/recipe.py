@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
-import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unswayed.commands import Parser, run_command
 from unswayed.conversations import (
     Conversation,
     builtin_facts,
@@ -160,17 +159,15 @@ def training_pairs(
 
 def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
     """The recipe's shell: train, say where the memories are; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "train.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--config", type=Path, nargs="+", required=True, help="YAML; later files replace keys"
     )
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("unswayed").setLevel(logging.INFO)
-    try:
-        recipe = read_recipe(arguments.config)
+
+    def work() -> None:
+        recipe = read_recipe(parser.parse_args(argv).config)
         users = {
             user: training_pairs(load_conversations(sources), recipe.augment)
             for user, sources in recipe.users.items()
@@ -181,14 +178,5 @@ def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
         for user in train_users(recipe.model, users, recipe.settings, out, recipe.dtype):
             learned = read_manifest(out / user)["conversations"]
             print(f"{out / user}: {len(learned)} conversations")
-    except InputError as error:
-        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:  # full disk, no permission, ...
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"train.py: {error.strerror or error}{where}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train.py: interrupted; run it again to go on", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_command("train.py", work, interrupted="run it again to go on")

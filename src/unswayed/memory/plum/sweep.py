@@ -11,7 +11,6 @@ import dataclasses
 import io
 import json
 import logging
-import sys
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from unswayed.commands import Parser, run_command
 from unswayed.errors import InputError
 from unswayed.files import read_yaml, write_text
 from unswayed.memory.plum import forgetting
@@ -149,7 +149,7 @@ def _list_of(value: Any, kind: type, path: Path, key: str) -> list:
 
 def run_sweep(doc: str, argv: Sequence[str] | None = None) -> int:
     """The script's shell: run what is not finished, print the tables; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "sweep.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True, help="a sweep's YAML")
@@ -163,22 +163,9 @@ def run_sweep(doc: str, argv: Sequence[str] | None = None) -> int:
         "--ability", nargs="+", metavar="KEY=VALUE", default=[],
         help="ask about general ability before and after: mmlu=FOLDER questions=200",
     )  # fmt: skip
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("unswayed").setLevel(logging.INFO)
-    try:
-        _run(arguments)
-    except InputError as error:
-        print(f"sweep.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:  # full disk, no permission, ...
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"sweep.py: {error.strerror or error}{where}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("sweep.py: interrupted; run it again to go on", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(
+        "sweep.py", lambda: _run(parser.parse_args(argv)), interrupted="run it again to go on"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,53 @@
+"""What every command and script does around its work: log lines, exit codes, errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from unswayed.errors import InputError
+
+OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose complaints are an `InputError`: one line instead of usage and message."""
+
+    def error(self, message: str):
+        raise InputError(f"{message} (see `{self.prog} --help`)")
+
+
+def run_command(
+    name: str, work: Callable[[], int | None], *, on_error: str = "", interrupted: str = ""
+) -> int:
+    """Do the work of a command; its exit code, or 0 if it gives none.
+
+    Wrong input, a full disk and the like end in one line on standard error and 2, Ctrl-C in 130.
+
+    Args:
+        name: begins each complaint, e.g. "train.py".
+        on_error: what to do after an error of the system, such as a full disk.
+        interrupted: how to go on after Ctrl-C.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("unswayed").setLevel(logging.INFO)  # how far long work is
+    try:
+        return work() or OK
+    except InputError as error:
+        return _complain(name, str(error))
+    except OSError as error:  # full disk, no permission, ...
+        where = f" ({error.filename})" if error.filename else ""
+        return _complain(name, f"{error.strerror or error}{where}" + (on_error and f": {on_error}"))
+    except UnicodeEncodeError as error:  # half of a surrogate pair, e.g. "\ud800" in JSON
+        bad = ascii(error.object[error.start : error.end])
+        return _complain(name, f"a text holds {bad}, which UTF-8 cannot hold: mend the input")
+    except KeyboardInterrupt:
+        _complain(name, "interrupted" + (interrupted and f"; {interrupted}"))
+        return INTERRUPTED
+
+
+def _complain(name: str, text: str) -> int:
+    print(f"{name}: {' '.join(text.split())}", file=sys.stderr)
+    return WRONG_INPUT
