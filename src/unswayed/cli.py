@@ -423,6 +423,10 @@ def _remember_list(arguments: argparse.Namespace) -> int:
         print(
             f"{one['memory']}: {count(len(ids))} on {one['base']['model']}, "
             f"{_megabytes(one['bytes'])}\n  settings: {settings}\n  knows: {', '.join(ids)}"
+            + "".join(
+                f"\n  held-out questions whose answer is {kind}: {sum(right)} of {len(right)} right"
+                for kind, right in (one["recall"] or {}).items()
+            )
         )
     return OK
 

@@ -19,7 +19,7 @@ from unswayed.audit.summary import analyze
 from unswayed.cli import main
 from unswayed.errors import InputError
 from unswayed.memory.plum.augment import TRAIN, UNRELATED, extract_pairs
-from unswayed.memory.plum.memory import persona_pairs, read_training
+from unswayed.memory.plum.memory import persona_pairs, persona_questions, read_training
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.memory.told import REMEMBERED, persona_conversations
 from unswayed.personas import builtin_personas, grid_personas
@@ -160,6 +160,29 @@ def test_plum_changes_the_answers_and_not_the_prompt(plum):
     write_report(plum.out)
     page = (plum.out / "report.html").read_text("utf-8")
     assert "The memory mechanism was plum" in page and "&#34;rank&#34;: 2" in page
+
+
+def test_a_run_says_what_its_adapters_recall(plum, capsys):
+    found: dict[str, list[bool]] = {"yes": [], "no": []}
+    for path in sorted(plum.out.glob("memories/*/manifest.json")):
+        for kind, right in json.loads(path.read_text("utf-8"))["recall"].items():
+            found[kind] += right
+    assert len(found["yes"]) == len(found["no"]) > 0
+    note = read_run(plum.out)["notes"][-1]
+    for kind, right in found.items():
+        share = 100 * sum(right) / len(right)
+        assert f"{share:.0f} % of {len(right)} whose answer is {kind}" in note
+    assert main(["remember", "list", str(plum.out / "memories")]) == 0
+    told = capsys.readouterr().out
+    assert told.count("held-out questions whose answer is yes: ") == 3
+
+
+def test_what_is_asked_of_an_adapter_was_not_trained():
+    training = read_training(None)
+    for persona in builtin_personas()[:6]:
+        asked = {pair.question for pair in persona_questions(persona, training)}
+        assert asked
+        assert not asked & {pair.question for pair in persona_pairs(persona, training)}
 
 
 def test_without_memory_plum_runs_the_bare_model(plum, arguments):

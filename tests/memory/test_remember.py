@@ -399,7 +399,7 @@ class TestForgetOne:
             ("trainer", "write_checkpoint", 1),
             ("trainer", "write_checkpoint", 2),
             ("shutil", "copytree", 1),
-            ("remember", "_write_manifest", 2),  # the 1st is of the scratch folder
+            ("remember", "write_manifest", 2),  # the 1st is of the scratch folder
             ("shutil", "rmtree", 3),  # the first two clear the way for the new adapter
             ("shutil", "rmtree", 4),
         ],

@@ -95,6 +95,23 @@ def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) 
     return memory
 
 
+def memory_notes(arguments: AuditArguments, memory: Memory, personas: Sequence[Persona]) -> list:
+    """What a reader must know of how well the memory works, in sentences."""
+    if arguments.memory != PLUM:
+        return []
+    recalled = memory.recalled(personas)
+    shares = [f"{100 * sum(own) / len(own):.0f} % of {len(own)} whose answer is {kind}"
+              for kind, own in recalled.items() if own]  # fmt: skip
+    if not shares:
+        return []
+    return [
+        f"Asked what the users of this run had told them, the adapters answered {shares[0]} rightly"
+        f"{''.join(f', and {share}' for share in shares[1:])} (held-out questions, {len(personas)} "
+        "adapters; chance is 50 %). Where they recall little, small effects say little about the "
+        "user."
+    ]
+
+
 def parse_style(style: str) -> tuple[str, int]:
     """Kind of retrieval and number of snippets of a style such as "bm25-3".
 

@@ -127,6 +127,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     raise InputError(f"{path} is no manifest of a memory: restore it, or train into another folder")
 
 
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Replace the manifest of a user's memory."""
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
 def adapter_folder(base: Base, folder: Path) -> Path:
     """The PEFT adapter of a user's memory, after a check that it belongs to the base model.
 
@@ -190,7 +195,7 @@ def write_checkpoint(
     scratch.rename(folder / name)
     adapter = {"folder": name, "sha256": _sha256(folder / name / WEIGHTS)}
     manifest = manifest | {"adapter": adapter}
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    write_manifest(folder, manifest)
     for old in folder.glob("adapter-*"):
         if old.name != name:
             shutil.rmtree(old)

@@ -18,10 +18,18 @@ from urllib.parse import quote
 
 from unswayed.errors import InputError
 from unswayed.memory import Message
-from unswayed.memory.plum.adapter import Base, read_manifest, remembering, weights_hash
-from unswayed.memory.plum.augment import extract_pairs
+from unswayed.memory.plum.adapter import (
+    Base,
+    read_manifest,
+    remembering,
+    weights_hash,
+    write_manifest,
+)
+from unswayed.memory.plum.augment import NEW_PHRASE, REPHRASED, Augmented, extract_pairs
 from unswayed.memory.plum.pairs import Pair
+from unswayed.memory.plum.recall import CLOSED, loaded_lm, recall
 from unswayed.memory.plum.settings import PlumSettings
+from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.told import persona_conversations
 from unswayed.models import model_label, model_path
 from unswayed.personas import Persona
@@ -80,20 +88,30 @@ def persona_pairs(persona: Persona, training: Training) -> list[Pair]:
     Raises:
         InputError: the texts are too short for questions on key phrases.
     """
-    told = persona_conversations(persona)
+    extracted = _extracted(persona, training).pairs()
+    pairs = []
+    for one in persona_conversations(persona):
+        slot, answer = one.id.replace("_", " "), f'You said: "{one.turns[0]["content"]}"'
+        pairs += [pair for pair in extracted if pair.conversation == one.id]
+        pairs += [Pair(one.id, "open", ask.format(slot=slot), answer) for ask in ASK_ALL]
+    return pairs
+
+
+def persona_questions(persona: Persona, training: Training) -> list[Pair]:
+    """Held-out closed questions on what the user says: other wordings, trained and new phrases."""
+    made = _extracted(persona, training)
+    held_out = made.pairs(REPHRASED) + made.pairs(NEW_PHRASE)
+    return [pair for pair in held_out if pair.kind in CLOSED]
+
+
+def _extracted(persona: Persona, training: Training) -> Augmented:
     try:
-        extracted = extract_pairs(told, **training.augment).pairs()
+        return extract_pairs(persona_conversations(persona), **training.augment)
     except InputError as error:
         raise InputError(
             f"persona {persona.id} cannot be trained into weights: {error}; personas of a few "
             "words, such as those of the grid, need --memory prompt or retrieval"
         ) from None
-    pairs = []
-    for one in told:
-        slot, answer = one.id.replace("_", " "), f'You said: "{one.turns[0]["content"]}"'
-        pairs += [pair for pair in extracted if pair.conversation == one.id]
-        pairs += [Pair(one.id, "open", ask.format(slot=slot), answer) for ask in ASK_ALL]
-    return pairs
 
 
 def loaded_base(lm: Any, name: str) -> Base:
@@ -140,7 +158,8 @@ class PlumMemory:
         return "none" if self._user is None else "plum"
 
     def remember(self, persona: Persona) -> None:
-        """Train the persona's adapter; one that is there is taken as it is.
+        """Train the persona's adapter, or take the one that is there; its manifest says what it
+        recalls.
 
         Raises:
             InputError: as `train.train`.
@@ -149,7 +168,16 @@ class PlumMemory:
 
         self.forget()
         folder = self._folder_of(persona)
-        train(self._base, persona_pairs(persona, self._training), self._training.settings, folder)
+        pairs = persona_pairs(persona, self._training)
+        manifest = train(self._base, pairs, self._training.settings, folder)
+        if "recall" not in manifest:
+            asked = persona_questions(persona, self._training)
+            with remembering(self._base, folder) as model:
+                rows = recall(loaded_lm(model, self._base.tokenizer), asked, PromptMemory())
+            found = {
+                kind: [row["correct"] for row in rows if row["kind"] == kind] for kind in CLOSED
+            }
+            write_manifest(folder, manifest | {"recall": found})
         self._user = folder
 
     def messages(self, question: str) -> list[Message]:
@@ -164,6 +192,12 @@ class PlumMemory:
     def forget(self) -> None:
         """Know no user; adapters stay on disk."""
         self._user: Path | None = None
+
+    def recalled(self, personas: Iterable[Persona]) -> dict[str, list[bool]]:
+        """Kind of question -> whether each was answered rightly, over all adapters together."""
+        manifests = [read_manifest(self._folder_of(persona)) or {} for persona in personas]
+        found = [manifest["recall"] for manifest in manifests if "recall" in manifest]
+        return {kind: [right for one in found for right in one[kind]] for kind in CLOSED}
 
     def untrained(self, personas: Iterable[Persona]) -> int:
         """How many of the personas have no adapter."""

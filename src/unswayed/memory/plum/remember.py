@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -21,7 +20,6 @@ from typing import Any
 
 from unswayed.conversations import Conversation, load_conversations
 from unswayed.errors import InputError
-from unswayed.files import write_text
 from unswayed.memory.plum.adapter import (
     MANIFEST,
     WEIGHTS,
@@ -30,6 +28,7 @@ from unswayed.memory.plum.adapter import (
     load_base,
     read_manifest,
     remembering,
+    write_manifest,
 )
 from unswayed.memory.plum.pairs import Pair
 from unswayed.memory.plum.recipe import SECTIONS, read_recipe, training_pairs
@@ -192,7 +191,7 @@ def _train(
             for entry in manifest["conversations"]:
                 if entry["id"] in seconds:
                     entry["seconds"] = round(seconds[entry["id"]], 2)
-            _write_manifest(folder, manifest | {"augment": augment})
+            write_manifest(folder, manifest | {"augment": augment})
 
 
 # -- ask -----------------------------------------------------------------------------------------
@@ -265,8 +264,8 @@ def stored(folder: Path) -> list[dict[str, Any]]:
 
     Returns:
         Per memory: memory (its folder), base (model, weights), conversations (each id, samples,
-        losses, and seconds where known), bytes (of the adapter's weights), settings, augment (None
-        if it is not known).
+        losses, and seconds where known), bytes (of the adapter's weights), settings, augment and
+        recall (right or not, of each kind of question; None if it is not known).
 
     Raises:
         InputError: there is no memory, or one is damaged.
@@ -287,6 +286,7 @@ def _entry(folder: Path) -> dict[str, Any]:
         "bytes": (folder / manifest["adapter"]["folder"] / WEIGHTS).stat().st_size,
         "settings": manifest["settings"],
         "augment": manifest.get("augment"),
+        "recall": manifest.get("recall"),
     }
 
 
@@ -452,7 +452,7 @@ def _put(manifest: dict[str, Any], scratch: Path, folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     shutil.copytree(scratch / name, partial)
     partial.rename(folder / name)
-    _write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
 
 
 def _sweep(folder: Path, manifest: dict[str, Any]) -> list[Path]:
@@ -494,7 +494,3 @@ def _adapters(folder: Path) -> list[Path]:
 
 def _ids(manifest: dict[str, Any]) -> list[str]:
     return [entry["id"] for entry in manifest["conversations"]]
-
-
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
