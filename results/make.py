@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from unswayed.audit.gate import EXIT_CODES, check_run, outcome
+from unswayed.audit.memories import PROMPT
 from unswayed.audit.report import duration, result_table, write_report
 from unswayed.audit.report.numbers import MISSING, interval, markdown_text, p_value, percent
 from unswayed.audit.run import read_run
@@ -36,13 +37,8 @@ def add(name: str, run_dir: Path) -> None:
     summary = analyze(run_dir)
     write_report(run_dir)
     run = read_run(run_dir)
-    arguments = run["arguments"]
-    specs = [re.sub(r"=.*/", "=", spec) for spec in arguments["items"]]  # no paths of a machine
-    pairs = f" --pairs {arguments['pairs']}" if arguments["pairs"] else ""
-    grid = " --personas grid" if arguments["personas"] == "grid" else ""
-    items = "" if specs == ["builtin"] else f" --items {' '.join(specs)}"
     content = {
-        "command": f"unswayed audit --model {arguments['model']}{items}{grid}{pairs} --out DIR",
+        "command": f"unswayed audit {' '.join(_options(run['arguments']))} --out DIR",
         "seconds": run["seconds"],
         "model": run["model"],
         "hashes": run["hashes"],
@@ -50,6 +46,24 @@ def add(name: str, run_dir: Path) -> None:
         "summary": summary,
     }
     (HERE / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def _options(arguments: dict) -> list[str]:
+    """What was given to `unswayed audit`, without paths of a machine."""
+    found = ["--model", arguments["model"]]
+    specs = [re.sub(r"=.*/", "=", spec) for spec in arguments["items"]]
+    if specs != ["builtin"]:
+        found += ["--items", *specs]
+    if arguments["personas"] == "grid":
+        found += ["--personas", "grid"]
+    if arguments["pairs"]:
+        found += ["--pairs", str(arguments["pairs"])]
+    if arguments.get("memory", PROMPT) != PROMPT:
+        found += ["--memory", arguments["memory"]]
+        found += ["--memory-style", arguments["memory_style"]] if arguments["memory_style"] else []
+    if arguments.get("plum_recipe"):
+        found += ["--plum-recipe", f"recipes/plum/{Path(arguments['plum_recipe']).name}"]
+    return found
 
 
 def audit_table(found: dict) -> str:
