@@ -60,6 +60,7 @@ RESULT, JOURNAL, MEMORY = "result.json", "journal.jsonl", "memory"
 HELD_OUT = "held_out"  # the set of questions that the built-in conversations have of their own
 ABILITY_TASKS = ("mmlu", "arc", "hellaswag")
 ABILITY_NUMBERS = ("questions", "seed", "shots")
+LATER = ("open", "baselines", "ability")  # can be asked of a finished experiment too
 TOP_K = (1, 3, 5)  # of the baselines that retrieve
 
 
@@ -76,10 +77,10 @@ class Experiment:
             questions are taken.
         settings: how to train.
         evaluate_every: conversations between evaluations; after the last there is always one.
-        open: at the end, answer open questions too (slow).
+        open: at the end, answer open questions too (slow). This, ability and baselines can also be
+            asked of a finished experiment.
         ability: where the data of mmlu, arc and hellaswag are, and questions, seed, shots: settings
-            of the ability tasks, asked before and after; a finished experiment takes them in. None
-            asks none.
+            of the ability tasks, asked before and after. None asks none.
         baselines: ask the same under no memory, retrieval, a summary and the full context.
         embedder: the model whose vectors the retrieval by embeddings compares.
     """
@@ -215,7 +216,8 @@ def make_identity(experiment: Experiment, base: Base, material: Material) -> dic
             "held_out": _digest([dataclasses.astuple(one) for one in material.asked]),
         },
     }
-    del found["ability"]  # it can be asked later too
+    for later in LATER:
+        del found[later]
     return json.loads(json.dumps(found))
 
 
@@ -239,7 +241,7 @@ def _check_same(before: Any, now: Any, folder: Path, name: str = "") -> None:
 
 
 def finished(experiment: Experiment, base: Base, folder: Path) -> dict[str, Any] | None:
-    """The result of an experiment that is finished, with the ability that it names, else None.
+    """The result of an experiment if it is finished and holds all that was to be asked, else None.
 
     Raises:
         InputError: the folder holds the result of another experiment.
@@ -254,8 +256,7 @@ def finished(experiment: Experiment, base: Base, folder: Path) -> dict[str, Any]
             f"{folder / RESULT} is no result of an experiment: remove it, and it is run again"
         ) from None
     _check_same(before, make_identity(experiment, base, make_material(experiment)), folder)
-    wanted = _ability_asked(experiment)
-    return result if wanted in (None, result.get("ability_asked")) else None
+    return None if _missing(experiment, result) else result
 
 
 def run_experiment(
@@ -279,24 +280,22 @@ def run_experiment(
     Raises:
         InputError: the folder holds another experiment; or as `make_material`, `train`, `recall`.
     """
-    plain = dataclasses.replace(experiment, ability=None)
+    plain = dataclasses.replace(experiment, open=False, baselines=False, ability=None)
     result = finished(plain, base, folder) or _train_and_ask(plain, base, folder, record)
-    return _with_ability(result, experiment, base, folder) if experiment.ability else result
+    if _missing(experiment, result):
+        _ask_more(result, experiment, base, folder)
+    return result
 
 
 def _train_and_ask(
     experiment: Experiment, base: Base, folder: Path, record: dict[str, Any]
 ) -> dict[str, Any]:
-    """The result without ability."""
+    """The result without what can be asked later."""
     material = make_material(experiment)
     identity = make_identity(experiment, base, material)
     found = Findings(folder / JOURNAL)
     try:
         _check_same(found.once("identity", lambda: identity), identity, folder)
-        baselines = {}
-        if experiment.baselines:
-            lm = loaded_lm(base.model, base.tokenizer)
-            baselines = _baselines(experiment, material, lm, found)
         evaluation = _evaluation(experiment, base, material, found)
         manifest = train(base, material.pairs, experiment.settings, folder / MEMORY, evaluation)
     finally:
@@ -305,7 +304,7 @@ def _train_and_ask(
         "identity": identity,
         "conversations": material.order,
         "left_out": material.left_out,
-        "baselines": baselines,
+        "baselines": {},
         "ability": None,
         "ability_asked": None,
         "training": _stages(base, material, experiment.settings, manifest, found),
@@ -324,7 +323,7 @@ def _train_and_ask(
             for one in material.asked
         ],
         "margins": {str(n): found.value(f"after {n}") for n in checkpoints},
-        "open": found.value("open") if experiment.open else None,
+        "open": None,
     }
     result |= summary(rows_of(result), material.order)
     write_text(folder / RESULT, json.dumps(result, ensure_ascii=False) + "\n")
@@ -332,30 +331,47 @@ def _train_and_ask(
     return result
 
 
-def _with_ability(
-    result: dict[str, Any], experiment: Experiment, base: Base, folder: Path
-) -> dict[str, Any]:
-    """A finished experiment's result with ability before and after."""
+def _missing(experiment: Experiment, result: dict[str, Any]) -> list[str]:
+    """What of `LATER` an experiment names and its result lacks."""
+    lacks = {
+        "open": experiment.open and result["rows"]["open"] is None,
+        "baselines": experiment.baselines and not result["baselines"],
+        "ability": _ability_asked(experiment) not in (None, result["ability_asked"]),
+    }
+    return [name for name in LATER if lacks[name]]
+
+
+def _ask_more(result: dict[str, Any], experiment: Experiment, base: Base, folder: Path) -> None:
+    """Ask what a result lacks, of the memory on disk, and write it again."""
+    material, missing = make_material(experiment), _missing(experiment, result)
     asked = _ability_asked(experiment)
-    if result["ability_asked"] == asked:
-        return result
     found = Findings(folder / JOURNAL)
 
-    def ask(model: Any) -> dict[str, list[float]]:
-        lm = loaded_lm(model, base.tokenizer)
+    def ability(lm: Any) -> dict[str, list[float]]:
         tasks = [f"ability_{name}" for name in ABILITY_TASKS if name in experiment.ability]
         return check_ability(lm, tasks, experiment.ability)
 
     try:
-        before = found.once(f"ability before {asked}", lambda: ask(base.model))
-        with remembering(base, folder / MEMORY) as model:
-            after = found.once(f"ability after {asked}", lambda: ask(model))
+        if "baselines" in missing or "ability" in missing:
+            lm = loaded_lm(base.model, base.tokenizer)
+            if "baselines" in missing:
+                result["baselines"] = _baselines(experiment, material, lm, found)
+            if "ability" in missing:
+                before = found.once(f"ability before {asked}", lambda: ability(lm))
+        if "open" in missing or "ability" in missing:
+            with remembering(base, folder / MEMORY) as model:
+                lm = loaded_lm(model, base.tokenizer)
+                if "open" in missing:
+                    result["rows"]["open"] = found.once("open", lambda: _opened(lm, material.asked))
+                if "ability" in missing:
+                    after = found.once(f"ability after {asked}", lambda: ability(lm))
+                    changes = {"ability": ability_change(before, after), "ability_asked": asked}
+                    result.update(changes)
     finally:
         found.journal.close()
-    result |= {"ability": ability_change(before, after), "ability_asked": asked}
+    result.update(summary(rows_of(result), material.order))
     write_text(folder / RESULT, json.dumps(result, ensure_ascii=False) + "\n")
     found.journal.remove()
-    return result
 
 
 def _ability_asked(experiment: Experiment) -> dict[str, Any] | None:
@@ -413,8 +429,6 @@ def _evaluation(
                 message, after, len(material.order), *right.values(), len(questions),
                 found.seconds(key),
             )  # fmt: skip
-        if last and experiment.open:
-            found.once("open", lambda: _opened(lm, material.asked))
         clock = time.perf_counter()
 
     return evaluate
