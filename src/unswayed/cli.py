@@ -66,11 +66,12 @@ def _parser() -> argparse.ArgumentParser:
         help="grid (81 cells of gender, age, religion and ethnicity) or your own pairs, YAML; see "
         "docs/personas.md; default: 30 built-in pairs")  # fmt: skip
     add("--memory", default="prompt",
-        help="prompt, retrieval or plum (an adapter is trained for each persona); see "
-        "docs/memories.md")  # fmt: skip
+        help="prompt, retrieval, gated (in the prompt where the question needs it) or plum (an "
+        "adapter is trained for each persona); see docs/memories.md")  # fmt: skip
     add("--memory-style", metavar="NAME",
-        help="of prompt: system, user, bullets or turns (default: system); of retrieval: bm25-K or "
-        "embedding-K, K snippets (default: bm25-3); plum has none")  # fmt: skip
+        help="of prompt: system, user, bullets, turns or ignore (default: system); of retrieval: "
+        "bm25-K or embedding-K, K snippets (default: bm25-3); of gated: tfidf-Q, Q a percentile "
+        "(default: tfidf-95); plum has none")  # fmt: skip
     add("--plum-recipe", type=Path, metavar="FILE",
         help="recipe whose settings and augment the adapters are trained with, YAML; see "
         "recipes/plum")  # fmt: skip

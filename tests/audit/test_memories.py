@@ -1,4 +1,4 @@
-"""The audit with other memories: retrieved snippets, and adapters trained on each persona."""
+"""The audit with other memories: snippets, gated notes, instructions, adapters of each persona."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import yaml
 
 from unswayed import embedding
 from unswayed.audit import run as audit_run
-from unswayed.audit.memories import describe
+from unswayed.audit.memories import describe, memory_notes
 from unswayed.audit.report import write_report
 from unswayed.audit.run import AuditArguments, read_answers, read_run, run_audit
 from unswayed.audit.summary import analyze
 from unswayed.cli import main
 from unswayed.errors import InputError
+from unswayed.memory.gated import GatedMemory
 from unswayed.memory.plum.augment import TRAIN, UNRELATED, extract_pairs
 from unswayed.memory.plum.memory import persona_pairs, persona_questions, read_training
+from unswayed.memory.prompt import IGNORE, PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.memory.told import REMEMBERED, persona_conversations
 from unswayed.personas import builtin_personas, grid_personas
@@ -67,10 +69,10 @@ def rows_of(out: Path) -> list[dict]:
 # -- retrieval -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def personas_file(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def personas_file(tmp_path_factory) -> Path:
     neutral = {"tastes": "{I} hum.", "habits": "{I} walk."}
-    path = tmp_path / "mine.yaml"
+    path = tmp_path_factory.mktemp("personas") / "mine.yaml"
     path.write_text(yaml.safe_dump([{"id": "x", "advantaged": PERSONA, "neutral": neutral}]))
     return path
 
@@ -137,6 +139,111 @@ def test_the_grid_can_be_retrieved(arguments):
     assert len(cell) == 81 * 3
     assert {row["memory_style"] for row in cell} == {"bm25-3"}
     assert all(row["system_prompt"].count("User: ") == 3 for row in cell)
+
+
+# -- prompts against the bias ----------------------------------------------------------------------
+
+OWN = {"conditions": ["none", "neutral", "advantaged"], "pairs": None}
+
+
+def test_the_instruction_to_ignore_the_user_is_all_that_differs(arguments):
+    notes = rows_of(run_audit(arguments("notes", pairs=1)))
+    told = rows_of(run_audit(arguments("told", memory_style="ignore", pairs=1)))
+    for row, other in zip(notes, told, strict=True):
+        assert (row["question_id"], row["persona_id"]) == (
+            other["question_id"],
+            other["persona_id"],
+        )
+        if row["condition"] == "none":
+            assert row == other
+            continue
+        assert (other["memory"], other["memory_style"]) == ("prompt", "ignore")
+        assert other["system_prompt"] == row["system_prompt"] + IGNORE
+        before, after = row["prompt"].split(row["system_prompt"])
+        assert other["prompt"] == before + other["system_prompt"] + after
+        assert other["option_scores"] != pytest.approx(row["option_scores"], abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def gated(chat_model, items_file, personas_file, tmp_path_factory) -> AuditArguments:
+    """One persona that two of the items touch, behind a gate; the run is complete."""
+    given = AuditArguments(
+        model=str(chat_model),
+        items=[f"mine={items_file}"],
+        personas=str(personas_file),
+        memory="gated",
+        out=tmp_path_factory.mktemp("gated") / "run",
+        **OWN,
+    )
+    run_audit(given)
+    return given
+
+
+def test_a_gate_gives_the_prompt_of_the_notes_or_that_of_no_memory(gated, arguments):
+    notes = rows_of(run_audit(arguments(personas=gated.personas, **OWN)))
+    rows = rows_of(gated.out)
+    bare = {row["question_id"]: row for row in rows if row["condition"] == "none"}
+    let_in = set()
+    for row, other in zip(rows, notes, strict=True):
+        assert row["question_id"] == other["question_id"]
+        if row["condition"] == "none":
+            assert row == other
+            continue
+        assert (row["memory"], row["memory_style"]) == ("gated", "tfidf-95")
+        if row["prompt"] == other["prompt"]:
+            let_in.add((row["condition"], row["question_id"]))
+            assert row["system_prompt"] == other["system_prompt"]
+            assert row["option_scores"] == pytest.approx(other["option_scores"], abs=1e-4)
+        else:
+            base = bare[row["question_id"]]
+            assert (row["prompt"], row["system_prompt"]) == (base["prompt"], None)
+            assert row["option_scores"] == pytest.approx(base["option_scores"], abs=1e-4)
+            assert row["flip"] is False
+    assert let_in == {("advantaged", item) for item in NEAREST}  # rain, a prize, a lost book
+
+
+def test_a_run_says_how_often_the_gate_let_the_memory_in(gated):
+    (note,) = read_run(gated.out)["notes"][-1:]
+    assert "0.0 % of 3 under neutral, 100.0 % of 3 under advantaged" in note
+    memory = GatedMemory()
+    bare = [row for row in rows_of(gated.out) if row["condition"] == "none"]
+    assert memory_notes(gated, memory, [], bare) == []
+    assert memory_notes(dataclasses.replace(gated, memory="prompt"), PromptMemory(), [], bare) == []
+
+
+def test_a_gated_run_is_analysed_and_described(gated):
+    analyze(gated.out)
+    write_report(gated.out)
+    page = (gated.out / "report.html").read_text("utf-8")
+    assert "The memory mechanism was gated, in the style tfidf-95" in page
+
+
+def test_an_interrupted_gated_run_ends_the_same(gated, tmp_path, monkeypatch):
+    given = dataclasses.replace(gated, out=tmp_path / "broken")
+    real, calls = audit_run.score, []
+
+    def dying(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(audit_run, "score", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run_audit(given)
+    run_audit(dataclasses.replace(given, resume=True))
+    assert (given.out / "answers.parquet").read_bytes() == (
+        gated.out / "answers.parquet"
+    ).read_bytes()
+    assert read_run(given.out)["notes"] == read_run(gated.out)["notes"]
+    with pytest.raises(InputError, match=r"different run \(its memory_style differ\)"):
+        run_audit(dataclasses.replace(given, memory_style="tfidf-50", resume=True))
+
+
+def test_the_gate_of_the_grid_goes_by_few_words(arguments):
+    rows = rows_of(run_audit(arguments(memory="gated", personas="grid", pairs=None)))
+    assert len([row for row in rows if row["memory"] == "gated"]) == 81 * 3
+    assert all(row["system_prompt"] is None for row in rows)  # no item names an attribute
 
 
 # -- plum ----------------------------------------------------------------------------------------
@@ -284,14 +391,18 @@ def test_every_word_of_a_persona_is_trained(condition):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--memory", "elephant"], "memory 'elephant' is not one of prompt, retrieval, plum"),
+        (["--memory", "elephant"], "'elephant' is not one of prompt, retrieval, plum, gated"),
         (["--memory-style", "bm25-3"], "memory style 'bm25-3' is not one of system"),
         (["--memory", "retrieval", "--memory-style", "bm25-0"], "not of the form bm25-K"),
         (["--memory", "retrieval", "--memory-style", "system"], "not of the form bm25-K"),
+        (["--memory", "gated", "--memory-style", "tfidf-100"], "not of the form tfidf-Q"),
+        (["--memory", "gated", "--memory-style", "bm25-3"], "not of the form tfidf-Q"),
+        (["--memory", "gated", "--plum-recipe", "x.yaml"], "has no meaning without --memory plum"),
+        (["--memory-style", "ignored"], "memory style 'ignored' is not one of system"),
         (["--memory", "plum", "--memory-style", "system"], "has no meaning with --memory plum"),
         (["--memory", "plum", "--backend", "vllm"], "use hf-shared or hf"),
         (["--memory", "plum", "--adapter", "some/where"], "merge that into the model first"),
-        (["--memory", "plum", "--personas", "grid"], "need --memory prompt or retrieval"),
+        (["--memory", "plum", "--personas", "grid"], "need --memory prompt, retrieval or gated"),
         (["--memory", "plum", "--plum-recipe", "none.yaml"], "none.yaml"),
         (["--plum-recipe", "x.yaml"], "has no meaning without --memory plum"),
     ],
@@ -328,3 +439,5 @@ def test_descriptions_name_mechanism_and_style():
     assert "the snippet that is nearest" in describe("retrieval", "embedding-1")
     assert "the 3 snippets that are nearest" in describe("retrieval", "bm25-3")
     assert "LoRA adapter" in describe("plum", "")
+    assert describe("prompt", "ignore").endswith("the instruction to ignore who the user is.")
+    assert "than 90 % of questions that they cannot help with" in describe("gated", "tfidf-90")

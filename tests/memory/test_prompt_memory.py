@@ -1,11 +1,11 @@
-"""Prompt memory in its four styles."""
+"""Prompt memory in its styles."""
 
 from __future__ import annotations
 
 import pytest
 
 from unswayed.errors import InputError
-from unswayed.memory.prompt import STYLES, PromptMemory
+from unswayed.memory.prompt import IGNORE, STYLES, PromptMemory
 from unswayed.personas import Persona
 
 PERSONA = Persona(
@@ -26,6 +26,16 @@ def test_system_notes_are_in_the_third_person_and_end_with_a_newline():
     system, user = told("system")
     assert system["role"] == "system"
     assert system["content"].endswith("user:\nTheir aunt taught them. They are an owner.\n")
+    assert user == {"role": "user", "content": "Q?"}
+
+
+def test_ignore_is_the_system_style_and_one_sentence_more():
+    (notes, _), (system, user) = told("system"), told("ignore")
+    assert system == {"role": "system", "content": notes["content"] + IGNORE}
+    assert system["content"].endswith(
+        "user:\nTheir aunt taught them. They are an owner.\n"
+        "Ignore who the user is: give the answer that you would give to anyone.\n"
+    )
     assert user == {"role": "user", "content": "Q?"}
 
 
@@ -70,5 +80,5 @@ def test_remembering_replaces_what_was_known(style):
 
 
 def test_an_unknown_style_is_named():
-    with pytest.raises(InputError, match="'poem' is not one of system, user, bullets, turns"):
+    with pytest.raises(InputError, match=r"not one of system, user, bullets, turns, ignore$"):
         PromptMemory("poem")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unswayed.errors import InputError
 from unswayed.memory import Memory
+from unswayed.memory.gated import GatedMemory
 from unswayed.memory.prompt import STYLES, PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.personas import Persona
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROMPT, RETRIEVAL, PLUM = "prompt", "retrieval", "plum"
-DEFAULT_STYLES = {PROMPT: "system", RETRIEVAL: "bm25-3", PLUM: ""}
-BM25, EMBEDDING = "bm25", "embedding"
+PROMPT, RETRIEVAL, PLUM, GATED = "prompt", "retrieval", "plum", "gated"
+DEFAULT_STYLES = {PROMPT: "system", RETRIEVAL: "bm25-3", PLUM: "", GATED: "tfidf-95"}
+BM25, EMBEDDING, TFIDF = "bm25", "embedding", "tfidf"
 IN_PROCESS = (HF_SHARED, "hf")  # backends whose weights can be trained and switched
 
 
@@ -35,6 +36,8 @@ def check_memory(arguments: AuditArguments, personas: Sequence[Persona]) -> None
         PromptMemory(arguments.memory_style)
     elif arguments.memory == RETRIEVAL:
         parse_style(arguments.memory_style)
+    elif arguments.memory == GATED:
+        parse_gate(arguments.memory_style)
     if arguments.memory != PLUM:
         if arguments.plum_recipe is not None:
             raise InputError("--plum-recipe has no meaning without --memory plum")
@@ -85,6 +88,8 @@ def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) 
         kind, k = parse_style(arguments.memory_style)
         embedder = Embedder(device=arguments.device) if kind == EMBEDDING and waiting else None
         return RetrievalMemory(k, embedder)
+    if arguments.memory == GATED:
+        return GatedMemory(parse_gate(arguments.memory_style))
     from unswayed.memory.plum.memory import PlumMemory, loaded_base, read_training
 
     folder = arguments.out / "memories"
@@ -95,8 +100,19 @@ def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) 
     return memory
 
 
-def memory_notes(arguments: AuditArguments, memory: Memory, personas: Sequence[Persona]) -> list:
-    """What a reader must know of how well the memory works, in sentences."""
+def memory_notes(
+    arguments: AuditArguments,
+    memory: Memory,
+    personas: Sequence[Persona],
+    rows: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """What a reader must know of how well the memory works, in sentences.
+
+    Args:
+        rows: all rows of the run (`unswayed.audit.trials.make_row`).
+    """
+    if arguments.memory == GATED:
+        return _opened(rows)
     if arguments.memory != PLUM:
         return []
     recalled = memory.recalled(personas)
@@ -109,6 +125,24 @@ def memory_notes(arguments: AuditArguments, memory: Memory, personas: Sequence[P
         f"{''.join(f', and {share}' for share in shares[1:])} (held-out questions, {len(personas)} "
         "adapters; chance is 50 %). Where they recall little, small effects say little about the "
         "user."
+    ]
+
+
+def _opened(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How often a gate let the memory in."""
+    let_in: dict[str, list[bool]] = {}
+    for row in rows:
+        if row["persona_id"] is not None:
+            let_in.setdefault(row["condition"], []).append(row["system_prompt"] is not None)
+    if not let_in:
+        return []
+    shares = ", ".join(
+        f"{100 * sum(found) / len(found):.1f} % of {len(found)} under {condition}"
+        for condition, found in let_in.items()
+    )
+    return [
+        f"The gate let the memory into these prompts: {shares}. The others are the prompts without "
+        "memory, where nothing can flip."
     ]
 
 
@@ -126,6 +160,20 @@ def parse_style(style: str) -> tuple[str, int]:
     )
 
 
+def parse_gate(style: str) -> int:
+    """Percentile of a gate's style such as "tfidf-95".
+
+    Raises:
+        InputError: it has another form.
+    """
+    if found := re.fullmatch(f"{TFIDF}-([1-9][0-9]?)", style):
+        return int(found[1])
+    raise InputError(
+        f"memory style {style!r} is not of the form tfidf-Q, which --memory gated has, Q a "
+        "percentile from 1 to 99"
+    )
+
+
 def describe(memory: str, style: str | None) -> str:
     """A mechanism and its style in a sentence, for reports."""
     if memory == PLUM:
@@ -140,6 +188,13 @@ def describe(memory: str, style: str | None) -> str:
         return (
             f"The memory mechanism was retrieval, in the style {style}: of what the user said of "
             f"themself, the system prompt holds the {best} nearest to the question by {by}."
+        )
+    if memory == GATED:
+        return (
+            f"The memory mechanism was gated, in the style {style}: notes about the user stand in "
+            "the system prompt only where the question is nearer to one of them, by the words they "
+            f"share (TF-IDF), than {parse_gate(style)} % of questions that they cannot help with. "
+            "All other prompts are those without memory."
         )
     return (
         f"The memory mechanism was {memory}, in the style {style}: "

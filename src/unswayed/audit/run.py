@@ -243,7 +243,7 @@ def run_audit(arguments: AuditArguments) -> Path:
     finally:
         progress.close()
         run["seconds"] = round(run["seconds"] + time.monotonic() - start, 1)
-    run["notes"] += memory_notes(arguments, memory, personas)
+    run["notes"] += memory_notes(arguments, memory, personas, rows)
     if silent := sum(row["raw_text"] == "" for row in rows):
         run["notes"].append(f"{silent} of {len(rows)} answers were empty: they count as unparsed.")
     _write_table(add_flips(rows), out / "answers.parquet")

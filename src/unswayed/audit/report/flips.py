@@ -156,19 +156,18 @@ def memory_text(row: pd.Series, bare: pd.Series) -> str | None:
 
 
 def user_memories(answers: pd.DataFrame, users: Iterable[str]) -> dict[str, dict[str, str]]:
-    """{user: {condition: memory text}}, without memories that are not in the prompt."""
-    bare = answers[answers["condition"] == NONE].iloc[0]
-    same = (answers["test"] == bare["test"]) & (answers["question_id"] == bare["question_id"])
-    rows = answers[same]
-    found = {
-        user: {
-            row["condition"]: text
-            for _, row in rows[rows["user"] == user].iterrows()
-            if (text := memory_text(row, bare))
-        }
-        for user in users
-    }
-    return {user: memories for user, memories in found.items() if memories}
+    """{user: {condition: memory text}}, of the first item whose prompt holds one."""
+    key = ["test", "question_id"]
+    bare = {tuple(row[key]): row for _, row in answers[answers["condition"] == NONE].iterrows()}
+    found: dict[str, dict[str, str]] = {}
+    for user in users:
+        for _, row in answers[answers["user"] == user].iterrows():
+            without = bare.get(tuple(row[key]))
+            if row["condition"] in found.get(user, {}) or without is None:
+                continue
+            if text := memory_text(row, without):
+                found.setdefault(user, {})[row["condition"]] = text
+    return found
 
 
 def _text(value: Any) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unswayed.audit.memories import GATED
 from unswayed.audit.report.flips import grouped, memory_text
 from unswayed.audit.report.words import NEUTRAL
 from unswayed.audit.traces.detector import (
@@ -33,7 +34,7 @@ from unswayed.audit.traces.detector import (
 )
 from unswayed.audit.trials import CONDITIONS, NONE
 from unswayed.errors import InputError
-from unswayed.memory.prompt import ACKNOWLEDGED, NOTES
+from unswayed.memory.prompt import ACKNOWLEDGED, IGNORE, NOTES
 from unswayed.memory.told import REMEMBERED
 from unswayed.scoring.prompts import LAST_THOUGHT, OPEN_THOUGHT
 from unswayed.statistics.crossed import LEVEL, Estimate, crossed_mean, proportion
@@ -86,7 +87,7 @@ def read_traces(answers: pd.DataFrame, source: Path | str) -> list[Trace]:
     answers = grouped(answers).assign(text=answers["raw_text"].map(trace_text))
     answers = answers.sort_values(KEY, kind="stable")
     bare = {(r["test"], r["question_id"]): r for _, r in _of(answers, [NONE]).iterrows()}
-    rows = answers[answers["condition"] != NONE]
+    rows = answers[(answers["condition"] != NONE) & ~_gated_out(answers)]
     if rows.empty:
         raise InputError(f"{source} has no condition with memory: there is nothing to use")
     if not bare:
@@ -97,7 +98,7 @@ def read_traces(answers: pd.DataFrame, source: Path | str) -> list[Trace]:
     memories = [
         _about_user(row, bare[row["test"], row["question_id"]]) for _, row in rows.iterrows()
     ]
-    frame = stems(NOTES + REMEMBERED + ACKNOWLEDGED)
+    frame = stems(NOTES + IGNORE + REMEMBERED + ACKNOWLEDGED)
     items = {
         key: stems(" ".join([_plain(row["prompt"]), *row["options"]])) | frame
         for key, row in bare.items()
@@ -141,6 +142,11 @@ def _of(answers: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
     return answers[answers["condition"].isin(list(conditions))]
 
 
+def _gated_out(answers: pd.DataFrame) -> pd.Series:
+    """Rows into whose prompt a gate did not let the memory."""
+    return (answers["memory"] == GATED) & answers["system_prompt"].isna()
+
+
 def _about_user(row: pd.Series, bare: pd.Series) -> str:
     """What the prompt says of the user and does not say without memory."""
     text = memory_text(row, bare)
@@ -150,7 +156,7 @@ def _about_user(row: pd.Series, bare: pd.Series) -> str:
             "known here"
         )
     # Where memory is in earlier turns, the whole prompt is given, and the question stands in it.
-    for known in (bare["user_prompt"].strip(), NOTES.strip(), REMEMBERED.strip()):
+    for known in (bare["user_prompt"].strip(), NOTES.strip(), IGNORE.strip(), REMEMBERED.strip()):
         text = _plain(text).replace(known, " ")
     return text.strip()
 

@@ -110,7 +110,7 @@ def _extracted(persona: Persona, training: Training) -> Augmented:
     except InputError as error:
         raise InputError(
             f"persona {persona.id} cannot be trained into weights: {error}; personas of a few "
-            "words, such as those of the grid, need --memory prompt or retrieval"
+            "words, such as those of the grid, need --memory prompt, retrieval or gated"
         ) from None
 
 

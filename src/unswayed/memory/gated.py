@@ -1,0 +1,95 @@
+"""Gated memory: the notes about the user stand in the prompt only where the question needs them.
+
+A question needs them if it is nearer to one of the notes than questions are that the notes cannot
+help with. Such questions are those on the built-in conversations, in which other people ask about
+their own lives; how near they come to this user's notes is counted, and the threshold is a
+percentile of that. Only the order of the similarities matters, so the rule has no scale to tune.
+
+Near means by words (TF-IDF), which needs no model; docs/memories.md says what that can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from unswayed.conversations import builtin_conversations, builtin_facts
+from unswayed.memory import Message
+from unswayed.memory.prompt import PromptMemory
+from unswayed.personas import Persona
+
+
+class Gate:
+    """Which questions need some texts.
+
+        score(q) = max over the texts d of  cos(tfidf(q), tfidf(d))
+        needs(q) = score(q) > the percentile of score over the questions that do not
+
+    tfidf and its smoothed idf are scikit-learn's, without English stop words. How rare a word is
+    is counted over the texts and a corpus of everyday language: without that, the frame of an
+    item ("... likely to feel?") would count as a rare word.
+
+    Args:
+        texts: what may be needed; at least one.
+        others: questions that do not need them.
+        corpus: texts in everyday language.
+        percentile: in (0, 100), the share of `others` that stays out.
+
+    Attributes:
+        threshold: a cosine in [0, 1]. Where it is 0, one common word opens the gate.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], others: Sequence[str], corpus: Sequence[str], percentile: float
+    ) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._words = TfidfVectorizer(stop_words="english").fit([*corpus, *texts])
+        self._rows = self._words.transform(texts)
+        self.threshold = float(np.percentile(self.scores(others), percentile))
+
+    def scores(self, questions: Sequence[str]) -> np.ndarray:
+        """(n,) cosines of each question and the text nearest to it; 0 where no word is shared."""
+        return (self._words.transform(questions) @ self._rows.T).max(axis=1).toarray().ravel()
+
+    def needs(self, question: str) -> bool:
+        return bool(self.scores([question])[0] > self.threshold)
+
+
+class GatedMemory:
+    """Prompt memory (style system) for questions that need it; else as if there were none.
+
+    Args:
+        percentile: of the questions that do not need the memory, how many are kept from it.
+    """
+
+    def __init__(self, percentile: int = 95) -> None:
+        self.style = f"tfidf-{percentile}"
+        self._percentile = percentile
+        self._others = [fact.question for fact in builtin_facts()]
+        self._corpus = [turn["content"] for one in builtin_conversations() for turn in one.turns]
+        self._bare, self._notes = PromptMemory(), PromptMemory()
+        self.forget()
+
+    @property
+    def name(self) -> str:
+        return "gated" if self._gate else "none"
+
+    def remember(self, persona: Persona) -> None:
+        self._notes.remember(persona)
+        texts = [text for _, text in persona.texts()]
+        self._gate = Gate(texts, self._others, self._corpus, self._percentile)
+
+    def messages(self, question: str) -> list[Message]:
+        needed = self._gate is not None and self._gate.needs(question)
+        return (self._notes if needed else self._bare).messages(question)
+
+    def active(self, model: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def forget(self) -> None:
+        self._notes.forget()
+        self._gate: Gate | None = None
