@@ -18,7 +18,8 @@ NAMES = {
     f"persona_{test}{way}" for test in ("steu", "stem") for way in ("", "_letter", "_gen")
 }  # fmt: skip
 OTHERS = {"persona", "plum_recall", "plum_recall_base"}
-OTHERS |= {"ability_mmlu", "ability_arc", "ability_hellaswag"}
+OTHERS |= {"ability_mmlu", "ability_arc", "ability_hellaswag", "ability_ifeval"}
+OTHERS |= {"capability", "persona_mmlu", "persona_ifeval"}
 
 
 @pytest.fixture

@@ -63,6 +63,8 @@ class ChatService:
                 return None
             try:
                 prompt, settings = request.args
+                if not isinstance(prompt, JsonChatStr):  # which lm-eval's own tasks bring
+                    prompt = JsonChatStr(prompt)
                 text = self._ask(prompt, settings, stop)
                 with self._lock:
                     self.cache_hook.add_partial("generate_until", request.args, text)
@@ -81,14 +83,14 @@ class ChatService:
             raise failures[0]
         return texts
 
-    def _ask(self, prompt: str, settings: dict, stop: threading.Event) -> str:
+    def _ask(self, prompt: JsonChatStr, settings: dict, stop: threading.Event) -> str:
         """One reply's text; "" if every try brought an unusable one."""
         tries = max(1, self.max_retries)
         for number in range(1, tries + 1):
             again, response = number < tries, None
             self._wait_for_turn(stop)
             try:
-                return reply_text(self.model_call([JsonChatStr(prompt)], gen_kwargs=settings))
+                return reply_text(self.model_call([prompt], gen_kwargs=settings))
             except (UnusableReply, requests.exceptions.InvalidJSONError) as error:
                 what = str(error) if isinstance(error, UnusableReply) else "it is not JSON"
                 if not again:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from unswayed.tasks.ask import ask
+
 MARGIN = 0.02  # a change below two points does not matter
 
 
@@ -24,28 +26,8 @@ def check_ability(
     Returns:
         Task -> 0 or 1 for each question, in the task's order.
     """
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    from unswayed import tasks as ours
-
-    metadata = dict(settings)
-    stock = any(not name.startswith("ability_") for name in tasks)
-    found = lm_eval.simple_evaluate(
-        model=lm,
-        tasks=list(tasks),
-        task_manager=TaskManager(
-            include_path=str(ours.path()), include_defaults=stock, metadata=metadata
-        ),
-        metadata=metadata,
-        apply_chat_template=chat,
-        fewshot_as_multiturn=chat,
-        bootstrap_iters=0,
-    )
-    return {
-        name: [sample["acc"] for sample in sorted(samples, key=lambda one: one["doc_id"])]
-        for name, samples in found["samples"].items()
-    }
+    found = ask(lm, tasks, settings, chat)
+    return {name: [sample["acc"] for sample in samples] for name, samples in found.items()}
 
 
 def ability_change(

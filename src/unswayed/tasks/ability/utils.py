@@ -118,7 +118,7 @@ def _evenly(groups: dict[str, list[dict]], total: int | None, seed: int) -> dict
         for name in given:
             wanted[name] += 1
         left -= len(given)
-    return {name: _drawn(groups[name], n, f"{seed}/{name}") for name, n in wanted.items() if n}
+    return {name: drawn(groups[name], n, f"{seed}/{name}") for name, n in wanted.items() if n}
 
 
 def _checked(total: int, there: int) -> int:
@@ -127,7 +127,7 @@ def _checked(total: int, there: int) -> int:
     return total
 
 
-def _drawn(rows: list[dict], n: int, seed: str) -> list[dict]:
+def drawn(rows: list[dict], n: int, seed: str) -> list[dict]:
     return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), n))]
 
 
@@ -135,7 +135,7 @@ def load_arc(
     arc: str = "allenai/ai2_arc", questions: int | None = None, seed: int = 0, **_: Any
 ) -> dict[str, datasets.Dataset]:
     """ARC-Challenge (Clark et al. 2018, arXiv 1803.05457), or a file with its columns."""
-    rows = _rows(arc, "ARC-Challenge", "test", ("question", "choices", "answerKey"))
+    rows = load_rows(arc, "ARC-Challenge", "test", ("question", "choices", "answerKey"))
     return {"test": _some(rows, questions, seed)}
 
 
@@ -147,7 +147,7 @@ def load_hellaswag(
     The texts are prepared as by lm-eval's `hellaswag`.
     """
     columns = ("ctx_a", "ctx_b", "activity_label", "endings", "label")
-    rows = _rows(hellaswag, None, "validation", columns)
+    rows = load_rows(hellaswag, None, "validation", columns)
     prepared = [
         {
             "query": _clean(f"{r['activity_label']}: {r['ctx_a']} {r['ctx_b'].capitalize()}"),
@@ -171,13 +171,24 @@ def _some(rows: datasets.Dataset, questions: int | None, seed: int) -> datasets.
     return rows.select(sorted(random.Random(f"{seed}").sample(range(len(rows)), n)))
 
 
-def _rows(source: str, name: str | None, split: str, columns: Sequence[str]) -> datasets.Dataset:
+def load_rows(
+    source: str, name: str | None, split: str, columns: Sequence[str]
+) -> datasets.Dataset:
+    """A file's rows, or those of a dataset on the Hub.
+
+    Raises:
+        InputError: the file is of another kind or broken, or a column is missing.
+    """
     file = Path(source)
     if file.is_file():
         if file.suffix not in FORMATS:
             raise InputError(f"{source}: not one of {', '.join(FORMATS)}")
         kind = FORMATS[file.suffix]
-        rows = datasets.load_dataset(kind, data_files=str(file), split="train")
+        try:
+            rows = datasets.load_dataset(kind, data_files=str(file), split="train")
+        except datasets.exceptions.DatasetGenerationError as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            raise InputError(f"{source} cannot be read as {kind}: {reason}") from None
     else:
         rows = datasets.load_dataset(source, name, split=split)
     if missing := [column for column in columns if column not in rows.column_names]:
