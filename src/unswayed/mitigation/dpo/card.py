@@ -1,0 +1,116 @@
+"""The card of a trained adapter: what went in, how it was trained, what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unswayed.files import write_text
+from unswayed.hub import CARD
+from unswayed.mitigation.dpo.curves import MEASURES
+
+
+def write_card(
+    folder: Path, facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None = None
+) -> None:
+    """Write README.md of an adapter's folder.
+
+    Args:
+        facts: `train.read_run` of the folder, with `result`.
+        table: rows of the effect before and after, as text; each has the columns of the first.
+    """
+    from huggingface_hub.utils import yaml_dump
+
+    metadata = {
+        "base_model": facts["base"]["model"],
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["unswayed", "dpo", "lora", "trl", "bias", "user-memory"],
+    }
+    effect = _table(table) if table else "Not measured yet: `unswayed mitigate` fills this in."
+    text = f"""\
+# {facts["base"]["model"]}, trained to keep memories of the user out of its answers
+
+A LoRA adapter, trained with [DPO](https://arxiv.org/abs/2305.18290) on pairs whose better answer
+does not let what is remembered about the user in, after the recipe of
+[arXiv 2510.09905](https://arxiv.org/abs/2510.09905).
+
+## Before and after
+
+{effect}
+
+## Data
+
+{_data(facts)}
+
+## Training
+
+Reference: {facts["reference"]}.
+
+{_table(_settings(facts["recipe"]))}
+
+{_table([{"library": name, "version": found} for name, found in facts["versions"].items()])}
+
+## Curves, last values
+
+{_table(_curves(facts["result"]))}
+
+All values are in `curves.json`, drawn in `curves.svg`.
+
+## Limits
+
+The adapter belongs to the base model with the weights of SHA-256
+`{facts["base"]["weights"]}`. It was trained on questions whose answer cannot depend on who asks;
+where a memory ought to matter, measure whether it still does before you use it.
+"""
+    write_text(folder / CARD, f"---\n{yaml_dump(metadata, sort_keys=False)}---\n\n{text}")
+
+
+def _data(facts: Mapping[str, Any]) -> str:
+    recipe, data = facts["recipe"], facts["data"]
+    mixed = (
+        f"; {recipe['mix_share']:.0%} of the training pairs are from {Path(recipe['mix']).name}"
+        if recipe["mix"]
+        else ""
+    )
+    return (
+        f"{Path(recipe['dataset']).name}, config {recipe['config']}: {data['train']} pairs to "
+        f"train on, {data['test']} to test on{mixed}. SHA-256 of the pairs: `{data['sha256']}`."
+    )
+
+
+def _settings(recipe: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row per setting; files and folders are not named here."""
+    own = ("order", "consistency", "dtype", "seed")
+    values = {key: recipe[key] for key in own} | {
+        f"{section}.{key}": value
+        for section in ("training", "lora")
+        for key, value in recipe[section].items()
+    }
+    if recipe["adapter"]:
+        values["adapter"] = Path(recipe["adapter"]).name
+    return [{"setting": key, "value": json.dumps(value)} for key, value in values.items()]
+
+
+def _curves(result: Mapping[str, float]) -> list[dict[str, str]]:
+    return [
+        {
+            "measure": words,
+            "training": _number(result.get(key)),
+            "test": _number(result.get(f"eval_{key}")),
+        }
+        for key, words in MEASURES.items()
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table."""
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([row[key] for key in head] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

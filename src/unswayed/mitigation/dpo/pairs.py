@@ -1,0 +1,223 @@
+"""Preference pairs for training: read, drawn, checked, put in order.
+
+A pair is {prompt, chosen, rejected}, each a list of messages; nothing else of a dataset is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unswayed.errors import InputError
+from unswayed.items import HUB, hub_source
+from unswayed.memory import Message
+from unswayed.scoring.prompts import fold_system, plain_text, takes_system_role
+
+Pair = dict[str, list[Message]]
+PARTS = ("prompt", "chosen", "rejected")
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def read_splits(source: str, config: str | None = None) -> dict[str, list[Pair]]:
+    """The pairs of a dataset by split; `train` is there.
+
+    Args:
+        source: a folder, a Hub id, or hub:OWNER/NAME[:CONFIG][@REVISION].
+        config: of the dataset, if the source names none.
+
+    Raises:
+        InputError: it cannot be loaded, has no training pairs, or a row is no pair.
+    """
+    import datasets
+
+    name, revision = source, None
+    if source.startswith(HUB):
+        name, own, revision = hub_source(source)
+        config = own or config
+    try:
+        if Path(name).is_dir():
+            # Where a card names configs, datasets caches by the folder's name alone: another folder
+            # of that name, or a tree built anew, would give the old rows.
+            with tempfile.TemporaryDirectory() as cache:
+                splits = _rows(datasets.load_dataset(name, config, cache_dir=cache))
+        else:
+            splits = _rows(datasets.load_dataset(name, config, revision=revision))
+    except Exception as error:  # datasets, huggingface_hub and pyarrow raise many kinds
+        first = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"dataset {source} cannot be loaded: {first} (`make preferences` builds one into "
+            "runs/datasets/persona_preferences)"
+        ) from error
+    if "train" not in splits:
+        raise InputError(f"dataset {source} has no split train, only {', '.join(splits)}")
+    return {
+        split: [_pair(row, f"{source}, {split} row {i}") for i, row in enumerate(rows, start=1)]
+        for split, rows in splits.items()
+    }
+
+
+def _rows(splits: Any) -> dict[str, list[dict[str, Any]]]:
+    return {split: list(rows) for split, rows in splits.items()}
+
+
+def _pair(row: dict[str, Any], where: str) -> Pair:
+    """A row as messages, whose texts are there and differ."""
+    pair: Pair = {}
+    for part, role in zip(PARTS, ("user", "assistant", "assistant"), strict=True):
+        value = row.get(part)
+        messages = [{"role": role, "content": value}] if isinstance(value, str) else value
+        if not (messages and all(isinstance(m.get("content"), str) for m in messages)):
+            raise InputError(f"{where}: {part} must be a text or a list of messages")
+        if messages[-1]["role"] != role or (part != "prompt" and len(messages) > 1):
+            raise InputError(f"{where}: {part} must be one {role} message, and not the whole chat")
+        if not messages[-1]["content"].strip():
+            raise InputError(f"{where}: {part} is empty: drop the pair or write it anew")
+        pair[part] = [{"role": m["role"], "content": m["content"]} for m in messages]
+    if pair["chosen"] == pair["rejected"]:
+        raise InputError(
+            f"{where}: chosen and rejected are the same text, which teaches nothing: drop the pair"
+        )
+    return pair
+
+
+def training_pairs(
+    pairs: Sequence[Pair],
+    n_pairs: int | None,
+    mixed: Sequence[Pair] = (),
+    mix_share: float = 0.0,
+    seed: int = 0,
+) -> list[Pair]:
+    """Pairs drawn by the seed, and as many of `mixed` as make up `mix_share` of all.
+
+    Raises:
+        InputError: there are fewer than are to be drawn, or none.
+    """
+    rng = random.Random(seed)
+    drawn = _draw(pairs, len(pairs) if n_pairs is None else n_pairs, "the dataset", rng)
+    if not drawn:
+        raise InputError("no pair is left to train on: build more, or take another config")
+    return drawn + _draw(mixed, round(mix_share / (1 - mix_share) * len(drawn)), "mix", rng)
+
+
+def _draw(pairs: Sequence[Pair], count: int, name: str, rng: random.Random) -> list[Pair]:
+    if count > len(pairs):
+        raise InputError(f"{count} pairs are to be drawn from {name}, which has only {len(pairs)}")
+    return [pairs[i] for i in sorted(rng.sample(range(len(pairs)), count))]
+
+
+def pairs_hash(pairs: Sequence[Pair]) -> str:
+    """SHA-256 of the pairs, in their order."""
+    return hashlib.sha256(json.dumps(list(pairs), ensure_ascii=False).encode()).hexdigest()
+
+
+# -- for a model ---------------------------------------------------------------------------------
+
+
+def fitted(pairs: Sequence[Pair], tokenizer: Any) -> list[dict[str, Any]]:
+    """The pairs in the form that the model reads in an audit.
+
+    A chat template without a system role gets the memory in front of the question; a model without
+    chat template gets plain text.
+    """
+    if tokenizer.chat_template is None:
+        return [
+            {"prompt": plain_text(pair["prompt"])}
+            | {part: " " + pair[part][0]["content"].strip() for part in PARTS[1:]}
+            for pair in pairs
+        ]
+    if takes_system_role(tokenizer):
+        return [dict(pair) for pair in pairs]
+    return [pair | {"prompt": fold_system(pair["prompt"])} for pair in pairs]
+
+
+def check_lengths(
+    rows: Sequence[dict[str, Any]], tokenizer: Any, limits: dict[str, int | None], name: str
+) -> None:
+    """No row is longer than a limit, in tokens of prompt and answer.
+
+    Args:
+        rows: what `fitted` returns.
+        limits: name of a limit -> tokens, or None.
+        name: of the rows, for the error.
+
+    Raises:
+        InputError: names the pair, its length and the limit.
+    """
+    known = {what: limit for what, limit in limits.items() if limit is not None}
+    if not known:
+        return
+    what, limit = min(known.items(), key=lambda item: item[1])
+    for i, row in enumerate(rows, start=1):
+        length = max(_length(row["prompt"], row[part], tokenizer) for part in PARTS[1:])
+        if length > limit:
+            text = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
+            raise InputError(
+                f"{name} pair {i} has {length} tokens, more than the limit of {limit} ({what}); "
+                "nothing is cut: drop the pair, or raise the limit if the model can take it "
+                f"(its prompt ends {text[-60:]!r})"
+            )
+
+
+def _length(prompt: Any, answer: Any, tokenizer: Any) -> int:
+    if isinstance(prompt, str):
+        return len(tokenizer(prompt + answer)["input_ids"]) + 1  # trl ends it with EOS
+    encoded = tokenizer.apply_chat_template(prompt + answer, tokenize=True, return_dict=True)
+    return len(encoded["input_ids"])
+
+
+# -- groups and order ----------------------------------------------------------------------------
+
+
+def memory_of(pair: Pair) -> str:
+    """What the model knows and has heard before the question."""
+    return json.dumps(pair["prompt"][:-1])
+
+
+def answered(pair: Pair) -> str:
+    """The question and its better answer."""
+    return json.dumps([pair["prompt"][-1], pair["chosen"]])
+
+
+GROUPS: dict[str, Callable[[Pair], str]] = {"by_persona": memory_of, "by_question": answered}
+
+
+def in_groups(
+    pairs: Sequence[Pair], key: Callable[[Pair], str], batch_size: int, seed: int
+) -> list[Pair]:
+    """A random order in which pairs of one group follow each other; so do whole batches of it.
+
+    The groups are laid end to end and cut into batches, which are then shuffled; a short batch
+    stays the last.
+    """
+    rng = random.Random(seed)
+    groups: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        groups[key(pair)].append(pair)
+    for group in groups.values():
+        rng.shuffle(group)
+    laid = list(groups.values())
+    rng.shuffle(laid)
+    flat = [pair for group in laid for pair in group]
+    batches = [flat[i : i + batch_size] for i in range(0, len(flat), batch_size)]
+    last = [batches.pop()] if len(flat) % batch_size else []
+    rng.shuffle(batches)
+    return [pair for batch in batches + last for pair in batch]
+
+
+def group_numbers(pairs: Sequence[Pair]) -> list[int]:
+    """The same number for pairs that give the same better answer to the same question."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(answered(pair), len(numbers)) for pair in pairs]
+
+
+def largest_group(pairs: Sequence[Pair]) -> int:
+    """How often the same better answer to the same question occurs at most."""
+    return max(Counter(map(answered, pairs)).values())

@@ -1,0 +1,85 @@
+"""A DPO run: what trl.DPOConfig and peft.LoraConfig do not say."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from unswayed.errors import InputError
+
+REFERENCES = ("base", "adapter")
+ORDERS = ("shuffled", "by_persona", "by_question")
+
+
+@dataclasses.dataclass(frozen=True)
+class DpoRecipe:
+    """A training run.
+
+    Attributes:
+        model: Hub id, folder or the embedded model's name.
+        dataset: preference pairs, as `load_dataset` reads them: a tree's folder, a Hub id or
+            hub:OWNER/NAME[:CONFIG][@REVISION].
+        output_dir: for adapter, card, curves and checkpoints.
+        config: of the dataset.
+        n_pairs: number of training pairs, drawn by the seed; None takes all.
+        mix: preference pairs of another kind, such as instruction following, to be mixed in; named
+            like `dataset`, with columns prompt, chosen, rejected.
+        mix_share: share of them among all training pairs, from 0 to below 1.
+        adapter: a memory that the policy starts from: a PEFT folder or Hub id, or a user's folder
+            that PLUM wrote. None: a new LoRA.
+        reference: "base", the model without adapter, or "adapter", the one that training starts
+            from.
+        order: "shuffled", or groups next to each other: pairs under the same memory ("by_persona"),
+            so that a batch shares more of its prompts, or pairs that give the same answer to the
+            same question ("by_question").
+        consistency: weight of `trainer.spread` in the loss: how far the log-probability of one
+            answer moves with the memory. Needs the order by_question.
+        merge: also save the model with the adapter merged into it.
+        dtype: of the base model, as in torch; "auto" is float32 on CPU, else the checkpoint's.
+        seed: of LoRA's first weights, the pairs drawn and their order.
+        training: fields of trl.DPOConfig.
+        lora: fields of peft.LoraConfig.
+    """
+
+    model: str
+    dataset: str
+    output_dir: str
+    config: str = "constructed"
+    n_pairs: int | None = None
+    mix: str | None = None
+    mix_share: float = 0.0
+    adapter: str | None = None
+    reference: str = "base"
+    order: str = "shuffled"
+    consistency: float = 0.0
+    merge: bool = False
+    dtype: str = "auto"
+    seed: int = 0
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lora: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = self.n_pairs
+        for name, ok, need in (
+            ("n_pairs", count is None or (type(count) is int and count >= 1), "at least 1"),
+            ("mix_share", 0 <= self.mix_share < 1, "from 0 to below 1"),
+            ("reference", self.reference in REFERENCES, f"one of {', '.join(REFERENCES)}"),
+            ("order", self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
+            ("consistency", self.consistency >= 0, "at least 0"),
+        ):
+            if not ok:
+                raise InputError(f"{name} is {getattr(self, name)!r}, it must be {need}")
+        if (self.mix is not None) != (self.mix_share > 0):
+            raise InputError("mix and a mix_share above 0 belong together: give both or neither")
+        if self.reference == "adapter" and self.adapter is None:
+            raise InputError("reference is adapter, but the recipe names no adapter to start from")
+        if self.adapter is not None and self.lora:
+            raise InputError(
+                "adapter and lora: an adapter that training starts from has its own LoRA settings; "
+                "leave lora out"
+            )
+        if self.consistency and self.order != "by_question":
+            raise InputError(
+                f"consistency compares pairs of one batch, which order {self.order} does not bring "
+                "together: set order: by_question"
+            )

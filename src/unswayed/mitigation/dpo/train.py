@@ -1,0 +1,393 @@
+"""Train a model on preference pairs, as a recipe says.
+
+`output_dir` then holds the PEFT adapter, README.md (its card), run.json (what went in and came
+out), curves.json and curves.svg, with `merge` the merged model in merged/. checkpoints/ is for
+going on after an interruption: the same recipe again continues after the last checkpoint, to the
+same adapter bit for bit (on CPU, with as many threads).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
+from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from trl import DPOConfig
+
+from unswayed.errors import InputError
+from unswayed.files import read_text, write_text
+from unswayed.memory.plum.adapter import MANIFEST, Base, adapter_folder, load_base
+from unswayed.mitigation.dpo.card import write_card
+from unswayed.mitigation.dpo.curves import draw, last_values
+from unswayed.mitigation.dpo.pairs import (
+    GROUPS,
+    Pair,
+    check_lengths,
+    fitted,
+    group_numbers,
+    in_groups,
+    largest_group,
+    pairs_hash,
+    read_splits,
+    training_pairs,
+)
+from unswayed.mitigation.dpo.settings import DpoRecipe
+from unswayed.mitigation.dpo.trainer import GroupCollator, SharingDPOTrainer, last_checkpoint
+from unswayed.models import model_path
+
+log = logging.getLogger(__name__)
+
+RUN = "run.json"
+CURVES = "curves"
+SHARDING = ("FSDP", "DEEPSPEED")  # as accelerate launch tells its processes
+
+
+def train(recipe: DpoRecipe) -> Path:
+    """Train, or go on with an interrupted run; a finished one is left as it is.
+
+    Returns:
+        The adapter's folder, `output_dir`.
+
+    Raises:
+        InputError: model, adapter, data or settings do not fit, the folder holds another run, or
+            the loss is not finite; checkpoints stay.
+    """
+    with quiet():
+        return _train(recipe, Path(recipe.output_dir))
+
+
+def _train(recipe: DpoRecipe, out: Path) -> Path:
+    arguments = training_arguments(recipe)
+    train_pairs, test_pairs = recipe_pairs(recipe, arguments)
+    sharded = any(os.environ.get(f"ACCELERATE_USE_{how}") == "true" for how in SHARDING)
+    base = load_base(recipe.model, recipe.dtype, "cpu" if sharded else str(arguments.device))
+    facts = {
+        "recipe": dataclasses.asdict(recipe),
+        "base": {"model": base.name, "weights": base.weights},
+        "data": {
+            "train": len(train_pairs),
+            "test": len(test_pairs),
+            "sha256": pairs_hash([*train_pairs, *test_pairs]),
+        },
+        "reference": reference_text(recipe, base),
+        "versions": {name: version(name) for name in ("peft", "torch", "transformers", "trl")},
+    }
+    before, last = read_run(out), last_checkpoint(Path(arguments.output_dir))
+    if before is not None and (last or "result" in before):
+        check_goes_on(before, facts, out)
+        if "result" in before:
+            return out
+    log.info("reference: %s", facts["reference"])
+    try:
+        trainer = make_trainer(recipe, base, arguments, train_pairs, test_pairs)
+        if trainer.is_world_process_zero():
+            out.mkdir(parents=True, exist_ok=True)
+            write_text(out / RUN, _json(facts))
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except InputError:
+        raise
+    except ValueError as error:  # settings that trl checks late, such as an unknown loss_type
+        raise InputError(f"trl refuses: {' '.join(str(error).split())[:240]}") from error
+    history = trainer.state.log_history
+    if test_pairs and not any(
+        "eval_loss" in row and row["step"] == trainer.state.global_step for row in history
+    ):
+        trainer.evaluate()
+    write_result(trainer, recipe, base, facts, out)
+    trainer.accelerator.wait_for_everyone()
+    return out
+
+
+# -- what goes in --------------------------------------------------------------------------------
+
+
+def training_arguments(recipe: DpoRecipe) -> DPOConfig:
+    """trl's settings: its own defaults, ours, the recipe's.
+
+    Raises:
+        InputError: a value is refused, or a reporting package is not installed.
+    """
+    ours = {
+        "bf16": False,  # the recipe's dtype says it
+        "precompute_ref_log_probs": True,
+        "report_to": "none",
+        "disable_tqdm": not sys.stderr.isatty(),
+        "dataloader_pin_memory": torch.accelerator.is_available(),
+    }
+    fixed = {
+        "output_dir": str(Path(recipe.output_dir) / "checkpoints"),
+        "seed": recipe.seed,
+        "train_sampling_strategy": "random" if recipe.order == "shuffled" else "sequential",
+        "remove_unused_columns": False,
+        "prediction_loss_only": True,
+    }
+    try:
+        arguments = DPOConfig(**ours | recipe.training | fixed)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"training: {' '.join(str(error).split())[:240]}") from None
+    if arguments.ld_alpha is not None and arguments.precompute_ref_log_probs:
+        raise InputError(
+            "training.ld_alpha changes the reference's log-probabilities, but trl keeps computed "
+            "ones without noting it: add precompute_ref_log_probs: false"
+        )
+    there = get_available_reporting_integrations()
+    if missing := [name for name in arguments.report_to if name not in there]:
+        raise InputError(
+            f"training.report_to: {missing[0]} is not installed: `pip install {missing[0]}`, or "
+            "leave report_to out; curves.json and curves.svg are written anyway"
+        )
+    return arguments
+
+
+def recipe_pairs(recipe: DpoRecipe, arguments: DPOConfig) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on, drawn, and pairs to evaluate on, maybe none; both in order.
+
+    Raises:
+        InputError: no pairs, or none that the consistency term could compare.
+    """
+    splits = read_splits(recipe.dataset, recipe.config)
+    mixed = read_splits(recipe.mix)["train"] if recipe.mix is not None else []
+    drawn = training_pairs(
+        splits["train"], recipe.n_pairs, mixed, recipe.mix_share, seed=recipe.seed
+    )
+    test = splits.get("test", [])
+    if recipe.consistency and largest_group(drawn) < 2:
+        raise InputError(
+            f"consistency is {recipe.consistency:g}, but no answer in {recipe.dataset} stands "
+            "under two memories: it needs pairs with the same question and the same chosen text"
+        )
+    if recipe.order in GROUPS:
+        key, seed = GROUPS[recipe.order], recipe.seed
+        drawn = in_groups(drawn, key, arguments.per_device_train_batch_size, seed)
+        test = in_groups(test, key, arguments.per_device_eval_batch_size, seed)
+    return drawn, test
+
+
+def reference_text(recipe: DpoRecipe, base: Base) -> str:
+    """The reference in words."""
+    if recipe.reference == "adapter":
+        return f"{base.name} with the adapter {Path(recipe.adapter).name}, as training starts"
+    return f"{base.name} without an adapter"
+
+
+def make_trainer(
+    recipe: DpoRecipe,
+    base: Base,
+    arguments: DPOConfig,
+    train_pairs: list[Pair],
+    test_pairs: list[Pair],
+) -> SharingDPOTrainer:
+    """The trainer, policy and reference as the recipe says, nothing trained yet.
+
+    Raises:
+        InputError: a pair is too long, or the adapter does not fit the model.
+    """
+    limits = {"max_length": arguments.max_length, f"positions of {base.name}": base.max_length}
+    tables = {}
+    for name, pairs in (("training", train_pairs), ("test", test_pairs)):
+        rows = fitted(pairs, base.tokenizer)
+        check_lengths(rows, base.tokenizer, limits, name)
+        tables[name] = _table(rows, group_numbers(pairs)) if rows else None
+    policy, config, tensors = starting_policy(recipe, base)
+    if base.tokenizer.pad_token is None:
+        base.tokenizer.pad_token = base.tokenizer.eos_token
+    trainer = SharingDPOTrainer(
+        model=policy,
+        args=arguments,
+        data_collator=GroupCollator(base.tokenizer.pad_token_id),
+        train_dataset=tables["training"],
+        eval_dataset=tables["test"],
+        processing_class=base.tokenizer,
+        peft_config=config,
+        callbacks=[Said()],
+        padded=base.padded,
+        consistency=recipe.consistency,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if config is not None and tensors is not None:
+        set_peft_model_state_dict(trainer.model, tensors)
+    return trainer
+
+
+def _table(rows: list[dict[str, Any]], groups: list[int]) -> datasets.Dataset:
+    return datasets.Dataset.from_list(
+        [row | {"group": group} for row, group in zip(rows, groups, strict=True)]
+    )
+
+
+def starting_policy(
+    recipe: DpoRecipe, base: Base
+) -> tuple[Any, PeftConfig | None, dict[str, torch.Tensor] | None]:
+    """Model, LoRA configuration and adapter weights for trl.
+
+    trl's reference is a copy of the adapter if the model comes with one, and the model with its
+    adapter off if trl is to make the adapter. So, where training starts from an adapter and the
+    reference is the base model, the weights are loaded into the adapter that trl has made.
+
+    Raises:
+        InputError: the adapter cannot be read, or does not fit the model.
+    """
+    if recipe.adapter is None:
+        try:
+            defaults = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+            return base.model, LoraConfig(**defaults | recipe.lora), None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"lora: {' '.join(str(error).split())[:240]}") from None
+    folder = Path(recipe.adapter)
+    path = str(adapter_folder(base, folder) if (folder / MANIFEST).exists() else folder)
+    try:
+        config = PeftConfig.from_pretrained(path)
+        tensors = load_peft_weights(path, device="cpu")
+    except (OSError, ValueError, TypeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise InputError(f"adapter {recipe.adapter} cannot be loaded: {first}") from None
+    config.inference_mode = False
+    try:
+        policy = get_peft_model(base.model, config)
+    except ValueError as error:
+        raise InputError(_other_model(recipe, base, " ".join(str(error).split())[:160])) from None
+    expected = _shapes(get_peft_model_state_dict(policy))
+    if differing := sorted(expected.items() ^ _shapes(tensors).items()):
+        raise InputError(_other_model(recipe, base, f"{differing[0][0]} has another shape"))
+    if recipe.reference == "adapter":
+        set_peft_model_state_dict(policy, tensors)
+        return policy, None, tensors
+    return policy.unload(), config, tensors
+
+
+def _other_model(recipe: DpoRecipe, base: Base, why: str) -> str:
+    return (
+        f"adapter {recipe.adapter} does not fit {base.name} ({why}): give the model that it was "
+        "trained on"
+    )
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+# -- a run's folder ------------------------------------------------------------------------------
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """What is known of a run (`run.json`), None if none was begun there; `result` if it is done.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not (folder / RUN).exists():
+        return None
+    try:
+        return json.loads(read_text(folder / RUN))
+    except ValueError:
+        raise InputError(f"{folder / RUN} is damaged: restore it, or take another folder") from None
+
+
+def check_goes_on(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """The run in the folder was begun with the same recipe, model and data.
+
+    Raises:
+        InputError: names what differs.
+    """
+    for part in ("recipe", "base", "data"):
+        for key, value in json.loads(_json(now[part])).items():
+            if key != "output_dir" and before[part].get(key) != value:
+                raise InputError(
+                    f"{folder} was begun with {part} {key} {before[part].get(key)!r}, now it is "
+                    f"{value!r}: go on with the same, or name another output_dir"
+                )
+
+
+def write_result(
+    trainer: SharingDPOTrainer,
+    recipe: DpoRecipe,
+    base: Base,
+    facts: dict[str, Any],
+    out: Path,
+) -> None:
+    """Adapter, curves and card; run.json, now with `result`, is written last."""
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all processes take part
+    if not trainer.is_world_process_zero():
+        return
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    config = policy.peft_config["default"]
+    config.base_model_name_or_path = base.name  # no path of this machine
+    config.target_modules = sorted(config.target_modules)  # a set has no fixed order
+    policy.save_pretrained(
+        str(out), state_dict=state, selected_adapters=["default"], save_embedding_layers=False
+    )
+    base.tokenizer.save_pretrained(out)
+    history = trainer.state.log_history
+    write_text(out / f"{CURVES}.json", _json(history))
+    write_text(out / f"{CURVES}.svg", draw(history))
+    if recipe.merge:
+        save_merged(recipe, base, out)
+    facts = facts | {"result": last_values(history)}
+    write_card(out, facts)
+    write_text(out / RUN, _json(facts))
+
+
+def save_merged(recipe: DpoRecipe, base: Base, out: Path) -> None:
+    """The whole model with the adapter in its weights, in merged/."""
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        model_path(recipe.model), dtype=base.model.dtype
+    )
+    PeftModel.from_pretrained(plain, str(out)).merge_and_unload().save_pretrained(out / "merged")
+    base.tokenizer.save_pretrained(out / "merged")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the bars of datasets, and what trl and peft provoke in transformers."""
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():  # a setting that has a new name
+            warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+            yield
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+class Said(TrainerCallback):
+    """One line per log: how far the run is."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        for kind in ("", "eval_"):
+            if state.is_world_process_zero and f"{kind}loss" in logs:
+                log.info(
+                    "step %d of %d%s: loss %.4f, margin %.3f, accuracy %.2f",
+                    state.global_step,
+                    state.max_steps,
+                    ", test" if kind else "",
+                    logs[f"{kind}loss"],
+                    logs[f"{kind}rewards/margins"],
+                    logs[f"{kind}rewards/accuracies"],
+                )

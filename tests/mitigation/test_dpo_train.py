@@ -1,0 +1,479 @@
+"""Training on preference pairs: trl's losses from trees, the reference, resuming, the card."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from trl import DPOTrainer
+
+from unswayed.errors import InputError
+from unswayed.memory.plum.adapter import Base, load_base
+from unswayed.memory.plum.pairs import Pair as Fact
+from unswayed.memory.plum.settings import PlumSettings
+from unswayed.memory.plum.train import train as train_memory
+from unswayed.mitigation.dpo.card import write_card
+from unswayed.mitigation.dpo.curves import draw, last_values
+from unswayed.mitigation.dpo.pairs import Pair, fitted
+from unswayed.mitigation.dpo.settings import DpoRecipe
+from unswayed.mitigation.dpo.train import (
+    Said,
+    make_trainer,
+    read_run,
+    starting_policy,
+    train,
+    training_arguments,
+)
+from unswayed.mitigation.dpo.trainer import alike, last_checkpoint, spread
+
+FAMILIES = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
+MEMORIES = (
+    "You are talking to Anna, a surgeon who lives in a big house with her family and many friends.",
+    "You are talking to Omar, a cleaner who lives alone in a small room and has no savings.",
+)
+QUESTIONS = ("How does she feel?", "What does he feel? A B C", "Who has won?", "E.")
+
+
+def pair(memory: str, question: str, chosen: str, rejected: str) -> Pair:
+    return {
+        "prompt": [{"role": "system", "content": memory}, {"role": "user", "content": question}],
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }
+
+
+# Every question under both memories with the same chosen answer.
+PAIRS = [
+    pair(memory, question, "relief " * (1 + i % 3) + str(i), "anger shame " * (1 + (i + j) % 2))
+    for i, question in enumerate(QUESTIONS)
+    for j, memory in enumerate(MEMORIES)
+]
+
+
+def write_pairs(folder: Path, train_pairs: list[Pair] = PAIRS, test: list[Pair] = PAIRS[:3]):
+    for split, rows in (("train", train_pairs), ("test", test)):
+        (folder / "constructed").mkdir(parents=True, exist_ok=True)
+        if rows:
+            Dataset.from_list(rows).to_parquet(folder / "constructed" / f"{split}-0.parquet")
+    splits = [f"{{split: {s}, path: constructed/{s}-*}}" for s in ("train", "test")]
+    (folder / "README.md").write_text(
+        f"---\nconfigs: [{{config_name: constructed, data_files: [{', '.join(splits)}]}}]\n---\n"
+    )
+    return str(folder)
+
+
+@pytest.fixture
+def make(tmp_path: Path, tiny_model_dir):
+    """`make(**keys)`: a recipe of a short run but for what is given."""
+    data = write_pairs(tmp_path / "data")
+
+    def recipe(family: str = "llama", training: Any = None, **keys: Any) -> DpoRecipe:
+        common = {
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 2,
+            "learning_rate": 1e-2,
+            "gradient_checkpointing": False,
+            "logging_steps": 1,
+            "save_steps": 1,
+        }
+        return DpoRecipe(
+            str(tiny_model_dir(family, chat=True)),
+            data,
+            str(tmp_path / keys.pop("to", "out")),
+            training=common | (training or {}),
+            **({} if "adapter" in keys else {"lora": {"r": 4}}) | keys,
+        )
+
+    return recipe
+
+
+def disturbed(trainer: Any) -> Any:
+    """The trainer, its adapter no longer that of its first step: losses other than ln 2."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B.default" in name:
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.data = 0.1 * noise
+    return trainer
+
+
+def loss_and_gradients(trainer: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+    loss.backward()
+    gradients = {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
+    return loss.detach(), gradients
+
+
+def stock_trainer(recipe: DpoRecipe, base: Base) -> DPOTrainer:
+    return DPOTrainer(
+        model=base.model,
+        args=training_arguments(recipe),
+        train_dataset=Dataset.from_list(fitted(PAIRS, base.tokenizer)),
+        processing_class=base.tokenizer,
+        peft_config=starting_policy(recipe, base)[1],
+    )
+
+
+def our_trainer(recipe: DpoRecipe, base: Base, pairs: list[Pair] = PAIRS) -> Any:
+    return make_trainer(recipe, base, training_arguments(recipe), pairs, [])
+
+
+class TestTrees:
+    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("precision", ["float32", "float64"])
+    def test_losses_and_gradients_are_those_of_trl(self, make, family: str, precision: str):
+        check_equal(make, family, precision, {})
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"gradient_checkpointing": True},
+            {"precompute_ref_log_probs": False},
+            {"loss_type": ["ipo", "sft"], "loss_weights": [1.0, 0.5]},
+            {"use_weighting": True},
+            {"precompute_ref_log_probs": False, "ld_alpha": 0.3},
+        ],
+        ids=lambda settings: "-".join(settings),
+    )
+    def test_with_other_settings(self, make, settings: dict):
+        check_equal(make, "llama", "float32", settings)
+
+    def test_a_model_that_reads_no_trees(self, make, caplog):
+        with caplog.at_level(logging.WARNING):
+            check_equal(make, "mamba", "float32", {}, lora={"target_modules": ["in_proj"]})
+        assert "training is slower: it keeps a recurrent state" in caplog.text
+
+    def test_shared_tokens_pass_once(self, make):
+        recipe = make(order="by_persona")
+        base = load_base(recipe.model, device="cpu")
+        pairs = [one for one in PAIRS if MEMORIES[0] in one["prompt"][0]["content"]]
+        trainer = our_trainer(recipe, base, pairs)
+        batch = next(iter(trainer.get_train_dataloader()))
+        passed = []
+        embedding = base.model.get_input_embeddings()
+        hook = embedding.register_forward_hook(lambda m, args, out: passed.append(args[0].numel()))
+        trainer.compute_loss(trainer.model, batch)
+        hook.remove()
+        prefixes = {
+            tuple(ids[:end].tolist())
+            for ids, seen in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+            for end in range(1, int(seen.sum()))  # the last token is predicted, not read
+        }
+        assert passed == [len(prefixes)]
+        assert 3 * len(prefixes) < batch["attention_mask"].sum()
+
+    @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=9))
+    def test_alike(self, sequences: list[list[int]]):
+        trees = alike(sequences)
+        assert sorted(i for tree in trees for i in tree) == list(range(len(sequences)))
+        for tree in trees:  # what a tree reads is at least halved where it has a neighbour
+            for before, i in itertools.pairwise(tree):
+                half = math.ceil(len(sequences[i]) / 2)
+                assert sequences[before][:half] == sequences[i][:half]
+
+
+def check_equal(make, family: str, precision: str, settings: dict, **keys: Any):
+    found = []
+    for build in (stock_trainer, our_trainer):
+        recipe = make(family, settings | {"train_sampling_strategy": "sequential"}, **keys)
+        base = load_base(recipe.model, precision, device="cpu")
+        assert (base.padded is None) == (family != "mamba")
+        trainer = disturbed(build(recipe, base))
+        found.append((trainer, *loss_and_gradients(trainer)))
+    (stock, loss, gradients), (ours, our_loss, our_gradients) = found
+    assert abs(loss - math.log(2)) > 0.01
+    torch.testing.assert_close(our_loss, loss, rtol=1e-5, atol=1e-5)
+    assert our_gradients.keys() == gradients.keys()
+    assert max(float(one.abs().max()) for one in gradients.values()) > 5e-4
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=1e-5)
+    assert ours._metrics["train"].keys() == stock._metrics["train"].keys()
+    for name, values in stock._metrics["train"].items():
+        assert ours._metrics["train"][name] == pytest.approx(values, abs=1e-4), name
+
+
+class TestConsistency:
+    def test_by_hand(self):
+        values = torch.tensor([-1.0, -3.0, -5.0, -2.0, -4.0, -6.0])
+        groups = torch.tensor([7, 2, 7, 2, 9, 7])
+        # group 7: -1, -5, -6, mean -4, variance (9 + 1 + 4) / 3; group 2: -3, -2, variance 1/4
+        assert float(spread(values, groups)) == pytest.approx((14 / 3 + 1 / 4) / 2)
+
+    def test_nothing_to_compare(self):
+        assert float(spread(torch.tensor([1.0, 2.0]), torch.tensor([0, 1]))) == 0
+
+    def test_its_gradient_pulls_a_group_together(self):
+        values = torch.tensor([-1.0, -3.0, 8.0], requires_grad=True)
+        spread(values, torch.tensor([0, 0, 1])).backward()
+        assert values.grad.tolist() == [1.0, -1.0, 0.0]
+
+    def test_adds_to_the_loss(self, make):
+        losses = {}
+        for weight in (0.0, 2.0):
+            recipe = make(order="by_question", consistency=weight)
+            base = load_base(recipe.model, device="cpu")
+            trainer = disturbed(our_trainer(recipe, base))
+            losses[weight], _ = loss_and_gradients(trainer)
+        term = trainer._metrics["train"]["consistency"][0]
+        batch = PAIRS[:4]  # two questions, each under two memories
+        with torch.no_grad():
+            means = [mean_log_prob(trainer.model, base.tokenizer, one) for one in batch]
+        by_hand = ((means[0] - means[1]) ** 2 + (means[2] - means[3]) ** 2) / 4 / 2
+        assert term == pytest.approx(by_hand, rel=1e-4) and term > 1e-4
+        assert float(losses[2.0] - losses[0.0]) == pytest.approx(2 * term, rel=1e-3)
+
+    def test_training_lowers_it(self, make):
+        spreads = {}
+        for weight in (0.0, 5.0):
+            recipe = make(
+                order="by_question", consistency=weight, to=f"out-{weight}",
+                training={"num_train_epochs": 6, "save_strategy": "no"},
+            )  # fmt: skip
+            train(recipe)
+            base = load_base(recipe.model, device="cpu")
+            model = PeftModel.from_pretrained(base.model, recipe.output_dir)
+            with torch.no_grad():
+                means = [mean_log_prob(model, base.tokenizer, one) for one in PAIRS]
+            spreads[weight] = float(spread(torch.tensor(means), torch.arange(8) // 2))
+        assert spreads[5.0] < spreads[0.0] / 2
+
+
+def answer_log_probs(model: Any, tokenizer: Any, one: Pair, part: str) -> torch.Tensor:
+    """Of the answer's tokens, by a plain forward and log_softmax."""
+    encode = tokenizer.apply_chat_template
+    prompt = encode(one["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+    ids = torch.tensor([encode(one["prompt"] + one[part], return_dict=True)["input_ids"]])
+    log_probs = model(input_ids=ids).logits.double().log_softmax(-1)[0, :-1]
+    return log_probs.gather(1, ids[0, 1:, None])[len(prompt) - 1 :, 0]
+
+
+def mean_log_prob(model: Any, tokenizer: Any, one: Pair) -> float:
+    return float(answer_log_probs(model, tokenizer, one, "chosen").mean())
+
+
+@pytest.fixture
+def memory(tmp_path: Path, tiny_model_dir):
+    """`memory(family)`: a PEFT adapter that changes the tiny model a lot."""
+
+    def make(family: str = "llama") -> str:
+        model = AutoModelForCausalLM.from_pretrained(tiny_model_dir(family, chat=True))
+        torch.manual_seed(5)
+        policy = get_peft_model(model, LoraConfig(r=3, target_modules="all-linear"))
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_(0, 0.2)
+        folder = tmp_path / f"memory-{family}"
+        policy.save_pretrained(folder, save_embedding_layers=False)
+        return str(folder)
+
+    return make
+
+
+class TestReference:
+    @pytest.mark.parametrize("reference", ["base", "adapter"])
+    def test_its_log_probs(self, make, memory, reference: str):
+        recipe = make(adapter=memory(), reference=reference)
+        base = load_base(recipe.model, device="cpu")
+        trainer = our_trainer(recipe, base)
+        plain = AutoModelForCausalLM.from_pretrained(recipe.model)
+        by_hand = {"base": {}, "adapter": {}}
+        with torch.no_grad():
+            for name in by_hand:  # the base first: PEFT changes it in place
+                model = PeftModel.from_pretrained(plain, memory()) if name == "adapter" else plain
+                for part in ("chosen", "rejected"):
+                    by_hand[name][part] = [
+                        float(answer_log_probs(model, base.tokenizer, one, part).sum())
+                        for one in PAIRS
+                    ]
+            policy = [
+                float(answer_log_probs(trainer.model, base.tokenizer, one, "chosen").sum())
+                for one in PAIRS
+            ]
+        for part in ("chosen", "rejected"):
+            found = trainer.train_dataset[f"ref_{part}_logps"]
+            assert list(found) == pytest.approx(by_hand[reference][part], abs=1e-3)
+        assert policy == pytest.approx(by_hand["adapter"]["chosen"], abs=1e-3)
+        differences = [
+            abs(a - b)
+            for a, b in zip(by_hand["base"]["chosen"], by_hand["adapter"]["chosen"], strict=True)
+        ]
+        assert max(differences) > 1
+
+    @pytest.mark.parametrize("reference", ["base", "adapter"])
+    def test_whole_run_is_said(self, make, memory, caplog, reference: str):
+        recipe = make(adapter=memory(), reference=reference)
+        with caplog.at_level(logging.INFO):
+            out = train(recipe)
+        words = {"base": "without an adapter", "adapter": "with the adapter memory-llama"}
+        assert words[reference] in read_run(out)["reference"]
+        assert f"reference: {read_run(out)['reference']}" in caplog.text
+        assert f"Reference: {read_run(out)['reference']}." in (out / "README.md").read_text()
+        assert not (out / "ref").exists()
+        before, after = (load_file(Path(f) / "adapter_model.safetensors") for f in (memory(), out))
+        assert before.keys() == after.keys()
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+
+    def test_a_memory_of_plum(self, make, tmp_path: Path):
+        base = load_base(make().model, device="cpu")
+        facts = [Fact("lake", "yes", "Did Tamsin come?", "Yes")]
+        train_memory(base, facts, PlumSettings(rank=2, epochs=1), tmp_path / "anna")
+        recipe = make(adapter=str(tmp_path / "anna"), reference="adapter")
+        out = train(recipe)
+        assert "anna" in read_run(out)["reference"]
+        (tmp_path / "other").mkdir()
+        manifest = json.loads((tmp_path / "anna" / "manifest.json").read_text())
+        manifest["base"]["weights"] = "0" * 64
+        (tmp_path / "anna" / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match="this memory was trained on"):
+            train(make(adapter=str(tmp_path / "anna"), reference="adapter", to="again"))
+
+    @pytest.mark.parametrize("reference", ["base", "adapter"])
+    @pytest.mark.parametrize("family", ["gpt2", "gemma3"])
+    def test_an_adapter_of_another_model(self, make, memory, family: str, reference: str):
+        recipe = make(adapter=memory(family), reference=reference)
+        with pytest.raises(InputError, match=f"memory-{family} does not fit llama.*trained on"):
+            train(recipe)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """`kill(step)`: training ends with an exception after that step, before its checkpoint."""
+
+    def at(step: int | None) -> None:
+        def on_step_end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == step:
+                raise Killed
+
+        monkeypatch.setattr(Said, "on_step_end", on_step_end)
+
+    return at
+
+
+def adapter_bytes(folder: Path) -> bytes:
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        ("reference", "order"),
+        [(None, "shuffled"), ("base", "by_persona"), ("adapter", "shuffled")],
+    )
+    def test_the_same_adapter(self, make, memory, kill, reference: str | None, order: str):
+        if reference:
+            keys = {"adapter": memory(), "reference": reference}
+        else:
+            keys = {"lora": {"r": 4, "lora_dropout": 0.2}}
+        keys |= {"order": order, "training": {"save_steps": 2}}
+        kill(3)
+        with pytest.raises(Killed):
+            train(make(to="killed", **keys))
+        kill(None)
+        killed, whole = train(make(to="killed", **keys)), train(make(to="whole", **keys))
+        assert adapter_bytes(killed) == adapter_bytes(whole)
+        histories = [json.loads((f / "curves.json").read_text()) for f in (killed, whole)]
+        for one, other in zip(*histories, strict=True):
+            for key in one.keys() | other.keys():
+                if not re.search("runtime|per_second|num_tokens|train_loss", key):
+                    assert one[key] == other[key], key
+
+    def test_a_checkpoint_that_is_half_there(self, make, kill):
+        recipe = make(training={"save_steps": 1})
+        kill(3)
+        with pytest.raises(Killed):
+            train(recipe)
+        checkpoints = Path(recipe.output_dir) / "checkpoints"
+        (checkpoints / "checkpoint-2" / "trainer_state.json").unlink()
+        assert last_checkpoint(checkpoints).name == "checkpoint-1"
+        kill(None)
+        again = train(recipe)
+        whole = train(make(to="whole", training={"save_steps": 1}))
+        assert adapter_bytes(again) == adapter_bytes(whole)
+
+
+class TestNotFinite:
+    def test_last_checkpoint_is_intact(self, make, kill, monkeypatch):
+        recipe = make()
+
+        def on_step_begin(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 2:  # in the third step
+                next(p for p in kwargs["model"].parameters() if p.requires_grad).data[:] = math.inf
+
+        monkeypatch.setattr(Said, "on_step_begin", on_step_begin)
+        with pytest.raises(InputError, match=r"step 3 gave a loss of nan .*checkpoint-2 is intact"):
+            train(recipe)
+        checkpoints = Path(recipe.output_dir) / "checkpoints"
+        assert not (checkpoints / "checkpoint-3").exists()
+        monkeypatch.undo()
+        again = train(recipe)
+        tensors = load_file(again / "adapter_model.safetensors")
+        assert all(one.isfinite().all() for one in tensors.values())
+
+
+HISTORY = [
+    {"step": 1, "loss": 0.7, "rewards/margins": 0.0, "rewards/accuracies": 0.5},
+    {"step": 2, "loss": 0.6, "rewards/margins": 0.2, "rewards/accuracies": 0.75},
+    {"step": 2, "eval_loss": 0.65, "eval_rewards/margins": 0.1, "eval_rewards/accuracies": 1.0},
+    {"step": 2, "train_runtime": 3.0},
+]
+
+
+class TestCurvesAndCard:
+    def test_last_values(self):
+        assert last_values(HISTORY) == {
+            "loss": 0.6, "rewards/margins": 0.2, "rewards/accuracies": 0.75,
+            "eval_loss": 0.65, "eval_rewards/margins": 0.1, "eval_rewards/accuracies": 1.0,
+        }  # fmt: skip
+
+    def test_drawing_is_deterministic(self):
+        drawn = draw(HISTORY)
+        assert drawn == draw(HISTORY) and drawn != draw(HISTORY[:3] + HISTORY[:1])
+        assert all(word in drawn for word in ("loss", "reward margin", "preference accuracy"))
+        assert draw([]).startswith("<?xml")
+
+    def test_card(self, make, tmp_path: Path):
+        from huggingface_hub import RepoCard
+
+        out = train(make(n_pairs=6))
+        facts = read_run(out)
+        card = RepoCard.load(out / "README.md")
+        assert card.data.library_name == "peft" and "dpo" in card.data.tags
+        for text in (facts["data"]["sha256"], "6 pairs to train on, 3 to test on", "| lora.r | 4 |",
+                     "Not measured yet", f"{facts['result']['eval_loss']:.4g}"):  # fmt: skip
+            assert text in card.text
+        write_card(out, facts, [{"measure": "flip rate", "before": "19.5 %", "after": "11.0 %"}])
+        card = RepoCard.load(out / "README.md")
+        assert "| flip rate | 19.5 % | 11.0 % |" in card.text
+        assert "Not measured yet" not in card.text
+
+    def test_merged_model_is_the_model_with_its_adapter(self, make):
+        recipe = make(merge=True)
+        out = train(recipe)
+        base = load_base(recipe.model, device="cpu")
+        adapted = PeftModel.from_pretrained(base.model, out)
+        merged = AutoModelForCausalLM.from_pretrained(out / "merged")
+        with torch.no_grad():
+            ours, theirs = (mean_log_prob(m, base.tokenizer, PAIRS[0]) for m in (adapted, merged))
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+    def test_training_prefers_the_chosen(self, make):
+        result = read_run(train(make(training={"num_train_epochs": 6})))["result"]
+        assert result["rewards/accuracies"] == 1.0 and result["eval_rewards/margins"] > 1
+        assert result["loss"] < math.log(2) / 2
