@@ -81,3 +81,14 @@ def test_decisions_from_a_folder(folder, tmp_path):
     items.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     kept = keep_invariant(read_items(items, "mine"), folder)
     assert [item.id for item in kept] == ["b"]
+
+
+def test_a_folder_that_is_built_anew_is_read_anew(folder):
+    """Where a card names configs, datasets' own cache knows a folder by its name alone."""
+    card = (
+        "---\nconfigs:\n- config_name: mine\n  data_files:\n  - split: test\n    path: test.jsonl\n"
+    )
+    (folder / "README.md").write_text(f"{card}---\n", encoding="utf-8")
+    for id in ("first", "second"):
+        write(folder, "test", [{**ROWS[0], "id": id}])
+        assert [item.id for item in read_items(folder, "mine")] == [id]

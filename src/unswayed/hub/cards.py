@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unswayed import __version__
-from unswayed.items import HUB, Item, hub_source
+from unswayed.hub_data import HUB, hub_source
+from unswayed.items import Item
 
 if TYPE_CHECKING:
     from unswayed.mitigation.preferences import Passage

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from unswayed.errors import InputError
 from unswayed.files import read_text
+from unswayed.hub_data import HUB, read_dataset
 
 log = logging.getLogger(__name__)
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 KINDS = ("understanding", "management")
 BUILTIN = "builtin"
-HUB = "hub:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,25 +244,9 @@ def _key_index(key: str | int, options: tuple[str, ...], id: str) -> int:
     raise InputError(f"key {key!r} of {id} is not among its options: {', '.join(options)}")
 
 
-def hub_source(source: str) -> tuple[str, str | None, str | None]:
-    """Repository, config and revision of "hub:OWNER/NAME[:CONFIG][@REVISION]"."""
-    where, _, revision = source.removeprefix(HUB).partition("@")
-    name, _, config = where.partition(":")
-    return name, config or None, revision or None
-
-
 def _dataset_rows(source: str) -> Iterable[tuple[int, dict]]:
     """Rows of a dataset on the Hub or in a folder: its split `test`, else its only one."""
-    import datasets
-
-    name, config, revision = source, None, None
-    if source.startswith(HUB):
-        name, config, revision = hub_source(source)
-    try:
-        splits = datasets.load_dataset(name, config, revision=revision)
-    except Exception as error:  # datasets, huggingface_hub and pyarrow raise many kinds
-        first = " ".join(str(error).split())[:200]
-        raise InputError(f"dataset {source} cannot be loaded: {first}") from error
+    splits = read_dataset(source)
     if "test" not in splits and len(splits) > 1:
         raise InputError(f"dataset {source} has no split test, only {', '.join(splits)}")
     rows = splits["test"] if "test" in splits else next(iter(splits.values()))

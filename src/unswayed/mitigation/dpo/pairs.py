@@ -8,14 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from unswayed.errors import InputError
-from unswayed.items import HUB, hub_source
+from unswayed.hub_data import read_dataset
 from unswayed.memory import Message
 from unswayed.scoring.prompts import fold_system, plain_text, takes_system_role
 
@@ -36,25 +34,11 @@ def read_splits(source: str, config: str | None = None) -> dict[str, list[Pair]]
     Raises:
         InputError: it cannot be loaded, has no training pairs, or a row is no pair.
     """
-    import datasets
-
-    name, revision = source, None
-    if source.startswith(HUB):
-        name, own, revision = hub_source(source)
-        config = own or config
     try:
-        if Path(name).is_dir():
-            # Where a card names configs, datasets caches by the folder's name alone: another folder
-            # of that name, or a tree built anew, would give the old rows.
-            with tempfile.TemporaryDirectory() as cache:
-                splits = _rows(datasets.load_dataset(name, config, cache_dir=cache))
-        else:
-            splits = _rows(datasets.load_dataset(name, config, revision=revision))
-    except Exception as error:  # datasets, huggingface_hub and pyarrow raise many kinds
-        first = " ".join(str(error).split())[:200]
+        splits = read_dataset(source, config)
+    except InputError as error:
         raise InputError(
-            f"dataset {source} cannot be loaded: {first} (`make preferences` builds one into "
-            "runs/datasets/persona_preferences)"
+            f"{error} (`make preferences` builds one into runs/datasets/persona_preferences)"
         ) from error
     if "train" not in splits:
         raise InputError(f"dataset {source} has no split train, only {', '.join(splits)}")
@@ -62,10 +46,6 @@ def read_splits(source: str, config: str | None = None) -> dict[str, list[Pair]]
         split: [_pair(row, f"{source}, {split} row {i}") for i, row in enumerate(rows, start=1)]
         for split, rows in splits.items()
     }
-
-
-def _rows(splits: Any) -> dict[str, list[dict[str, Any]]]:
-    return {split: list(rows) for split, rows in splits.items()}
 
 
 def _pair(row: dict[str, Any], where: str) -> Pair:

@@ -23,6 +23,7 @@ import datasets
 
 from unswayed.audit.trials import NONE, PAIR_CONDITIONS, choose_personas, trials_of
 from unswayed.errors import InputError
+from unswayed.hub_data import read_dataset
 from unswayed.items import LETTERS, keep_invariant, load_items
 from unswayed.memory.prompt import PromptMemory
 from unswayed.personas import load_personas
@@ -94,13 +95,13 @@ def _published_docs(
     """
     docs = []
     for config in dict.fromkeys(CONFIG_OF[condition] for condition in conditions):
-        rows = datasets.load_dataset(source, config, split="test")
+        rows = read_dataset(source, config)["test"]
         if rows[0]["scoring"] != scoring:
             raise InputError(
                 f"dataset {source} is worded for scoring {rows[0]['scoring']}, and this task "
                 f"scores by {scoring}: build it with --scoring {scoring}"
             )
-        users = list(dict.fromkeys(rows["pair_id"]))[:pairs]
+        users = list(dict.fromkeys(row["pair_id"] for row in rows))[:pairs]
         for row in rows:
             if row["condition"] not in conditions or row["pair_id"] not in users:
                 continue

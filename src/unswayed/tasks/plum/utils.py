@@ -23,6 +23,7 @@ from unswayed.conversations import (
     make_conversation,
 )
 from unswayed.errors import InputError
+from unswayed.hub_data import read_dataset
 from unswayed.memory.baselines import FullMemory, SummaryMemory
 from unswayed.memory.plum.pairs import Pair
 from unswayed.memory.plum.recall import CLOSED, held_out
@@ -83,7 +84,7 @@ def _builtin() -> tuple[list[Conversation], list[Pair]]:
 
 
 def _published(source: str) -> tuple[list[Conversation], list[Pair]]:
-    rows = datasets.load_dataset(source, split="train")
+    rows = read_dataset(source)["train"]
     conversations = [
         make_conversation(row["conversation_id"], row["time"], row["messages"]) for row in rows
     ]
