@@ -9,7 +9,7 @@ SWEEP := lambda
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench calibration results results-steu \
-	results-grid results-check datasets preferences plum plum-sweep bench-plum clean
+	results-grid results-check datasets preferences plum plum-sweep bench-plum dpo mitigate bench-dpo clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
@@ -89,8 +89,19 @@ plum-sweep: setup  ## memories trained with the settings of recipes/plum/sweeps/
 	$(BIN)/python recipes/plum/sweep.py --config recipes/plum/sweeps/$(SWEEP).yaml \
 		--out runs/plum/$(SWEEP) $(ARGS)
 
+dpo: setup  ## train the embedded model on the pairs of `make preferences` (an hour)
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml recipes/dpo/train.py \
+		--config recipes/dpo/smollm2-135m.yaml
+
+mitigate: setup  ## audit, train on the pairs of `make preferences`, audit again; ends with the report's path (2 hours)
+	$(BIN)/unswayed mitigate --recipe recipes/dpo/smollm2-135m.yaml --pairs 6 --baselines \
+		--policy configs/policies/default.yaml --out runs/mitigate
+
 bench-plum: setup  ## measure PLUM's training against TRL; writes results/plum_training.json
 	$(BIN)/python benchmarks/plum_training.py --out results/plum_training.json
+
+bench-dpo: setup  ## measure DPO steps against TRL; writes results/dpo_training.json
+	$(BIN)/python benchmarks/dpo_training.py --out results/dpo_training.json
 
 clean:  ## remove .venv and runs/
 	rm -rf $(VENV) runs

@@ -1,4 +1,4 @@
-"""The command line: `unswayed audit | analyze | report | traces | check | remember | ...`.
+"""The command line: `unswayed audit | analyze | report | check | mitigate | remember | ...`.
 
 Wrong input of any kind ends in one line on standard error and exit code 2.
 """
@@ -26,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
 
-    remember = argv[:1] == ["remember"]
+    by_itself = argv[:1] in (["remember"], ["mitigate"])
     return run_command(
         "unswayed",
         work,
         on_error="what was finished is kept; mend it and run the same command again, an audit "
         "with --resume",
-        interrupted="the same command goes on" if remember else "an audit goes on with --resume",
+        interrupted="the same command goes on" if by_itself else "an audit goes on with --resume",
     )
 
 
@@ -165,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     traces.add_argument("--judge-sample", type=int, default=200, metavar="N",
         help="traces that the judge reads")  # fmt: skip
 
+    _add_mitigate(commands)
     _add_remember(commands)
 
     tasks = commands.add_parser("tasks", help="make stock lm-eval find the persona tasks")
@@ -180,6 +181,42 @@ def _parser() -> argparse.ArgumentParser:
         "lm-eval", help="run lm-eval with the tasks and the model hf-shared registered"
     )
     return parser
+
+
+def _add_mitigate(commands: argparse._SubParsersAction) -> None:
+    mitigate = commands.add_parser(
+        "mitigate",
+        help="audit a model, train the effect of memory away, audit again, report what changed",
+        description="Interrupted, the same command goes on. The exit code says whether it went "
+        "through; for a pipeline, run `unswayed check DIR/after` then. See docs/mitigation.md.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    mitigate.set_defaults(run=_mitigate)
+    add = mitigate.add_argument
+    add("--recipe", type=Path, nargs="+", required=True, metavar="FILE",
+        help="what to train, on which pairs, YAML; later files replace keys; see "
+        "recipes/dpo")  # fmt: skip
+    add("--out", type=Path, required=True, metavar="DIR",
+        help="for runs and report; the adapter goes where the recipe says")  # fmt: skip
+    add("--items", nargs="+", default=["builtin"], metavar="SPEC", help="as in `unswayed audit`")
+    add("--decisions", type=Path, metavar="FILE", help="as in `unswayed audit`")
+    add("--personas", metavar="FILE", help="your own pairs, YAML; default: 30 built-in pairs")
+    add("--pairs", type=int, metavar="N",
+        help="only the first N persona pairs, none of which training may have seen; default: all "
+        "before the first that it saw")  # fmt: skip
+    add("--scoring", default="option", help="option, option-sum, letter or generate")
+    add("--max-gen-toks", type=int, default=256, help="new tokens per generated answer of an audit")
+    add("--seed", type=int, default=0, help="of the audits; the recipe has one for training")
+    add("--batch-size", type=_batch_size, default="auto", help="as in `unswayed audit`")
+    add("--capability", nargs="+", default=[], metavar="NAME=VALUE",
+        help="ask MMLU and IFEval too, before and after: mmlu=FOLDER, ifeval=FILE (or Hub ids); "
+        "questions, shots, prompts, seed, max_gen_toks")  # fmt: skip
+    add(
+        "--baselines",
+        action="store_true",
+        help="also audit, untrained, an instruction to ignore the user and a gated memory",
+    )
+    add("--policy", type=Path, metavar="FILE", help="judge each run as `unswayed check` does")
 
 
 def _add_remember(commands: argparse._SubParsersAction) -> None:
@@ -305,6 +342,20 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"{table(checks)}\n\n{tally(checks)}.")
     print(f"Checklist: {arguments.dir / 'checklist.md'}")
     return EXIT_CODES[outcome(checks)]
+
+
+def _mitigate(arguments: argparse.Namespace) -> int:
+    from unswayed.mitigation.mitigate import MitigateArguments, mitigate
+    from unswayed.mitigation.verdict.words import headlines, warnings
+
+    given = {k: v for k, v in vars(arguments).items() if k not in ("command", "run")}
+    found = mitigate(MitigateArguments(**given))
+    for text in headlines(found):
+        print(text)
+    for text in warnings(found):
+        print(f"Warning: {text}")
+    print(f"\nReport: {arguments.out / 'report.html'}")
+    return OK
 
 
 def _card(arguments: argparse.Namespace) -> int:

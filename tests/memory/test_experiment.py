@@ -310,6 +310,16 @@ def test_everything_that_may_be_asked_later(make, base, tmp_path: Path, mmlu: st
     assert "| all | ability_mmlu | 3 | " in text
 
 
+def test_only_the_first_are_learnt_and_the_others_lend_phrases(make):
+    whole, part = make_material(make()), make_material(make(learn=2))
+    ids = whole.order[:2]
+    assert part.order == ids and part.conversations == whole.conversations
+    assert part.pairs == [pair for pair in whole.pairs if pair.conversation in ids]
+    assert part.asked == [one for one in whole.asked if one.pair.conversation in ids]
+    alone = make_material(make(first=2))
+    assert {one.pair.question for one in alone.asked} != {one.pair.question for one in part.asked}
+
+
 def test_built_in_questions(make, base, tmp_path: Path):
     experiment = make(conversations=["builtin"], first=2, augment=None)
     material = make_material(experiment)
@@ -424,6 +434,7 @@ def test_layers(write):
         ({"base": 3}, "base must be a recipe's path or a mapping"),
         ({"base": "nowhere.yaml"}, "nowhere.yaml: no such file"),
         ({"first": 0}, "first is 0, it must be a whole number from 1"),
+        ({"learn": 0}, "learn is 0, it must be a whole number from 1"),
         ({"evaluate_every": 0}, "evaluate_every is 0"),
         ({"open": 1}, "open is 1, it must be of type bool"),
         ({"ability": {"mlu": "x"}}, "unknown key ability.mlu"),

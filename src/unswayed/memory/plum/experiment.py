@@ -72,6 +72,8 @@ class Experiment:
         model: Hub id, folder or the embedded model's name.
         conversations: sources: builtin, oasst=FILE, sharegpt=FILE or chat=FILE.
         first: take this many of them, in the order of time; None takes all.
+        learn: train and ask about the first so many of these only; the others still lend their
+            phrases to negatives. None takes all.
         dtype: as in a recipe.
         augment: arguments of `augment.extract_pairs`; without it, the built-in conversations' own
             questions are taken.
@@ -88,6 +90,7 @@ class Experiment:
     model: str
     conversations: list[str] | None = None
     first: int | None = None
+    learn: int | None = None
     dtype: str = "auto"
     augment: dict[str, Any] | None = None
     settings: PlumSettings = dataclasses.field(default_factory=PlumSettings)
@@ -104,8 +107,10 @@ class Experiment:
                 f"conversations are {given!r}: give a list of sources in the file, or "
                 "--conversations SPEC"
             )
-        if self.first is not None and (type(self.first) is not int or self.first < 1):
-            raise InputError(f"first is {self.first!r}, it must be a whole number from 1")
+        for name in ("first", "learn"):
+            number = getattr(self, name)
+            if number is not None and (type(number) is not int or number < 1):
+                raise InputError(f"{name} is {number!r}, it must be a whole number from 1")
         if self.evaluate_every < 1:
             raise InputError(f"evaluate_every is {self.evaluate_every}, it must be at least 1")
         ability = self.ability or {}
@@ -185,11 +190,22 @@ def make_material(experiment: Experiment) -> Material:
         pairs, held_out = training_pairs(told, None), bank_pairs(builtin_facts())[1]
         ids = {one.id for one in told}
         asked = [Asked(HELD_OUT, "", pair) for pair in held_out if pair.conversation in ids]
-        return Material(told, pairs, _in_order(asked, pairs), [])
+        return _learnt(Material(told, pairs, _in_order(asked, pairs), []), experiment.learn)
     made = extract_pairs(told, **{"near": builtin_near()} | experiment.augment)
     asked = [Asked(q.use, q.source, q.pair) for q in made.questions if q.use != TRAIN]
     left_out = [[*key, count] for key, count in made.left_out.items()]
-    return Material(told, made.pairs(), _in_order(asked, made.pairs()), left_out)
+    material = Material(told, made.pairs(), _in_order(asked, made.pairs()), left_out)
+    return _learnt(material, experiment.learn)
+
+
+def _learnt(material: Material, learn: int | None) -> Material:
+    """Only what concerns the first conversations."""
+    ids = set(material.order[:learn])
+    return dataclasses.replace(
+        material,
+        pairs=[pair for pair in material.pairs if pair.conversation in ids],
+        asked=[one for one in material.asked if one.pair.conversation in ids],
+    )
 
 
 def _in_order(asked: list[Asked], pairs: list[Pair]) -> list[Asked]:

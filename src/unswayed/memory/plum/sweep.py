@@ -186,7 +186,7 @@ def _run(arguments: argparse.Namespace) -> None:
     for (name, seed), folder in planned.items():
         experiment = seeded(sweep.runs[name], seed)
         if found := finished(experiment, bases.get(experiment), folder):
-            results[name, seed] = found
+            results[name, seed] = found | {"name": name}  # another sweep may call it otherwise
     log.info("%d of %d runs are finished", len(results), len(planned))
     for (name, seed), folder in planned.items():
         if (name, seed) in results or (arguments.only and name not in arguments.only):

@@ -1,0 +1,369 @@
+"""`unswayed mitigate`: audit, train, audit again, and say what changed.
+
+OUT/before and OUT/after are run directories, and so are OUT/baselines/ignore and gated;
+OUT/capability has what was answered on MMLU and IFEval. The adapter is where the recipe says, so
+one that was trained already (on several GPUs, say) is taken as it is. Each finished step is kept,
+and the same command goes on with the next. mitigation.json, report.md and report.html are made
+from these, again on every call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unswayed import __version__
+from unswayed.audit.agreement import require_alike
+from unswayed.audit.gate import check_run, outcome, read_policy, tally
+from unswayed.audit.memories import GATED, PROMPT
+from unswayed.audit.report import write_report
+from unswayed.audit.report.page import render
+from unswayed.audit.run import AuditArguments, read_run, run_audit
+from unswayed.audit.summary import LEVEL, MARGIN, analyze, read_summary
+from unswayed.errors import InputError
+from unswayed.files import read_text, write_text
+from unswayed.items import keep_invariant, load_items
+from unswayed.memory.plum.adapter import read_manifest
+from unswayed.mitigation.capability import Answers, capability_change, check_capability
+from unswayed.mitigation.dpo.card import write_card
+from unswayed.mitigation.dpo.recipe import read_recipe
+from unswayed.mitigation.dpo.settings import DpoRecipe
+from unswayed.mitigation.verdict.changes import run_changes
+from unswayed.mitigation.verdict.page import card_rows, markdown, view
+from unswayed.mitigation.verdict.separation import card_distance, check_items, unseen_pairs
+from unswayed.models import model_label
+from unswayed.personas import load_personas
+from unswayed.scoring.journal import Journal
+from unswayed.scoring.load import folder_hash, load_lm, model_info
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+BEFORE, AFTER = "before", "after"
+# name: memory and style that a user would try before training
+BASELINES = {"ignore": (PROMPT, "ignore"), "gated": (GATED, None)}
+SOURCES = {"mmlu": "persona_mmlu", "ifeval": "persona_ifeval"}  # data: task
+NUMBERS = ("questions", "shots", "prompts", "seed", "max_gen_toks")
+SAME = ("revision", "dtype", "device")  # of a model, in all steps
+
+
+@dataclasses.dataclass
+class MitigateArguments:
+    """What to train and ask; the command line's options with the same names and meanings."""
+
+    recipe: Sequence[Path]
+    out: Path
+    items: Sequence[str] = ("builtin",)
+    decisions: Path | None = None
+    personas: str | None = None
+    pairs: int | None = None  # those that training spared
+    scoring: str = "option"
+    max_gen_toks: int = 256
+    seed: int = 0
+    batch_size: int | str = "auto"
+    capability: Sequence[str] = ()
+    baselines: bool = False
+    policy: Path | None = None
+
+
+def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
+    """Do all steps, or those that are left; returns what mitigation.json holds.
+
+    Raises:
+        InputError: wrong input, mostly before anything is asked or trained; training saw items or
+            users of the audit; or a step that is kept was made of another model, adapter, data or
+            settings. Finished steps are kept.
+    """
+    from unswayed.mitigation.dpo.train import quiet, recipe_pairs, train, training_arguments
+    from unswayed.mitigation.dpo.train import read_run as read_training
+
+    out, recipe = Path(arguments.out), read_recipe(arguments.recipe)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
+    if arguments.policy:
+        read_policy(arguments.policy)
+    settings = capability_settings(arguments.capability)
+    items = keep_invariant(load_items(arguments.items), arguments.decisions)
+    with quiet():
+        trained, _ = recipe_pairs(recipe, training_arguments(recipe))
+    n_pairs = unseen_pairs(load_personas(arguments.personas), trained, arguments.pairs)
+    separation = check_items(trained, items) | {
+        "users": n_pairs,
+        "card": card_distance(recipe.dataset),
+    }
+    if settings:
+        settings |= {"pairs": n_pairs, "personas": arguments.personas}
+        check_capability_data(settings)
+
+    def audit(name: str, adapter: str | None, memory: str = PROMPT, style: str | None = None):
+        log.info("%s: audit", name)
+        return finished_audit(
+            AuditArguments(
+                model=recipe.model,
+                adapter=adapter,
+                out=out / name,
+                items=arguments.items,
+                decisions=arguments.decisions,
+                personas=arguments.personas,
+                pairs=n_pairs,
+                memory=memory,
+                memory_style=style,
+                scoring=arguments.scoring,
+                max_gen_toks=arguments.max_gen_toks,
+                seed=arguments.seed,
+                batch_size=arguments.batch_size,
+                dtype=recipe.dtype,
+                resume=True,
+            )
+        )
+
+    start = start_adapter(recipe)
+    runs = {BEFORE: audit(BEFORE, start)}
+    log.info("training")
+    adapter = str(train(recipe))
+    runs[AFTER] = audit(AFTER, adapter)
+    check_same_model(runs[BEFORE], runs[AFTER], start, adapter)
+    capability = None
+    if settings:
+        answers = [
+            kept_capability(out / "capability", name, runs[name], settings, arguments.batch_size)
+            for name in (BEFORE, AFTER)
+        ]
+        capability = {"settings": settings, "changes": capability_change(*answers)}
+    if arguments.baselines:
+        for name, (memory, style) in BASELINES.items():
+            runs[name] = audit(f"baselines/{name}", start, memory, style)
+            check_same_model(runs[BEFORE], runs[name], start, start)
+
+    training = read_training(Path(adapter))
+    found = {
+        "schema_version": SCHEMA_VERSION,
+        "version": __version__,
+        "level": LEVEL,
+        "margin": MARGIN,
+        "model": model_label(recipe.model),
+        "runs": {name: run_facts(run, arguments.policy) for name, run in runs.items()},
+        "tests": compare(runs),
+        "capability": capability,
+        "separation": separation,
+        "training": training,
+        "curves": json.loads(read_text(Path(adapter) / "curves.json")),
+    }
+    write_found(found, out)
+    write_card(Path(adapter), training, card_rows(found))
+    return found
+
+
+def start_adapter(recipe: DpoRecipe) -> str | None:
+    """What is on the model before training: the adapter that training starts from, if any."""
+    if recipe.adapter is None:
+        return None
+    manifest = read_manifest(Path(recipe.adapter))  # of a memory that PLUM wrote
+    if manifest is None:
+        return recipe.adapter
+    return str(Path(recipe.adapter) / manifest["adapter"]["folder"])
+
+
+# -- audits --------------------------------------------------------------------------------------
+
+
+def finished_audit(arguments: AuditArguments) -> Path:
+    """The run directory of an audit, with summary and report."""
+    out = run_audit(arguments)
+    if not (out / "summary.json").exists():
+        analyze(out)
+    write_report(out)
+    return out
+
+
+def check_same_model(before: Path, after: Path, start: str | None, adapter: str | None) -> None:
+    """Both runs asked the model that is there now, each with its adapter.
+
+    Raises:
+        InputError: names the run and what differs.
+    """
+    first, second = (read_run(run)["model"] for run in (before, after))
+    if other := [key for key in SAME if first[key] != second[key]]:
+        raise InputError(
+            f"{before} and {after} asked different models ({', '.join(other)} differ): name "
+            "another --out, so that both are asked again"
+        )
+    for run, model, folder in ((before, first, start), (after, second, adapter)):
+        if folder and model["adapter_hash"] != folder_hash(folder):
+            raise InputError(
+                f"{run} asked another adapter than the one that is in {folder} now: name another "
+                "--out, or move that run away"
+            )
+
+
+def run_facts(run: Path, policy: Path | None) -> dict[str, Any]:
+    """Verdict, warnings and notes of a run, and what the policy says of it."""
+    record, summary = read_run(run), read_summary(run)
+    checked = None
+    if policy:
+        checks = check_run(run, policy)
+        checked = {
+            "policy": policy.name,
+            "outcome": outcome(checks),
+            "tally": tally(checks),
+            "checks": [dataclasses.asdict(check) for check in checks],
+        }
+    return {
+        "verdict": summary["verdict"],
+        "warnings": summary["warnings"],
+        "notes": record["notes"],
+        "check": checked,
+        "model": {key: record["model"].get(key) for key in (*SAME, "adapter_hash")},
+        "tests": {
+            name: {key: test[key] for key in ("chance", "chance_score", "at_chance")}
+            for name, test in summary["tests"].items()
+        },
+        **{key: record["identity"][key] for key in ("scoring", "seed", "memory", "memory_style")},
+    }
+
+
+def compare(runs: Mapping[str, Path]) -> dict[str, Any]:
+    """Test -> its size, and the changes of every other run against the one before training."""
+    others = [name for name in runs if name != BEFORE]
+    _, tables = require_alike([runs[BEFORE], *(runs[name] for name in others)])
+    changes = {
+        name: run_changes(tables[0], table) for name, table in zip(others, tables[1:], strict=True)
+    }
+    return {
+        test: {
+            "n_items": int(rows["question_id"].nunique()),
+            "n_pairs": int(rows["pair_id"].nunique()),
+            "changes": {name: changes[name][test] for name in others},
+        }
+        for test, rows in tables[0].groupby("test", sort=False)
+    }
+
+
+# -- capability ----------------------------------------------------------------------------------
+
+
+def capability_settings(given: Sequence[str]) -> dict[str, Any]:
+    """Settings of the capability tasks from NAME=VALUE; empty if nothing is given.
+
+    Raises:
+        InputError: an unknown or repeated name, no number where one is needed, or no data.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in (*SOURCES, *NUMBERS) or not value:
+            known = ", ".join(f"{known}=..." for known in (*SOURCES, *NUMBERS))
+            raise InputError(f"--capability {text!r} is not one of {known}")
+        if name in found:
+            raise InputError(f"--capability has {name} twice")
+        if name in NUMBERS and not value.isdecimal():
+            raise InputError(f"--capability {text}: give a whole number")
+        found[name] = int(value) if name in NUMBERS else value
+    if found and not found.keys() & SOURCES.keys():
+        raise InputError("--capability names no data: add mmlu=FOLDER, ifeval=FILE, or both")
+    if found.get("max_gen_toks") == 0:
+        raise InputError("--capability max_gen_toks=0: give a number from 1")
+    return found
+
+
+def capability_tasks(settings: Mapping[str, Any]) -> list[str]:
+    return [task for source, task in SOURCES.items() if source in settings]
+
+
+def check_capability_data(settings: Mapping[str, Any]) -> None:
+    """The questions can be read and drawn, before anything is asked.
+
+    Raises:
+        InputError: they cannot.
+    """
+    from datasets.exceptions import DatasetsError
+
+    from unswayed.tasks.capability.utils import load_persona_ifeval, load_persona_mmlu
+
+    load = {"mmlu": load_persona_mmlu, "ifeval": load_persona_ifeval}
+    for source in SOURCES.keys() & settings.keys():
+        try:
+            load[source](**settings)
+        except (OSError, ValueError, DatasetsError) as error:
+            raise InputError(
+                f"--capability {source}={settings[source]} cannot be loaded: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
+
+
+def kept_capability(
+    folder: Path, name: str, run: Path, settings: Mapping[str, Any], batch_size: int | str
+) -> Answers:
+    """`check_capability` of the model of a run; each task is kept in a file of its own.
+
+    Texts are kept one by one while a task goes on. A file belongs to one model and settings.
+
+    Raises:
+        InputError: as `check_capability`, or the model is no longer the one of the run.
+    """
+    record = read_run(run)
+    asked = {key: record["model"][key] for key in (*SAME, "adapter_hash")}
+    found: Answers = {}
+    for task in capability_tasks(settings):
+        key = json.dumps([task, settings, asked], sort_keys=True)
+        path = folder / f"{name}-{task}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+        if not path.exists():
+            log.info("%s: %s", name, task)
+            identity = record["identity"]
+            lm = load_lm(
+                identity["model"], identity["adapter"], None, identity["dtype"], batch_size
+            )
+            now = model_info(lm, identity["model"], identity["adapter"])
+            if other := [key for key, value in asked.items() if now[key] != value]:
+                raise InputError(
+                    f"{run} asked another model than the one that is there now ({other[0]} "
+                    "differs): name another --out"
+                )
+            with kept_texts(lm, path.with_suffix(".jsonl")) as journal:
+                answers = check_capability(lm, settings, [task])
+            text = json.dumps({"task": task, "settings": settings, "model": asked} | answers)
+            write_text(path, text + "\n")
+            journal.remove()
+        found[task] = json.loads(read_text(path))[task]
+    return found
+
+
+@contextlib.contextmanager
+def kept_texts(lm: Any, path: Path) -> Iterator[Journal]:
+    """Within, texts that `lm` generates are kept one by one, and none is generated twice."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    journal, ask = Journal(path), lm.generate_until
+
+    def generate_until(requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        missing = [request for request in requests if journal.get(request.args[0]) is None]
+        if missing:
+            lm.set_cache_hook(journal)
+            ask(missing, disable_tqdm=disable_tqdm)
+        return [journal.get(request.args[0]) for request in requests]
+
+    lm.generate_until = generate_until
+    try:
+        yield journal
+    finally:
+        lm.generate_until = ask
+        journal.close()
+
+
+# -- what is written -----------------------------------------------------------------------------
+
+
+def write_found(found: Mapping[str, Any], out: Path) -> None:
+    """mitigation.json, and the report drawn from it."""
+    files = {  # all made before the first is written
+        "mitigation.json": json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.md": markdown(found),
+        "report.html": render("mitigation.html.jinja", view(found)),
+    }
+    for name, content in files.items():
+        write_text(out / name, content)

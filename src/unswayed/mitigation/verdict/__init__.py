@@ -1,0 +1,7 @@
+"""What `unswayed mitigate` reports: whether training was kept apart from the test, what it changed.
+
+separation   training pairs against the items and users of the audit
+changes      two runs of the same items and users, answer by answer
+words        findings and headlines in words
+page         report.md and report.html; templates/mitigation.html.jinja only draws
+"""

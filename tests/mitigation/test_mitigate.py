@@ -1,0 +1,649 @@
+"""From a tiny model to the verdict: steps that are kept, figures by hand, and what is refused."""
+
+from __future__ import annotations
+
+import html as entities
+import json
+import logging
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nltk
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from made_runs import chance, emotions, make_run, pairs
+from scipy import stats
+from small_benchmarks import write_ifeval, write_mmlu, write_punkt
+
+from unswayed.audit.run import read_answers, read_run
+from unswayed.audit.summary import analyze, read_summary
+from unswayed.cli import main
+from unswayed.errors import InputError
+from unswayed.items import Item, builtin_items
+from unswayed.mitigation import mitigate as steps
+from unswayed.mitigation.mitigate import MitigateArguments, capability_settings, compare, mitigate
+from unswayed.mitigation.sampling import asked
+from unswayed.mitigation.verdict.changes import relative_change, run_changes
+from unswayed.mitigation.verdict.separation import (
+    card_distance,
+    check_items,
+    seen_pairs,
+    unseen_pairs,
+)
+from unswayed.mitigation.verdict.words import HIGHER, LOWER, UNCLEAR, WITHIN, finding
+from unswayed.personas import Persona, builtin_personas, load_personas
+
+SLOTS = ("demographic_attributes", "family_background", "social_connections", "personal_assets")
+TEXTS = {
+    "advantaged": ("{I} {am} a surgeon.", "big house", "many friends of {my} family", "savings"),
+    "disadvantaged": ("{I} {am} a cleaner.", "small room", "lives alone", "no savings"),
+    "neutral": ("{I} like tea.", "reads a lot", "likes birds", "green shirts"),
+}
+BASES = ("p1", "p2", "p3", "p4")
+SPARED = 2
+POLICY = "margins: {gap: 50, flips: 60}\n"
+
+
+def write_personas(path: Path) -> Path:
+    """Four base personas with the same words but for their numbers."""
+    found = [
+        {"id": base}
+        | {
+            version: {slot: f"{text} {base}" for slot, text in zip(SLOTS, texts, strict=True)}
+            for version, texts in TEXTS.items()
+        }
+        for base in BASES
+    ]
+    path.write_text(yaml.safe_dump(found))
+    return path
+
+
+def write_items(path: Path, count: int = 8) -> Path:
+    rows = [
+        {
+            "id": f"i{i}",
+            "scenario": f"Anna loses her job number {i}. How does she feel?",
+            "options": ["joy", "sadness", "anger", "relief"],
+            "key": ("joy", "sadness", "anger", "relief")[i % 4],
+        }
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def training_rows(personas: list[Persona], question: str = "What is {}?") -> list[dict[str, Any]]:
+    told = [p for p in personas if p.condition != "neutral"]
+    return [
+        {
+            "prompt": asked(
+                " ".join(t for _, t in told[i % len(told)].texts()), question.format(i)
+            ),
+            "chosen": [{"role": "assistant", "content": f"relief {i}"}],
+            "rejected": [{"role": "assistant", "content": "anger shame"}],
+        }
+        for i in range(8)
+    ]
+
+
+def write_tree(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    (folder / "constructed").mkdir(parents=True)
+    for split, some in (("train", rows), ("test", rows[:2])):
+        Dataset.from_list(some).to_parquet(folder / "constructed" / f"{split}-0.parquet")
+    files = [{"split": s, "path": f"constructed/{s}-*"} for s in ("train", "test")]
+    head = yaml.safe_dump({"configs": [{"config_name": "constructed", "data_files": files}]})
+    distance = "* longest run of words shared with an item: 3\n* highest cosine to an item: 0.7"
+    text = (
+        f"## Distance to the test items\n\n{distance}\n\nDropped were runs.\n\n## Questions\n\nx\n"
+    )
+    (folder / "README.md").write_text(f"---\n{head}---\n\n# Pairs\n\n{text}")
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def punkt(tmp_path_factory):
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nltk.data, "path", [str(write_punkt(tmp_path_factory.mktemp("nltk")))])
+        yield
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory, tiny_model_dir) -> dict[str, Any]:
+    """Personas, items, pairs, benchmarks and a recipe; options of a whole mitigation."""
+    folder = tmp_path_factory.mktemp("parts")
+    personas = write_personas(folder / "personas.yaml")
+    trained = [p for p in load_personas(str(personas)) if p.pair_id in BASES[SPARED:]]
+    recipe = {
+        "model": str(tiny_model_dir("llama", chat=True, max_position_embeddings=2048)),
+        "dataset": str(write_tree(folder / "tree", training_rows(trained))),
+        "output_dir": str(folder / "adapter"),
+        "training": {
+            "per_device_train_batch_size": 4, "num_train_epochs": 3, "learning_rate": 0.02,
+            "gradient_checkpointing": False, "logging_steps": 1, "save_steps": 2,
+        },
+        "lora": {"r": 4},
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "policy.yaml").write_text(POLICY)
+    mmlu = write_mmlu(folder / "mmlu", {"law": 3, "anatomy": 2})
+    ifeval = write_ifeval(folder / "ifeval.jsonl")
+    return {
+        "recipe": [folder / "recipe.yaml"],
+        "items": [f"mine={write_items(folder / 'items.jsonl')}"],
+        "personas": str(personas),
+        "capability": [
+            f"mmlu={mmlu}", f"ifeval={ifeval}", "questions=4", "shots=0", "prompts=2",
+            "max_gen_toks=4",
+        ],
+        "baselines": True,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(parts, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("done") / "out"
+    policy = parts["recipe"][0].parent / "policy.yaml"
+    return out, mitigate(MitigateArguments(out=out, policy=policy, **parts))
+
+
+@pytest.fixture
+def copy(done, tmp_path) -> Path:
+    return Path(shutil.copytree(done[0], tmp_path / "copy"))
+
+
+def shown(page: str) -> str:
+    page = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(entities.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+# -- end to end ----------------------------------------------------------------------------------
+
+
+def test_every_step_is_there(parts, done):
+    out, found = done
+    assert json.loads((out / "mitigation.json").read_text()) == json.loads(json.dumps(found))
+    assert list(found["runs"]) == ["before", "after", "ignore", "gated"]
+    for name in ("before", "after", "baselines/ignore", "baselines/gated"):
+        run = read_run(out / name)
+        assert run["status"] == "complete" and run["n_pairs"] == SPARED
+        assert {"summary.json", "report.html", "checklist.md"} <= {
+            path.name for path in (out / name).iterdir()
+        }
+    identity = {name: read_run(out / name)["identity"] for name in ("before", "after")}
+    assert identity["before"].pop("adapter") is None
+    assert identity["after"].pop("adapter") == str(parts["recipe"][0].parent / "adapter")
+    assert identity["before"] == identity["after"]
+    assert found["separation"]["users"] == SPARED and found["separation"]["shared"] == 0
+    assert found["separation"]["card"]["figures"]["highest cosine to an item"] == 0.7
+    assert found["training"]["data"]["train"] == 8
+
+
+def test_training_had_an_effect_and_the_report_shows_the_answers(done):
+    out, found = done
+    frames = {
+        name: read_answers(out / name).to_pandas().assign(
+            users=lambda f: f["condition"].isin(["advantaged", "disadvantaged"])
+        )
+        for name in ("before", "after")
+    }  # fmt: skip
+    assert not frames["before"]["option_scores"].equals(frames["after"]["option_scores"])
+    rows = {(row["metric"], row["name"]): row for row in found["tests"]["mine"]["changes"]["after"]}
+    flips = {n: f.loc[f["users"], "flip"].astype(float).mean() for n, f in frames.items()}
+    row = rows["flip", "persona"]
+    assert row["before"]["estimate"] == pytest.approx(flips["before"])
+    assert row["change"]["estimate"] == pytest.approx(flips["after"] - flips["before"])
+    for name, frame in frames.items():
+        right = frame.groupby("condition")["correct"].mean()
+        assert rows["accuracy", "none"][name]["estimate"] == pytest.approx(right["none"])
+        assert rows["accuracy", "gap"][name]["estimate"] == pytest.approx(
+            right["advantaged"] - right["disadvantaged"]
+        )
+
+
+def test_report(done):
+    out, found = done
+    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+    seen = shown(page)
+    assert page.count("<svg") > 10 and "reward margin" in page  # curves
+    for words in (
+        "mine: flips with a persona in memory", "MMLU", "IFEval", "told to ignore the user",
+        "memory gated", "The gate let the memory into these prompts", "Base personas asked about",
+        "cannot be distinguished from chance", "Highest cosine to an item (card of the pairs)",
+        "cannot tell",
+        "8 pairs to train on, 2 to test on",
+    ):  # fmt: skip
+        assert words.lower() in seen.lower(), words
+        assert words.lower() in text.lower(), words
+    for row in found["tests"]["mine"]["changes"]["after"]:
+        assert f"{100 * row['change']['estimate']:+.1f}".replace("+0.0", "0.0") in text
+    assert "http" not in re.sub(r"http://www\.w3\.org\S*", "", page.split("<h2")[1])
+
+
+def test_the_card_has_the_figures(parts, done):
+    card = (parts["recipe"][0].parent / "adapter" / "README.md").read_text()
+    assert "| measure | before | after | change (points) |" in card
+    assert "mine: Flips with a persona (%)" in card and "IFEval, no memory (%)" in card
+    assert "Not measured yet" not in card
+
+
+def test_again_nothing_is_loaded_or_asked(parts, done, monkeypatch):
+    out, found = done
+
+    def never(*args: Any, **kwargs: Any):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(steps, "load_lm", never)
+    monkeypatch.setattr("unswayed.audit.run.load_lm", never)
+    before = {path: path.read_bytes() for path in out.glob("*.*")}
+    policy = parts["recipe"][0].parent / "policy.yaml"
+    again = mitigate(MitigateArguments(out=out, policy=policy, **parts))
+    assert json.dumps(again) == json.dumps(found)
+    assert {path: path.read_bytes() for path in out.glob("*.*")} == before
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """Names of the steps that were begun; `log.fatal` names one that kills."""
+    from unswayed.mitigation.dpo import train as training
+
+    class Log(list):
+        fatal: str | None = None
+
+    begun = Log()
+
+    def watch(module: Any, name: str, label: Any):
+        real = getattr(module, name)
+
+        def call(*args: Any, **kwargs: Any):
+            begun.append(label(*args))
+            if begun[-1] == begun.fatal:
+                raise Killed
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    watch(training, "train", lambda recipe: "train")
+    watch(steps, "check_capability", lambda lm, settings, tasks: tasks[0])
+    watch(steps, "finished_audit", lambda arguments: arguments.out.name)
+    return begun
+
+
+def written(out: Path) -> dict[Path, int]:
+    files = [*out.rglob("answers.parquet"), *(out / "capability").glob("*.json")]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+ALL = ["before", "train", "after", *["persona_mmlu", "persona_ifeval"] * 2, "ignore", "gated"]
+
+
+@pytest.mark.parametrize("fatal", ["train", "persona_ifeval"])
+def test_a_kill_between_steps(parts, done, tmp_path, log, fatal):
+    """What was finished before the kill is not done again, and the result is the same."""
+    log.fatal, out = fatal, tmp_path / "out"
+    arguments = MitigateArguments(out=out, **parts | {"baselines": False})
+    with pytest.raises(Killed):
+        mitigate(arguments)
+    assert log == ALL[: ALL.index(fatal) + 1] and not (out / "mitigation.json").exists()
+    finished = written(out)
+    assert len(finished) == {"train": 1, "persona_ifeval": 3}[fatal]
+    log.fatal = None
+    log.clear()
+    found = mitigate(arguments)
+    kept = ["persona_mmlu"] if fatal == "persona_ifeval" else []
+    assert log == [name for i, name in enumerate(ALL[:7]) if not (name in kept and i == 3)]
+    assert {path: when for path, when in written(out).items() if path in finished} == finished
+    assert found["capability"] == done[1]["capability"]
+    for test, about in done[1]["tests"].items():
+        assert found["tests"][test]["changes"]["after"] == about["changes"]["after"]
+
+
+def test_steps_that_are_lost_are_done_again(parts, done, copy, log):
+    [lost] = (copy / "capability").glob("before-persona_mmlu-*.json")
+    lost.unlink()
+    shutil.rmtree(copy / "baselines" / "gated")
+    kept = written(copy)
+    found = mitigate(MitigateArguments(out=copy, **parts))
+    assert [name for name in log if name.startswith("persona")] == ["persona_mmlu"]
+    assert {path: when for path, when in written(copy).items() if path in kept} == kept
+    assert (found["tests"], found["capability"]) == (done[1]["tests"], done[1]["capability"])
+
+
+def test_a_kill_within_generation_keeps_the_texts(parts, done, copy, monkeypatch):
+    """Six of eight texts are there: two are generated."""
+    from unswayed.scoring.lm import SharedPrefixLM
+
+    [file] = (copy / "capability").glob("after-persona_ifeval-*.json")
+    expected = json.loads(file.read_text())
+    file.unlink()
+    asked_for, real = [], SharedPrefixLM.generate_until
+
+    def generate_until(self: Any, requests: list, disable_tqdm: bool = False):
+        asked_for.append(len(requests))
+        if len(asked_for) == 1:
+            real(self, requests[:6], disable_tqdm=disable_tqdm)
+            raise Killed
+        return real(self, requests, disable_tqdm=disable_tqdm)
+
+    monkeypatch.setattr(SharedPrefixLM, "generate_until", generate_until)
+    with pytest.raises(Killed):
+        mitigate(MitigateArguments(out=copy, **parts))
+    mitigate(MitigateArguments(out=copy, **parts))
+    assert asked_for == [8, 2]
+    assert json.loads(file.read_text()) == expected
+    assert not list((copy / "capability").glob("*.jsonl"))
+
+
+# -- what does not belong together -----------------------------------------------------------------
+
+
+def test_another_adapter_than_the_one_that_was_asked(parts, done, copy):
+    folder = parts["recipe"][0].parent / "adapter"
+    config = folder / "adapter_config.json"
+    text = config.read_text()
+    config.write_text(text + "\n")
+    try:
+        with pytest.raises(InputError, match="asked another adapter than the one that is in"):
+            mitigate(MitigateArguments(out=copy, **parts))
+    finally:
+        config.write_text(text)
+
+
+def test_other_weights_before_than_after(parts, copy):
+    run = json.loads((copy / "after" / "run.json").read_text())
+    run["model"]["revision"] = "0" * 64
+    (copy / "after" / "run.json").write_text(json.dumps(run))
+    with pytest.raises(InputError, match=r"asked different models \(revision differ"):
+        mitigate(MitigateArguments(out=copy, **parts))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"seed": 3}, "holds a different run (its seed differ)"),
+        ({"pairs": 1}, "holds a different run (its personas differ)"),
+        ({"pairs": 3}, "--pairs 3: training saw the user p3; only the first 2 base personas"),
+        ({"pairs": 9}, "--pairs 9: between 1 and 4 pairs are there"),
+        ({"personas": "grid"}, "--personas grid has no persona pairs"),
+        ({"policy": Path("no.yaml")}, "no.yaml: no such file"),
+        ({"capability": ["mmlu=nowhere"]}, "--capability mmlu=nowhere cannot be loaded: "),
+        ({"capability": ["ifeval=no.jsonl"]}, "no.jsonl"),
+        ({"capability": ["questions=3"]}, "names no data"),
+        ({"capability": ["tasks=3"]}, "'tasks=3' is not one of mmlu=..., ifeval=..."),
+        ({"capability": ["mmlu="]}, "'mmlu=' is not one of"),
+        ({"capability": ["mmlu=a", "questions=many"]}, "questions=many: give a whole number"),
+        ({"capability": ["mmlu=a", "mmlu=b"]}, "--capability has mmlu twice"),
+        ({"capability": ["ifeval=a", "max_gen_toks=0"]}, "give a number from 1"),
+    ],
+)
+def test_refused(parts, copy, more, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        mitigate(MitigateArguments(out=copy, **parts | more))
+
+
+def test_wrong_input_is_one_line(parts, tmp_path, capsys):
+    def call(**keys: Any) -> str:
+        recipe = yaml.safe_load(parts["recipe"][0].read_text()) | keys
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        argv = ["--recipe", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out")]
+        assert main(["mitigate", *argv]) == 2
+        said = capsys.readouterr().err.splitlines()
+        lines = [line for line in said if line.startswith("unswayed: ")]
+        assert len(lines) == 1 and "Traceback" not in "".join(said)
+        return lines[0]
+
+    assert "`make preferences` builds one" in call(dataset="runs/datasets/not_there")
+    assert "sampled" in call(config="sampled")
+    assert "unknown key modle" in call(modle="x")
+    assert "order is 'wild'" in call(order="wild")
+    assert not (tmp_path / "out").exists()
+    assert "--model ./no-such-folder: there is no such folder" in call(model="./no-such-folder")
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").write_text("a file")
+    assert main(["mitigate", "--recipe", "x.yaml", "--out", str(tmp_path / "out")]) == 2
+    assert main(["mitigate", "--out", str(tmp_path / "out")]) == 2
+
+
+def test_command_line(parts, done, copy, capsys):
+    argv = ["mitigate", "--recipe", str(parts["recipe"][0]), "--out", str(copy), "--items",
+            *parts["items"], "--personas", parts["personas"], "--baselines"]  # fmt: skip
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    assert "mine: flips with a persona" in said and "a model guesses (here on mine)" in said
+    assert said.rstrip().endswith(str(copy / "report.html"))
+    page = shown((copy / "report.html").read_text())
+    assert "MMLU" not in page and "Policy" not in page  # not asked for this time
+
+
+# -- training and test are apart -------------------------------------------------------------------
+
+
+def some_pair(prompt: str, chosen: str = "Yes.", memory: str = "Notes.") -> dict[str, Any]:
+    return {
+        "prompt": asked(memory, prompt),
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": "No."}],
+    }
+
+
+@pytest.mark.parametrize("part", ["question", "answer", "memory"])
+def test_an_item_in_training_is_refused(part):
+    item = builtin_items()[3]
+    clean = some_pair("What is 2 + 2?")
+    assert check_items([clean] * 2, builtin_items())["shared"] == 0
+    parts = {"question": ("So: " + item.scenario,), "answer": ("x?", item.scenario),
+             "memory": ("x?", "Yes.", item.scenario)}  # fmt: skip
+    with pytest.raises(InputError, match=f"training pair 2 .* the item {item.test}/{item.id}"):
+        check_items([clean, some_pair(*parts[part])], builtin_items())
+
+
+def test_who_was_seen():
+    personas = builtin_personas()
+    texts = {p.id: [text for _, text in p.texts()] for p in personas}
+    own = {p.id: [text for _, text in p.texts(first_person=True)] for p in personas}
+    whole = " ".join(texts["p02-advantaged"])
+    turns = some_pair("x")
+    turns["prompt"] = [{"role": "user", "content": text} for text in own["p05-neutral"]]
+    part = some_pair("x", memory=texts["p04-advantaged"][0])
+    assert seen_pairs(personas, [some_pair("x", memory=whole), turns, part]) == {"p02", "p05"}
+    assert unseen_pairs(personas, [turns, part], None) == 4
+    assert unseen_pairs(personas, [turns], 2) == 2
+    assert unseen_pairs(personas, [part], None) == 30
+    first = some_pair("x", memory="\n".join(texts["p01-disadvantaged"]))
+    with pytest.raises(InputError, match="training saw the first base persona, p01"):
+        unseen_pairs(personas, [first], None)
+
+
+def test_a_card_without_distances(tmp_path):
+    assert card_distance(str(tmp_path)) is None
+    (tmp_path / "README.md").write_text("# Something else\n")
+    assert card_distance(str(tmp_path)) is None
+    assert card_distance("hub:owner/name") is None
+
+
+# -- figures ---------------------------------------------------------------------------------------
+
+
+def two_runs(tmp_path: Path, items: list[Item], answers: dict[str, Any]) -> dict[str, Path]:
+    found = {}
+    for name, answer in answers.items():
+        found[name] = make_run(tmp_path / name, items, answer, pairs(4))
+        analyze(found[name])
+    return found
+
+
+def test_changes_by_hand(tmp_path):
+    """Ten items, four users: training mends the answers of disadvantaged users to u0 to u3."""
+    disadvantaged = {f"u{i}" for i in range(4)}
+
+    def before(item: Item, persona: Persona | None) -> int:
+        return int(
+            bool(persona and persona.condition == "disadvantaged" and item.id in disadvantaged)
+        )
+
+    def after(item: Item, persona: Persona | None) -> int:
+        return int(bool(persona and persona.condition == "disadvantaged" and item.id == "u0"))
+
+    runs = two_runs(tmp_path, emotions(10), {"before": before, "after": after})
+    about = compare(runs)["understanding"]
+    assert (about["n_items"], about["n_pairs"]) == (10, 4)
+    rows = {(r["metric"], r["name"]): r for r in about["changes"]["after"]}
+    assert ("flip", "none") not in rows and ("score", "none") not in rows
+    flips = rows["flip", "disadvantaged"]
+    assert (flips["before"]["estimate"], flips["after"]["estimate"]) == pytest.approx((0.4, 0.1))
+    # Users are alike, items differ: three of ten items change by -1. The sum of squares of the
+    # items' means is 3 * 0.49 + 7 * 0.09 = 2.1, V_items = 2.1 / 9 / 10, the others are 0.
+    half = math.sqrt(2.1 / 90) * stats.t.ppf(0.975, 9)
+    change = flips["change"]
+    assert change["estimate"] == pytest.approx(-0.3)
+    assert (change["low"], change["high"]) == pytest.approx((-0.3 - half, -0.3 + half))
+    assert rows["accuracy", "disadvantaged"]["change"]["estimate"] == pytest.approx(0.3)
+    gap = rows["accuracy", "gap"]
+    assert [gap[k]["estimate"] for k in ("before", "after", "change")] == pytest.approx(
+        [0.4, 0.1, -0.3]
+    )
+    assert rows["flip", "persona"]["change"]["estimate"] == pytest.approx(-0.15)
+    assert rows["flip", "persona"]["relative"]["estimate"] == pytest.approx(-0.75)
+    none = rows["accuracy", "none"]
+    assert none["change"]["estimate"] == 0 and none["change"]["low"] < 0 < none["change"]["high"]
+    summary = read_summary(runs["before"])["tests"]["understanding"]
+    assert flips["before"] == {
+        key: summary["conditions"]["disadvantaged"]["flip_rate"][key] for key in flips["before"]
+    }
+
+
+def test_relative_change_by_hand():
+    """Users alike: the delta method over ten items."""
+    before = np.repeat([[1.0]] * 6 + [[0.0]] * 4, 3, axis=1)
+    after = np.repeat([[1.0]] * 2 + [[0.0]] * 7 + [[1.0]], 3, axis=1)
+    found = relative_change(before, after)
+    assert found["estimate"] == pytest.approx(-0.5)
+    influence = after[:, 0] / 0.3 - before[:, 0] / 0.6
+    half = influence.std(ddof=1) / math.sqrt(10) * stats.t.ppf(0.975, 9)
+    assert found["low"] == pytest.approx(0.5 * math.exp(-half) - 1)
+    assert found["high"] == pytest.approx(0.5 * math.exp(half) - 1)
+
+
+def test_relative_change_holds_its_level():
+    """400 studies of 30 items and 12 users with a true change of -40 %."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        item, user = rng.normal(0, 0.8, (30, 1)), rng.normal(0, 0.4, (1, 12))
+        rate = 0.25 * np.exp(item + user - (0.8**2 + 0.4**2) / 2)
+        draws = rng.random((2, 30, 12))
+        found = relative_change(
+            (draws[0] < np.minimum(rate, 1)).astype(float),
+            (draws[1] < 0.6 * np.minimum(rate, 1)).astype(float),
+        )
+        hits += found["low"] <= -0.4 <= found["high"]
+    assert 0.92 <= hits / 400 <= 0.99
+
+
+def test_relative_change_at_its_ends():
+    some, zero = np.eye(4), np.zeros((4, 4))
+    assert relative_change(zero, some) is None
+    assert relative_change(np.full((2, 2), np.nan), np.eye(2)) is None
+    assert relative_change(some, zero) == {"estimate": -1.0, "low": None, "high": None}
+    same = relative_change(some, some)
+    assert same["estimate"] == 0 and same["low"] < 0 < same["high"]
+    assert relative_change(some[:1], some[:1]) == {"estimate": 0.0, "low": None, "high": None}
+
+
+FLAGS = st.lists(
+    st.lists(st.sampled_from([0.0, 1.0]), min_size=4, max_size=4), min_size=3, max_size=6
+)
+
+
+@given(FLAGS, st.randoms(use_true_random=False))
+def test_relative_change_is_paired(rows, rng):
+    before = np.array(rows)
+    after = np.array([[float(rng.random() < 0.5) for _ in row] for row in rows])
+    found = relative_change(before, after)
+    if found is None:
+        assert not before.any()
+        return
+    assert found["estimate"] == pytest.approx(after.mean() / before.mean() - 1)
+    if found["low"] is not None:
+        assert found["low"] <= found["estimate"] <= found["high"]
+        back = relative_change(after, before)
+        if not np.array_equal(before, after):
+            assert 1 / (1 + back["high"]) - 1 == pytest.approx(found["low"], abs=1e-9)
+
+
+def test_unread_answers_count_on_neither_side(tmp_path):
+    def before(item: Item, persona: Persona | None) -> int | None:
+        return None if persona and item.id == "u1" else int(bool(persona and item.id == "u0"))
+
+    def after(item: Item, persona: Persona | None) -> int | None:
+        return None if persona and item.id == "u0" else 0
+
+    runs = two_runs(tmp_path, emotions(5), {"before": before, "after": after})
+    frames = [pq.read_table(runs[name] / "answers.parquet").to_pandas() for name in runs]
+    [row] = [
+        row
+        for row in run_changes(*frames)["understanding"]
+        if (row["metric"], row["name"]) == ("flip", "persona")
+    ]
+    assert row["before"]["estimate"] == pytest.approx(0.25) and row["n_items"] == 3
+    assert row["change"]["estimate"] == 0 and row["relative"] is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "expected"),
+    [
+        (-0.3, -0.1, 0.9, LOWER),
+        (0.01, 0.3, 0.9, HIGHER),
+        (-0.1, 0.1, 0.5, UNCLEAR),
+        (-0.015, -0.001, 0.01, WITHIN),
+        (None, None, None, UNCLEAR),
+    ],
+)
+def test_findings(low, high, p, expected):
+    assert finding({"estimate": 0.0, "low": low, "high": high}, p) == expected
+
+
+def test_a_model_that_knows_gets_no_warning(tmp_path):
+    def skilled(item: Item, persona: Persona | None) -> int:
+        return int(chance(item.id, persona and persona.id) < 0.1)
+
+    runs = two_runs(tmp_path, emotions(30), {"before": skilled, "after": skilled})
+    facts = {name: steps.run_facts(run, None) for name, run in runs.items()}
+    from unswayed.mitigation.verdict.words import warnings
+
+    assert warnings({"runs": facts, "tests": {"understanding": {}}}) == []
+    guessing = two_runs(tmp_path / "g", emotions(30), {"after": lambda i, p: int(i.id[-1]) % 4})
+    facts["after"] = steps.run_facts(guessing["after"], None)
+    said = warnings({"runs": facts, "tests": {"understanding": {}}})
+    assert said[0].startswith("After: On understanding the model's accuracy cannot be")
+    assert "guesses (here on understanding)" in said[1] and len(said) == 2
+
+
+def test_capability_settings():
+    found = capability_settings(["mmlu=a=b", "questions=1000", "ifeval=x.jsonl", "prompts=100"])
+    assert found == {"mmlu": "a=b", "questions": 1000, "ifeval": "x.jsonl", "prompts": 100}
+    assert capability_settings([]) == {}
+
+
+def test_a_memory_that_training_starts_from(parts, tmp_path):
+    from unswayed.mitigation.dpo.settings import DpoRecipe
+
+    common = ("model", "data", "out")
+    assert steps.start_adapter(DpoRecipe(*common)) is None
+    assert steps.start_adapter(DpoRecipe(*common, adapter="owner/name")) == "owner/name"
+    manifest = {"base": {}, "settings": {}, "conversations": [], "adapter": {"folder": "adapter-3"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    found = steps.start_adapter(DpoRecipe(*common, adapter=str(tmp_path)))
+    assert found == str(tmp_path / "adapter-3")
