@@ -124,9 +124,8 @@ class SharedPrefixLM(HFLM):
         def run(budget: int) -> list[tuple[float, bool]]:
             log_probs = [torch.zeros(len(c), dtype=torch.float64) for _, _, c in requests]
             greedy = [True] * len(requests)
-            with tqdm(
-                total=total, disable=quiet or self.rank != 0, desc="Scoring options", unit="option"
-            ) as bar:
+            hidden = quiet or self.rank != 0 or None  # None: shown on a terminal only
+            with tqdm(total=total, disable=hidden, desc="Scoring options", unit="option") as bar:
                 for pack, cache in self._passes(tree, budget, bar):
                     for read, log_prob, is_best in self._forward(pack, cache):
                         log_probs[read.request][read.rank] = log_prob
