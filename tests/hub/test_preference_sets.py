@@ -6,6 +6,7 @@ The policy is a tiny random model, whose rewards mean nothing but are always the
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import datasets
 import pytest
@@ -13,6 +14,13 @@ import pytest
 from unswayed.errors import InputError
 from unswayed.hub.preference_sets import preference_tree
 from unswayed.hub.trees import card_metadata, write_tree
+from unswayed.mitigation.dpo.pairs import (
+    GROUPS,
+    group_numbers,
+    in_groups,
+    largest_group,
+    read_splits,
+)
 from unswayed.mitigation.preferences.settings import PreferenceSettings
 
 
@@ -65,6 +73,49 @@ def test_a_source_without_pairs_is_no_config(tree):
     assert [config["config_name"] for config in metadata["configs"]] == ["constructed"]
 
 
+@pytest.fixture(scope="module")
+def grouped(settings, tmp_path_factory):
+    work = str(tmp_path_factory.mktemp("groups"))
+    chosen = settings(constructed=2, consistent=1, n_questions=20, work_dir=work)
+    return tree_of(chosen, tmp_path_factory.mktemp("out") / "grouped")
+
+
+def test_a_group_has_a_row_for_each_memory_and_is_in_one_split(grouped):
+    splits = datasets.load_dataset(str(grouped), "consistent")
+    rows = [row | {"split": name} for name, table in splits.items() for row in table]
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["question_id"], row["pair_id"]), []).append(row)
+    assert len(groups) == 20 and {row["split"] for row in rows} == {"train", "test"}
+    for some in groups.values():
+        conditions = [row["condition"] for row in some]
+        assert conditions == ["none", "neutral", "advantaged", "disadvantaged"]
+        assert len({(row["split"], row["chosen"][0]["content"]) for row in some}) == 1
+        bare, *known = some
+        assert [m["role"] for m in bare["prompt"]] == ["user"] and bare["persona_id"] is None
+        for row in known:
+            assert [m["role"] for m in row["prompt"]] == ["system", "user"]
+            assert row["prompt"][-1] == bare["prompt"][-1]
+        assert len({row["prompt"][0]["content"] for row in some}) == 4
+
+
+@pytest.mark.parametrize("batch_size", [4, 8])
+def test_the_dpo_trainer_finds_the_groups(grouped, batch_size):
+    for pairs in read_splits(str(grouped), "consistent").values():
+        assert largest_group(pairs) == 4
+        numbers = group_numbers(in_groups(pairs, GROUPS["by_question"], batch_size, seed=0))
+        for i in range(0, len(numbers), batch_size):
+            assert set(Counter(numbers[i : i + batch_size]).values()) == {4}
+
+
+def test_the_card_explains_groups_where_there_are_some(grouped, tree):
+    text = (grouped / "README.md").read_text("utf-8")
+    configs = [config["config_name"] for config in card_metadata(grouped)["configs"]]
+    assert configs == ["constructed", "consistent"]
+    assert "## Groups" in text and "| prompts | consistent | 80 | 80 |" in text
+    assert "consistent" not in (tree / "README.md").read_text("utf-8")
+
+
 def test_the_card_has_the_funnel_and_what_made_it(tree):
     metadata, text = card_metadata(tree), (tree / "README.md").read_text("utf-8")
     facts = metadata["unswayed"]
@@ -102,7 +153,7 @@ def test_questions_of_the_users_own_have_no_licence_until_one_is_stated(settings
 
 
 def test_a_config_of_nothing_is_refused(settings, tmp_path):
-    with pytest.raises(InputError, match="is not one of sampled, constructed"):
+    with pytest.raises(InputError, match="is not one of sampled, constructed, consistent"):
         tree_of(settings(), tmp_path / "tree", configs=["mixed"])
     with pytest.raises(InputError, match="pairs is for training in sampled"):
         tree_of(settings(), tmp_path / "tree", configs=["sampled"])

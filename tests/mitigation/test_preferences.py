@@ -18,7 +18,7 @@ from unswayed.mitigation.judge import Judgement
 from unswayed.mitigation.model_judge import read_verdict, rubric
 from unswayed.mitigation.preferences import STAGES, build_pairs, in_test_split, passages
 from unswayed.mitigation.preferences.settings import PreferenceSettings
-from unswayed.mitigation.preferences.steps import users
+from unswayed.mitigation.preferences.steps import CONSISTENT, group_of, users, whole_groups
 from unswayed.mitigation.questions import builtin_questions
 from unswayed.mitigation.sampling import INSTRUCTIONS, asked, conversations
 from unswayed.personas import builtin_personas
@@ -135,6 +135,112 @@ def test_the_same_seed_draws_the_same(settings, tmp_path):
         return [(r["question_id"], r["persona_id"]) for r in stage(chosen, "prompts")]
 
     assert prompts("a") == prompts("b") != prompts("c", seed=1)
+
+
+# -- groups ----------------------------------------------------------------------------------------
+
+
+def in_groups(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
+    found: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        if row["source"] == CONSISTENT:
+            found.setdefault(group_of(row), []).append(row)
+    return found
+
+
+def test_a_group_is_one_chosen_text_under_four_memories(settings):
+    chosen = settings(sampled=0, consistent=2, spare_pairs=20, similarity=1.0)
+    pairs, funnel = build_pairs(chosen)
+    groups = in_groups(pairs)
+    assert len(pairs) == 48 and len(groups) == 12
+    personas = {persona.id: persona for persona in builtin_personas()}
+    for (_, base), rows in groups.items():
+        assert base > "p20"
+        assert [r["condition"] for r in rows] == ["none", "neutral", "advantaged", "disadvantaged"]
+        assert len({row["chosen"] for row in rows}) == 1
+        assert rows[0]["persona_id"] is None and rows[0]["memory"] == ""
+        for row in rows[1:]:
+            assert row["persona_id"] == f"{base}-{row['condition']}"
+            assert row["memory"].split() == [
+                word for _, text in personas[row["persona_id"]].texts() for word in text.split()
+            ]
+    # A random model's rewards would drop most; they are noted and decide nothing.
+    assert all(passage.reasons == {} for passage in funnel)
+    assert {row["reward"] for row in pairs} == {"reference margin"}
+    assert any(not row["chosen_reward"] > 0 > row["rejected_reward"] for row in pairs)
+
+
+def test_groups_leave_other_pairs_as_they_are(settings, tmp_path):
+    def rows(work: str, **more) -> list[dict]:
+        chosen = settings(sampled=0, constructed=2, work_dir=str(tmp_path / work), **more)
+        build(chosen)
+        return [r for r in stage(chosen, "pairs") if r["source"] == "constructed"]
+
+    assert rows("without") == rows("with", consistent=1)
+
+
+def test_a_group_with_a_pair_that_is_too_long_goes_as_a_whole(settings, tmp_path):
+    every = settings(sampled=0, consistent=2, work_dir=str(tmp_path / "every"), similarity=1.0)
+    lengths = {
+        key: max(row["tokens"] for row in rows)
+        for key, rows in in_groups(build_pairs(every)[0]).items()
+    }
+    limit = sorted(lengths.values())[6]
+    chosen = settings(sampled=0, consistent=2, similarity=1.0, max_length=limit)
+    pairs, funnel = build_pairs(chosen)
+    fit = {key for key, length in lengths.items() if length <= limit}
+    assert in_groups(pairs).keys() == fit and len(pairs) == 4 * len(fit)
+    why = f"longer than {limit} tokens"
+    long = sum(row["tokens"] > limit for row in stage(every, "clean"))
+    assert funnel[-1].reasons == {why: long, f"of a group with: {why}": 48 - len(pairs) - long}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("ab"),
+            st.sampled_from("xy"),
+            st.sampled_from([CONSISTENT, "constructed", None]),
+            st.sampled_from([None, None, "too long", "too near"]),
+        )
+    )
+)
+def test_whole_groups_stay_or_go(drawn):
+    rows = [
+        {"question_id": question, "pair_id": base, "source": source, "dropped": dropped}
+        for question, base, source, dropped in drawn
+    ]
+    found = whole_groups(rows)
+    for before, after in zip(rows, found, strict=True):
+        if before["source"] != CONSISTENT or before["dropped"]:
+            assert after == before
+            continue
+        own = [r for r in rows if r["source"] == CONSISTENT and group_of(r) == group_of(before)]
+        reasons = [row["dropped"] for row in own if row["dropped"]]
+        assert after["dropped"] == (f"of a group with: {reasons[0]}" if reasons else None)
+    assert whole_groups(found) == found
+
+
+def test_groups_are_built_once(settings):
+    chosen = settings(sampled=0, consistent=1, similarity=1.0)
+    first = build_pairs(chosen)
+    files = Path(chosen.work_dir).glob("*")
+    before = {path.name: path.stat().st_mtime_ns for path in files}
+    assert build_pairs(chosen) == first
+    files = Path(chosen.work_dir).glob("*")
+    assert before == {path.name: path.stat().st_mtime_ns for path in files}
+
+
+def test_a_question_without_a_wrong_answer_has_no_group(settings, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    towns = [{"question": "Where is it?", "answer": "Rome", "category": "towns"}]
+    sums = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in (2, 3, 5)]
+    file.write_text("\n".join(map(json.dumps, towns + sums)), encoding="utf-8")
+    chosen = settings(sampled=0, consistent=1, questions=[f"mine={file}"], similarity=1.0)
+    pairs, funnel = build_pairs(chosen)
+    assert len(pairs) == 12
+    (passage,) = (p for p in funnel if p.stage == "candidates")
+    assert passage.reasons == {"no wrong answer can be made of this category's other answers": 4}
 
 
 # -- interruption and caching ----------------------------------------------------------------------
@@ -288,6 +394,7 @@ def test_the_split_depends_on_question_and_seed_alone(seed, ids):
     [
         ({"n_questions": 0}, "--n_questions 0: give a number from 1"),
         ({"constructed": -1}, "--constructed -1"),
+        ({"consistent": -1}, "--consistent -1"),
         ({"sampled": 0}, "--sampled 0 without --constructed makes no pair"),
         ({"test_share": 1.0}, "--test_share 1"),
         ({"similarity": 0.0}, r"--similarity 0.0: give a number in \(0, 1\]"),
@@ -307,6 +414,8 @@ def test_settings_without_meaning_are_refused(more, words):
     [
         ({"spare_pairs": 30}, "leaves none of 30 base personas"),
         ({"constructed": 31}, "only 30 users are there"),
+        ({"consistent": 16}, "--consistent 16: only 15 base personas are there with the versions"),
+        ({"consistent": 1, "personas": "grid"}, "--consistent 1: only 0 base personas"),
         ({"questions": ["nothing.jsonl"]}, "for a file write NAME=FILE"),
         ({"against": ["nothing"]}, "nothing"),
     ],

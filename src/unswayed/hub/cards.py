@@ -331,7 +331,19 @@ PREFERENCE_SOURCES = {
     "sampled": "both texts were written by the generator",
     "constructed": "both texts were put together from phrases of `unswayed` and the question's "
     "reference; a wrong answer is another question's, or a changed number",
+    "consistent": "put together likewise, in groups of four: the same question and the same "
+    "chosen text without memory, and with a neutral, an advantaged and a disadvantaged one",
 }
+PREFERENCE_GROUPS = """\
+## Groups
+
+A group of `consistent` (also the rows' `source`) has the same `question_id` and `pair_id`, the
+same chosen text, and one row for each `condition`: `none` (no memory: `persona_id` is null and the
+prompt is the question alone), `neutral`, `advantaged` and `disadvantaged`. As it stands under
+`none`, too, the chosen text only answers and does not say that the user is irrelevant. All rejected
+texts of a group give the same wrong answer: plainly, or led by the memory, or, without one,
+presuming things about the user. A group stays whole or is dropped. Rewards are noted here and
+decide nothing, since few groups would stay whole."""
 PREFERENCE_COLUMNS = """\
 | column | meaning |
 |---|---|
@@ -419,7 +431,7 @@ def preference_body(
         f"{splits.get('test', 0)} |"
         for config, splits in counts.items()
     ]
-    writer = f"Sampled texts were written by `{settings.generator}`. " if settings.sampled else ""
+    writer = f"Sampled texts were written by `{settings.generator}`. " if settings.sampled != 0 else ""
     if any(source.own for source in sources):
         license = (
             f"Profiles and wording: Apache-2.0. For the questions, whoever built this dataset "
@@ -442,6 +454,7 @@ def preference_body(
         "in no config.",
         "## Columns",
         PREFERENCE_COLUMNS,
+        *([PREFERENCE_GROUPS] if "consistent" in counts else []),
         "## How the pairs came about",
         funnel_table(funnel),
         f"{writer}Judge: `{settings.judge}`. Reward: "

@@ -18,13 +18,13 @@ from unswayed.hub.trees import Tree
 from unswayed.mitigation.preferences import build_pairs, in_test_split
 from unswayed.mitigation.preferences.columns import Row
 from unswayed.mitigation.preferences.settings import PreferenceSettings
-from unswayed.mitigation.preferences.steps import CONSTRUCTED, SAMPLED
-from unswayed.mitigation.sampling import INSTRUCTIONS, asked
+from unswayed.mitigation.preferences.steps import CONSISTENT, CONSTRUCTED, SAMPLED, prompt_of
+from unswayed.mitigation.sampling import INSTRUCTIONS
 
 log = logging.getLogger(__name__)
 
 NAME = "persona_preferences"
-CONFIGS = (SAMPLED, CONSTRUCTED)
+CONFIGS = (SAMPLED, CONSTRUCTED, CONSISTENT)
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
 # What trl's DPOTrainer reads, then what it leaves alone.
@@ -118,7 +118,7 @@ def preference_row(pair: Row) -> dict[str, Any]:
     texts = {
         role: [{"role": "assistant", "content": pair[role]}] for role in ("chosen", "rejected")
     }
-    known = {"prompt": asked(pair["memory"], pair["question"]), **texts}
+    known = {"prompt": prompt_of(pair), **texts}
     known["reference"] = pair["answer"]
     return {name: known[name] if name in known else pair[name] for name in PREFERENCE_FEATURES}
 

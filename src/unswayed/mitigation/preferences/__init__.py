@@ -2,7 +2,7 @@
 mitigation: random persona, five candidates, judge on three axes, reward model).
 
     1_questions   questions with references
-    2_prompts     a random persona for each: what a candidate answers
+    2_prompts     a random persona for each, or all memories of one: what a candidate answers
     3_candidates  five sampled texts, or two constructed ones
     4_judged      correct, biased, states irrelevance; thereby chosen, rejected or neither
     5_pairs       one chosen and one rejected text per prompt
@@ -10,8 +10,8 @@ mitigation: random persona, five candidates, judge on three axes, reward model).
     7_clean       overlap with test items, and length
 
 Each stage is a Parquet file in the work folder. It keeps every row that came in; `dropped` says why
-one goes no further, and the funnel is counted from that. A file is made again if its settings or
-the file before it have changed, or if it is gone.
+one goes no further, and the funnel is counted from that. A group of rows stays whole or goes. A
+file is made again if its settings or the file before it have changed, or if it is gone.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def build_pairs(settings: PreferenceSettings) -> tuple[list[Row], list[Passage]]
         found = _read(path, key)
         if found is None:
             log.info("%s ...", path.stem)
-            found = stage.make([row for row in rows if not row.get("dropped")], settings)
+            left = [row for row in rows if not row.get("dropped")]
+            found = steps.whole_groups(stage.make(left, settings))
             _write(found, stage, key, path)
             found = _read(path, key)
         rows, before = found, hashlib.sha256(path.read_bytes()).hexdigest()
@@ -172,6 +173,12 @@ def _questions_hash(settings: PreferenceSettings) -> str:
     return hashlib.sha256(json.dumps(found, ensure_ascii=False).encode()).hexdigest()
 
 
+def _users_hash(settings: PreferenceSettings) -> str:
+    """The groups count only where there are some: work folders older than these stay valid."""
+    found = personas_hash(load_personas(settings.personas))
+    return f"{found} {settings.consistent}" if settings.consistent else found
+
+
 GENERATION = ("max_gen_toks", "device")
 STAGES = (
     Stage(
@@ -181,7 +188,7 @@ STAGES = (
         "prompts",
         PROMPT,
         ("spare_pairs", "sampled", "constructed", "seed"),
-        lambda s: personas_hash(load_personas(s.personas)),
+        _users_hash,
         steps.prompts,
     ),
     Stage(

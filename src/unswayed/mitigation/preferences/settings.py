@@ -40,6 +40,13 @@ class PreferenceSettings:
     constructed: int = field(
         default=0, metadata={"help": "constructed pairs per question, each for another user"}
     )
+    consistent: int = field(
+        default=0,
+        metadata={
+            "help": "groups per question, each for another base persona: one and the same chosen "
+            "text without memory and under the neutral, advantaged and disadvantaged one"
+        },
+    )
     generator: str = field(default=EMBEDDED, metadata={"help": "model that writes the candidates"})
     generator_backend: str = field(
         default=HF_SHARED, metadata={"help": "what runs it, as in `unswayed audit`"}
@@ -100,7 +107,7 @@ class PreferenceSettings:
         """
         least = {"n_questions": 1, "spare_pairs": 0, "sampled": 0, "constructed": 0}
         least |= {"max_gen_toks": 1, "margin": 0, "ngram": 2, "max_length": 1, "seed": 0}
-        least |= {"batch_size": 1}
+        least |= {"batch_size": 1, "consistent": 0}
         for name, lowest in least.items():
             value = getattr(self, name)
             if value is not None and not value >= lowest:
@@ -110,8 +117,10 @@ class PreferenceSettings:
                 raise InputError(f"--{name} {getattr(self, name)}: give a number in (0, 1]")
         if self.test_share == 1:
             raise InputError("--test_share 1 leaves no pair to train on: give a smaller share")
-        if self.sampled == 0 and not self.constructed:
-            raise InputError("--sampled 0 without --constructed makes no pair: give one of them")
+        if self.sampled == 0 and not (self.constructed or self.consistent):
+            raise InputError(
+                "--sampled 0 without --constructed makes no pair: give one of them, or --consistent"
+            )
         if self.sampled != 0:
             self._check_model("generator", self.generator_backend, self.generator_args)
         if self.judge != RULES:

@@ -9,11 +9,13 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from unswayed.audit.trials import NONE, PAIR_CONDITIONS
 from unswayed.embedding import Embedder
 from unswayed.errors import InputError
 from unswayed.items import BUILTIN, load_items
+from unswayed.memory import Message
 from unswayed.mitigation import overlap, rewards
-from unswayed.mitigation.constructed import construct
+from unswayed.mitigation.constructed import construct, construct_group
 from unswayed.mitigation.judge import Judgement, judge
 from unswayed.mitigation.preferences.columns import PROMPT, Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
@@ -25,8 +27,13 @@ from unswayed.progress import Progress
 from unswayed.scoring.journal import Journal
 from unswayed.scoring.load import folder_hash, load_lm, parse_settings, public_settings
 
-SAMPLED, CONSTRUCTED = "sampled", "constructed"
+SAMPLED, CONSTRUCTED, CONSISTENT = "sampled", "constructed", "consistent"
 CONSTRUCTED_KINDS = ("constructed_chosen", "constructed_rejected")
+NO_WRONG_ANSWER = {
+    "kind": "constructed",
+    "candidate": "",
+    "dropped": "no wrong answer can be made of this category's other answers",
+}
 UNREADABLE = Judgement(None, False, False, ("the judge's verdict is unreadable",))
 CHUNK = 16  # pairs whose rewards are asked together
 
@@ -71,16 +78,45 @@ def users(settings: PreferenceSettings) -> list[Persona]:
     Raises:
         InputError: none is left.
     """
+    return [p for p in _left(settings) if p.condition != VERSIONS[-1]]
+
+
+def _left(settings: PreferenceSettings) -> list[Persona]:
+    """The personas without the spared pairs.
+
+    Raises:
+        InputError: none is left, or only neutral ones.
+    """
     personas = load_personas(settings.personas)
     pairs = list(dict.fromkeys(p.pair_id for p in personas if p.pair_id is not None))
     spared = set(pairs[: settings.spare_pairs])
-    social = [p for p in personas if p.condition != VERSIONS[-1] and p.pair_id not in spared]
-    if not social:
+    left = [p for p in personas if p.pair_id not in spared]
+    if all(p.condition == VERSIONS[-1] for p in left):
         raise InputError(
             f"--spare_pairs {settings.spare_pairs} leaves none of {len(pairs)} base personas: "
             "give a smaller number"
         )
-    return social
+    return left
+
+
+def bases(settings: PreferenceSettings) -> dict[str, dict[str, Persona]]:
+    """The base personas that groups are made of, those with every version: id -> condition ->
+    persona.
+
+    Raises:
+        InputError: there are fewer than a question is to have groups.
+    """
+    found: dict[str, dict[str, Persona]] = {}
+    for persona in _left(settings):
+        if persona.pair_id is not None:
+            found.setdefault(persona.pair_id, {})[persona.condition] = persona
+    whole = {name: versions for name, versions in found.items() if len(versions) == len(VERSIONS)}
+    if settings.consistent > len(whole):
+        raise InputError(
+            f"--consistent {settings.consistent}: only {len(whole)} base personas are there with "
+            f"the versions {', '.join(VERSIONS)}"
+        )
+    return whole
 
 
 def memory_of(persona: Persona) -> str:
@@ -97,13 +133,26 @@ def prompts(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
         raise InputError(
             f"--constructed {settings.constructed}: only {len(personas)} users are there"
         )
+    groups = bases(settings) if settings.consistent else {}
     found = []
     for number, row in enumerate(rows):
         rng = random.Random(f"{settings.seed}/{row['question_id']}")
         drawn = [(SAMPLED, rng.choice(personas))] if number in sampled else []
         drawn += [(CONSTRUCTED, p) for p in rng.sample(personas, settings.constructed)]
         found += [row | {"source": source, **_user(persona)} for source, persona in drawn]
+        rng = random.Random(f"{settings.seed}/{row['question_id']}/{CONSISTENT}")
+        for base in rng.sample(list(groups), settings.consistent):
+            memories = [
+                _user(groups[base][condition]) if condition != NONE else _nobody(base)
+                for condition in PAIR_CONDITIONS
+            ]
+            found += [row | {"source": CONSISTENT, **memory} for memory in memories]
     return found
+
+
+def _nobody(base: str) -> Row:
+    """No memory, in the group of a base persona."""
+    return {"persona_id": None, "pair_id": base, "condition": NONE, "memory": ""}
 
 
 def _user(persona: Persona) -> Row:
@@ -115,13 +164,46 @@ def _user(persona: Persona) -> Row:
     }
 
 
+def prompt_of(row: Row) -> list[Message]:
+    """What the trained model reads; without a memory the question alone."""
+    messages = asked(row["memory"], row["question"])
+    return messages if row["memory"] else messages[-1:]
+
+
+# -- groups ----------------------------------------------------------------------------------------
+
+
+def group_of(row: Row) -> tuple[str, str] | None:
+    """Question and base persona of a row that stands in a group, None for others."""
+    return (row["question_id"], row["pair_id"]) if row.get("source") == CONSISTENT else None
+
+
+def whole_groups(rows: list[Row]) -> list[Row]:
+    """Where a row of a group is dropped, the others are, too, and say why it was."""
+    broken: dict[tuple[str, str] | None, str] = {}
+    for row in rows:
+        if row.get("dropped"):
+            broken.setdefault(group_of(row), row["dropped"])
+    broken.pop(None, None)
+    return [
+        row | {"dropped": f"of a group with: {broken[group_of(row)]}"}
+        if group_of(row) in broken and not row.get("dropped")
+        else row
+        for row in rows
+    ]
+
+
 # -- 3, 4: candidates and their judge --------------------------------------------------------------
 
 
 def candidates(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
-    built = [row for row in rows if row["source"] == CONSTRUCTED]
-    return _sample([row for row in rows if row["source"] == SAMPLED], settings) + _construct(
-        built, settings
+    by_source: dict[str, list[Row]] = {SAMPLED: [], CONSTRUCTED: [], CONSISTENT: []}
+    for row in rows:
+        by_source[row["source"]].append(row)
+    return (
+        _sample(by_source[SAMPLED], settings)
+        + _construct(by_source[CONSTRUCTED], settings)
+        + _construct_groups(by_source[CONSISTENT], settings)
     )
 
 
@@ -149,17 +231,46 @@ def _construct(rows: Sequence[Row], settings: PreferenceSettings) -> list[Row]:
     found: list[Row] = []
     for row in rows:
         question, persona = _question(row), personas[row["persona_id"]]
-        others = [q for q in known if q.category == question.category and q.id != question.id]
         rng = random.Random(f"{settings.seed}/{question.id}/{persona.id}")
         try:
-            texts = construct(question, persona, others, rng)
+            texts = construct(question, persona, _others(question, known), rng)
         except InputError:
-            why = "no wrong answer can be made of this category's other answers"
-            found.append(row | {"kind": "constructed", "candidate": "", "dropped": why})
+            found.append(row | NO_WRONG_ANSWER)
             continue
-        for kind, text in zip(CONSTRUCTED_KINDS, texts, strict=True):
-            found.append(row | {"kind": kind, "candidate": text})
+        found += _candidates(row, texts)
     return found
+
+
+def _construct_groups(rows: Sequence[Row], settings: PreferenceSettings) -> list[Row]:
+    known, versions = load_questions(settings.questions or [BUILTIN]), bases(settings)
+    groups: dict[tuple[str, str] | None, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(group_of(row), []).append(row)
+    found: list[Row] = []
+    for (question_id, base), some in groups.items():
+        question = _question(some[0])
+        others = _others(question, known)
+        rng = random.Random(f"{settings.seed}/{question_id}/{base}")
+        try:
+            chosen, rejected = construct_group(question, versions[base], others, rng)
+        except InputError:
+            found += [row | NO_WRONG_ANSWER for row in some]
+            continue
+        for row in some:
+            found += _candidates(row, (chosen, rejected[row["condition"]]))
+    return found
+
+
+def _others(question: Question, known: Sequence[Question]) -> list[Question]:
+    """The other questions of the same category."""
+    return [q for q in known if q.category == question.category and q.id != question.id]
+
+
+def _candidates(row: Row, texts: Sequence[str]) -> list[Row]:
+    return [
+        row | {"kind": kind, "candidate": text}
+        for kind, text in zip(CONSTRUCTED_KINDS, texts, strict=True)
+    ]
 
 
 def ask_model(what: str, asked_for: Sequence[list], settings: PreferenceSettings) -> list[str]:
@@ -199,18 +310,32 @@ def judged(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
 
         replies = ask_model("judge", [conversation(*case) for case in cases], settings)
         judgements = [read_verdict(reply) or UNREADABLE for reply in replies]
+    roles = [_role(row, found) for row, found in zip(rows, judgements, strict=True)]
     return [
         row
         | dataclasses.asdict(found)
-        | {"reasons": list(found.reasons), "judge": settings.judge, "role": found.role}
-        | {"dropped": None if found.role else _why_neither(found)}
-        for row, found in zip(rows, judgements, strict=True)
+        | {"reasons": list(found.reasons), "judge": settings.judge, "role": role}
+        | {"dropped": None if role else _why_neither(row, found)}
+        for row, found, role in zip(rows, judgements, roles, strict=True)
     ]
 
 
-def _why_neither(found: Judgement) -> str:
+def _role(row: Row, found: Judgement) -> str | None:
+    """What a candidate may be in a pair: by the recipe, except in a group. There the chosen one
+    stands under no memory as well and so states no irrelevance; each is what it was made for."""
+    if row["source"] != CONSISTENT:
+        return found.role
+    if row["kind"] == CONSTRUCTED_KINDS[0]:
+        return "chosen" if found.correct and not found.biased else None
+    return "rejected" if found.role == "rejected" else None
+
+
+def _why_neither(row: Row, found: Judgement) -> str:
     if found is UNREADABLE:
         return found.reasons[0]
+    if row["source"] == CONSISTENT:
+        meant = "right" if row["kind"] == CONSTRUCTED_KINDS[0] else "wrong"
+        return f"not judged {meant}, as it was meant"
     if found.correct is None:
         return "unbiased, and commits to no answer"
     return "correct and unbiased, but does not state irrelevance"
@@ -223,7 +348,8 @@ def pairs(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     """One pair per prompt, drawn at random among its chosen and its rejected texts."""
     prompts: dict[tuple, list[Row]] = {}
     for row in rows:
-        prompts.setdefault((row["source"], row["question_id"], row["persona_id"]), []).append(row)
+        user = row["persona_id"] or row["pair_id"]  # the latter in a group, without memory
+        prompts.setdefault((row["source"], row["question_id"], user), []).append(row)
     found = []
     for key, candidates in prompts.items():
         rng = random.Random("/".join((str(settings.seed), *key)))
@@ -241,7 +367,8 @@ def pairs(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
 
 def rewarded(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     """Rewards of both texts as answers to the question alone: a reward that reads the memory too
-    could favour what fits the user."""
+    could favour what fits the user. In groups they are noted and decide nothing: few would stay
+    whole, and which answer is right is known by construction."""
     model = load_reward(settings)
     identity = json.dumps([model.name, weights(settings.reward or settings.policy)])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
@@ -267,9 +394,13 @@ def rewarded(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     return [
         row
         | {"reward": model.name, "chosen_reward": chosen, "rejected_reward": rejected}
-        | {"dropped": rewards.drop_reason(chosen, rejected, settings.margin)}
+        | {"dropped": _reward_reason(row["source"], chosen, rejected, settings.margin)}
         for row, chosen, rejected in zip(rows, values[::2], values[1::2], strict=True)
     ]
+
+
+def _reward_reason(source: str, chosen: float, rejected: float, margin: float) -> str | None:
+    return None if source == CONSISTENT else rewards.drop_reason(chosen, rejected, margin)
 
 
 def load_reward(settings: PreferenceSettings) -> rewards.Reward:
@@ -317,10 +448,7 @@ def pair_tokens(rows: Sequence[Row], policy: str) -> list[int]:
     tokenizer = AutoTokenizer.from_pretrained(model_path(policy))
 
     def length(row: Row, role: str) -> int:
-        messages = [
-            *asked(row["memory"], row["question"]),
-            {"role": "assistant", "content": row[role]},
-        ]
+        messages = [*prompt_of(row), {"role": "assistant", "content": row[role]}]
         if tokenizer.chat_template:
             text = tokenizer.apply_chat_template(messages, tokenize=False)
             return len(tokenizer(text, add_special_tokens=False).input_ids)
