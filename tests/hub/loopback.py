@@ -1,9 +1,9 @@
-"""A double of the Hub on loopback: dataset repositories in memory, over HTTP.
+"""A double of the Hub on loopback: dataset and model repositories in memory, over HTTP.
 
 It speaks what huggingface_hub 2.4 and datasets 5.2 use: create, information and tree of a
 repository, files by revision, preupload, plain LFS (batch, PUT, verify) and the commit in NDJSON.
-It knows no Xet: clients need HF_HUB_DISABLE_XET=1. As on the Hub, Parquet goes through LFS, and so
-does any file above 10 MB. `Hub.behave` lets a test break any request.
+It knows no Xet: clients need HF_HUB_DISABLE_XET=1. As on the Hub, Parquet and safetensors go
+through LFS, and so does any file above 10 MB. `Hub.behave` lets a test break any request.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LFS_FROM = 10 * 1024**2  # bytes
+LFS = (".parquet", ".safetensors")
 CUT = "cut"  # what `behave` returns for: close the connection in the middle of the request
 LOST = "lost"  # do what is asked, and close the connection without a reply
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
@@ -54,7 +55,7 @@ class Hub(ThreadingHTTPServer):
     """The server.
 
     Attributes:
-        repos: by OWNER/NAME.
+        repos: by OWNER/NAME, models by models/OWNER/NAME.
         objects: what LFS holds, by sha256; `verified` are those that a client has verified.
         asked: every request, as "METHOD path", in order.
         behave: `behave(asked)` is called for each request; None lets it pass, CUT, LOST or a reply
@@ -89,7 +90,7 @@ class Hub(ThreadingHTTPServer):
 
     def reply(self, method: str, path: str, query: dict, body: bytes, user: bool) -> Reply:
         for pattern, verbs, answer in ROUTES:
-            found = re.fullmatch(pattern, path)
+            found = re.fullmatch(pattern, as_dataset(path))
             if found and method in verbs:
                 with self.lock:
                     return answer(self, *found.groups(), query=query, body=body, user=user)
@@ -103,19 +104,25 @@ class Hub(ThreadingHTTPServer):
         if not user:
             return 401, {"error": "Invalid username or password."}
         given = json.loads(body)
-        repo_id = f"{given['organization']}/{given['name']}"
-        url = {"url": f"{self.url}/datasets/{repo_id}"}
+        kind = "" if given.get("type") == "dataset" else "models/"
+        repo_id = f"{kind}{given['organization']}/{given['name']}"
+        url = {"url": self.address(repo_id)}
         if repo_id in self.repos:
-            return 409, url | {"error": "You already created this dataset repo"}
+            return 409, url | {"error": "You already created this repo"}
         self.make(repo_id, given.get("visibility") == "private")
         return 200, url
+
+    def address(self, repo_id: str) -> str:
+        model = repo_id.removeprefix("models/")
+        return f"{self.url}/{model if model != repo_id else f'datasets/{repo_id}'}"
 
     def info(self, repo_id, revision=None, *, query, body, user) -> Reply:
         commit = self.commit_of(repo_id, revision, user)
         if isinstance(commit, tuple):
             return commit
         return 200, {
-            "_id": "0", "id": repo_id, "sha": commit.oid, "tags": [], "downloads": 0, "likes": 0,
+            "_id": "0", "id": repo_id.removeprefix("models/"), "sha": commit.oid, "tags": [],
+            "downloads": 0, "likes": 0,
             "private": self.repos[repo_id].private, "gated": False, "disabled": False,
             "siblings": [{"rfilename": path} for path in sorted(commit.files)],
         }  # fmt: skip
@@ -194,7 +201,7 @@ class Hub(ThreadingHTTPServer):
         files = []
         for file in json.loads(body)["files"]:
             path, old = file["path"], commit.files.get(file["path"])
-            lfs = path.endswith(".parquet") or file["size"] > LFS_FROM
+            lfs = path.endswith(LFS) or file["size"] > LFS_FROM
             oid = None
             if old is not None:
                 oid = hashlib.sha256(old).hexdigest() if path in commit.lfs else git_oid(old)
@@ -259,7 +266,7 @@ class Hub(ThreadingHTTPServer):
             else:
                 return 400, {"error": f"{key} is not known"}
         made = repo.add(header["value"]["summary"], files, frozenset(lfs))
-        url = f"{self.url}/datasets/{repo_id}/commit/{made.oid}"
+        url = f"{self.address(repo_id)}/commit/{made.oid}"
         return 200, {"success": True, "commitUrl": url, "commitOid": made.oid}
 
     def validate_yaml(self, *, query, body, user) -> Reply:
@@ -273,7 +280,13 @@ def git_oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-ID = r"([^/]+/[^/]+)"
+def as_dataset(path: str) -> str:
+    """The path of a model as that of a dataset models/OWNER/NAME; others as they are."""
+    path = re.sub(r"^/api/models/", "/api/datasets/models/", path)
+    return re.sub(r"^/([^/]+/[^/]+(?:/resolve/|\.git/))", r"/datasets/models/\1", path)
+
+
+ID = r"((?:models/)?[^/]+/[^/]+)"
 ROUTES = [
     (r"/api/whoami-v2", "GET", Hub.whoami),
     (r"/api/validate-yaml", "POST", Hub.validate_yaml),

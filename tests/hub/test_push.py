@@ -1,4 +1,4 @@
-"""Publishing to a double of the Hub on loopback, and reading back with `load_dataset` over HTTP.
+"""Publishing to a double of the Hub on loopback, and reading back over HTTP: data and models.
 
 Every push and every reading is a process of its own, as HF_ENDPOINT is read at import.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from loopback import CUT, LFS_FROM, LOST, Hub
 
 from unswayed.cli import main
 from unswayed.errors import InputError
-from unswayed.hub.push import matching, merged_card, metadata, patterns, read_tree
+from unswayed.hub.push import matching, merged_card, metadata, patterns, read_folder
 from unswayed.hub.trees import Tree, write_tree
 
 TOKEN = "hf_veryverysecret"
@@ -442,9 +443,9 @@ def damage(tree: Path, how: str) -> None:
     card, data = tree / "README.md", tree / "none" / "train-00000-of-00001.parquet"
     if how == "no card":
         card.unlink()
-    elif how == "model":
+    elif how == "other":
         card.write_text("---\nlibrary_name: peft\n---\n")
-        (tree / "adapter_config.json").write_text("{}")
+        (tree / "config.json").write_text("{}")
     elif how == "truncated":
         data.write_bytes(data.read_bytes()[:-20])
     elif how == "missing":
@@ -471,7 +472,7 @@ def damage(tree: Path, how: str) -> None:
     [
         ("no card", "README.md: no such file"),
         ("licence", "names no licence, and what is published needs one: build the tree with "),
-        ("model", "is no dataset tree: the metadata of its README.md must have `configs`"),
+        ("other", "is no dataset tree: the metadata of its README.md must have `configs`"),
         ("truncated", "train-00000-of-00001.parquet: not a whole Parquet file (Parquet magic"),
         ("missing", "no file for split train of config none (none/train-*)"),
         ("rows", "split train of config none has 3 rows, its card says 4; build the tree again"),
@@ -494,10 +495,11 @@ def test_trees_that_do_not_fit_are_refused(tmp_path, capsys, how, text):
     [
         (
             ["--repo_id", "persona"],
-            "--repo_id persona is no id of a dataset on the Hub, OWNER/NAME",
+            "--repo_id persona is no id of a repository on the Hub, OWNER/NAME",
         ),
         (["--repo_id", "a/b/c"], "--repo_id a/b/c is no id"),
         (["--repo_id", REPO, "--message", " "], "--message is empty"),
+        (["--repo_id", REPO, "--license", "mit"], "--license and --base_model are for models only"),
         ([], "--repo_id"),
     ],
 )
@@ -509,12 +511,229 @@ def test_options_that_do_not_fit_are_refused(tmp_path, capsys, argv, text):
     assert "no such folder" in capsys.readouterr().err
 
 
+# -- models --------------------------------------------------------------------------------------
+
+MODEL_REPO = "me/llama-dpo"
+GIVEN = ("--license", "apache-2.0", "--base_model", "me/llama")
+CARD = "---\nbase_model: llama-0\nlibrary_name: peft\n---\n\n# An adapter\n"
+# In a reader's process: an adapter's base model and tokenizer come from the Hub as well.
+READ_MODEL = """
+import json, sys, torch
+from peft import AutoPeftModelForCausalLM, PeftConfig
+from transformers import AutoTokenizer
+name = sys.argv[1]
+model, tokenizer = AutoPeftModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+ids = tokenizer("joy sadness anger", return_tensors="pt")["input_ids"]
+with torch.no_grad():
+    logits = model(input_ids=ids).logits[0, -1]
+json.dump([PeftConfig.from_pretrained(name).base_model_name_or_path, logits.tolist()], sys.stdout)
+"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_model_dir, tmp_path_factory) -> Path:
+    """A folder like one of the recipe in recipes/dpo, with checkpoints and the merged model."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base, folder = tiny_model_dir("llama", chat=True), tmp_path_factory.mktemp("saved") / "out"
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    for place in (folder, folder / "checkpoints" / "checkpoint-2"):
+        model.save_pretrained(place)  # the configuration names the base model's folder
+        tokenizer.save_pretrained(place)
+    model.merge_and_unload().save_pretrained(folder / "merged")
+    tokenizer.save_pretrained(folder / "merged")
+    (folder / "README.md").write_text(CARD)
+    (folder / "merged" / "README.md").write_text(CARD.replace("peft", "transformers"))
+    (folder / "run.json").write_text(json.dumps({"recipe": {"model": str(base)}}))
+    (folder / "curves.json").write_text("[]")
+    (folder / ".env").write_text("A=b")
+    return folder
+
+
+@pytest.fixture
+def model(saved, tmp_path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def publish_model(push, folder: Path, *more: str) -> subprocess.CompletedProcess:
+    return push(folder, "--repo_id", MODEL_REPO, *GIVEN, *more)
+
+
+def test_an_adapter_and_its_base_are_read_back(
+    hub, push, environment, model, tiny_model_dir, tmp_path
+):
+    import torch
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    base = Path(shutil.copytree(tiny_model_dir("llama", chat=True), tmp_path / "base"))
+    (base / "README.md").write_text("---\nlicense: mit\nbase_model: me/origin\n---\n")
+    assert push(base, "--repo_id", "me/llama").returncode == 0
+    done = publish_model(push, model, "--message", "First")
+    repo = hub.repos[f"models/{MODEL_REPO}"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"Published: {hub.url}/{MODEL_REPO}/commit/{repo.head.oid}\n"
+    assert repo.private and [c.message for c in repo.commits] == ["initial commit", "First"]
+    files = repo.head.files
+    assert set(files) == {
+        ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors",
+        "chat_template.jinja", "curves.json", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    changed = {"README.md", "adapter_config.json", ".gitattributes"}
+    assert all(files[name] == (model / name).read_bytes() for name in files.keys() - changed)
+    assert repo.head.lfs == {"adapter_model.safetensors"}
+    assert metadata(files["README.md"].decode(), "") == {
+        "base_model": "me/llama", "library_name": "peft", "license": "apache-2.0"
+    }  # fmt: skip
+    assert files["README.md"].endswith(b"---\n\n# An adapter\n")
+    local = json.loads((model / "adapter_config.json").read_text())
+    assert json.loads(files["adapter_config.json"]) == local | {
+        "base_model_name_or_path": "me/llama"
+    }
+    assert not any(str(tmp_path.parent).encode() in content for content in files.values())
+    assert (model / "README.md").read_text() == CARD  # the local folder is as it was
+
+    reader = environment | {"HF_HOME": str(tmp_path / "reader")}
+    found = subprocess.run(
+        [sys.executable, "-c", READ_MODEL, MODEL_REPO], capture_output=True, text=True, env=reader
+    )
+    assert found.returncode == 0, found.stderr
+    name, logits = json.loads(found.stdout)
+    ids = AutoTokenizer.from_pretrained(model)("joy sadness anger", return_tensors="pt")
+    with torch.no_grad():
+        ours = AutoPeftModelForCausalLM.from_pretrained(model)(ids["input_ids"]).logits[0, -1]
+    assert name == "me/llama" and logits == pytest.approx(ours.tolist(), abs=1e-5)
+
+
+def test_a_second_push_adds_and_removes(hub, push, model):
+    assert publish_model(push, model).returncode == 0
+    before = hub.state()
+    assert publish_model(push, model).returncode == 0 and hub.state() == before
+    repo = hub.repos[f"models/{MODEL_REPO}"]
+    theirs = {".eval_results/unswayed.yaml": b"[]", "NOTES.md": b"hi", "adapter.gguf": b"1"}
+    card = repo.head.files["README.md"].replace(b"---\n", b"---\nextra_gated_prompt: Agree?\n", 1)
+    repo.add("theirs", repo.head.files | theirs | {"README.md": card}, repo.head.lfs)
+    (model / "curves.json").unlink()
+    (model / "curves.svg").write_text("<svg/>")
+    assert publish_model(push, model).returncode == 0
+    files, old = repo.head.files, before[f"models/{MODEL_REPO}"][2]
+    assert set(files) == set(old) - {"curves.json"} | {"curves.svg"} | set(theirs)
+    assert metadata(files["README.md"].decode(), "")["extra_gated_prompt"] == "Agree?"
+    assert len(repo.commits) == 4
+
+
+def test_a_whole_model_in_fewer_shards(hub, push, model):
+    from safetensors.numpy import load_file, save_file
+
+    merged = model / "merged"
+    whole = merged / "model.safetensors"
+    tensors = load_file(whole)
+    names, half = sorted(tensors), len(tensors) // 2
+    weight_map = {}
+    for number, part in enumerate((names[:half], names[half:]), start=1):
+        shard = f"model-{number:05d}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, merged / shard, {"format": "pt"})
+        weight_map |= dict.fromkeys(part, shard)
+    index = merged / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    whole.rename(model / "kept")
+    assert publish_model(push, merged).returncode == 0
+    files = hub.repos[f"models/{MODEL_REPO}"].head.files
+    assert index.name in files and whole.name not in files
+    for shard in {*weight_map.values(), index.name}:
+        (merged / shard).unlink()
+    (model / "kept").rename(whole)
+    assert publish_model(push, merged).returncode == 0
+    files = hub.repos[f"models/{MODEL_REPO}"].head.files
+    assert [name for name in files if "safetensors" in name] == ["model.safetensors"]
+    line = refused(publish_model(push, model))
+    assert f"{MODEL_REPO} holds a whole model (config.json), and this is an adapter" in line
+    assert hub.repos[f"models/{MODEL_REPO}"].head.files == files
+
+
+def test_a_failed_model_push_leaves_all_as_it_was(hub, push, model):
+    assert publish_model(push, model, "--public").returncode == 0
+    assert not hub.repos[f"models/{MODEL_REPO}"].private
+    before = hub.state()
+    (model / "curves.json").write_text("[1]")
+    hub.behave = lambda asked: (503, {"error": "down"}) if "/commit/" in asked else None
+    line = refused(publish_model(push, model))
+    assert "503 (down)" in line and "run the same command again" in line and hub.state() == before
+    lost = [1]
+    hub.behave = lambda asked: LOST if "/commit/" in asked and lost and lost.pop() else None
+    done = publish_model(push, model)
+    assert done.returncode == 0 and f"{MODEL_REPO} is public, and stays so" in done.stderr
+    assert len(hub.repos[f"models/{MODEL_REPO}"].commits) == 3
+
+
+def damage_model(folder: Path, how: str) -> Path:
+    """The folder to publish."""
+    card, weights = folder / "README.md", folder / "adapter_model.safetensors"
+    config = folder / "tokenizer_config.json"
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-8])
+    elif how == "pickled":
+        weights.rename(folder / "adapter_model.bin")
+    elif how == "path":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"cache": str(folder)}))
+    elif how == "broken":
+        config.write_text("{")
+    elif how == "no card":
+        card.unlink()
+    elif how == "memory":
+        (folder / "manifest.json").write_text("{}")
+        shutil.copytree(folder / "checkpoints" / "checkpoint-2", folder / "adapter-00002")
+    elif how == "within":
+        damage_model(folder, "memory")
+        return folder / "adapter-00002"
+    elif how == "from memory":
+        card.write_text(CARD.replace("---\n", "---\nunswayed:\n  private_memory: true\n", 1))
+    elif how == "shard":
+        (folder / "merged" / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+        )
+        return folder / "merged"
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "given", "text"),
+    [
+        ("", GIVEN[2:], "names no licence, and what is published needs one: look up that of the"),
+        ("", GIVEN[:2], "base_model 'llama-0' is no model on the Hub: say with --base_model OWNER"),
+        ("", (*GIVEN[:2], "--base_model", "/models/llama"), "is no model on the Hub"),
+        ("truncated", GIVEN, "adapter_model.safetensors: not a whole safetensors file"),
+        ("pickled", GIVEN, "adapter_model.safetensors: no such file"),
+        ("shard", GIVEN, "model-00001-of-00002.safetensors: no such file"),
+        ("path", GIVEN, "tokenizer_config.json: cache is a path of this machine"),
+        ("broken", GIVEN, "tokenizer_config.json: not JSON"),
+        ("no card", GIVEN, "README.md: no such file"),
+        ("memory", GIVEN, "is a user's memory, which is private: it is not published"),
+        ("within", GIVEN, "is a user's memory, which is private: it is not published"),
+        ("from memory", GIVEN, "was trained on from a user's memory, which is private"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(model, capsys, how, given, text):
+    folder = damage_model(model, how)
+    assert main(["publish", str(folder), "--repo_id", MODEL_REPO, *given]) == 2
+    said = capsys.readouterr()
+    assert text in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
 # -- cards and globs -----------------------------------------------------------------------------
 
 
 def test_cards_are_merged(tmp_path):
     tree = make_tree(tmp_path / "tree", {"none": NONE})
-    card = read_tree(tree).card
+    card = read_folder(tree).card
     assert merged_card(card, {}) == card
     remote = metadata(card, "") | {
         "license": "mit",

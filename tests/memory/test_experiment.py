@@ -19,7 +19,7 @@ import yaml
 from unswayed.errors import InputError
 from unswayed.memory.plum import experiment as module
 from unswayed.memory.plum import sweep as sweep_module
-from unswayed.memory.plum.adapter import load_base, remembering
+from unswayed.memory.plum.adapter import remembering
 from unswayed.memory.plum.experiment import (
     Experiment,
     finished,
@@ -43,6 +43,7 @@ from unswayed.memory.plum.sweep import (
     tables,
 )
 from unswayed.memory.prompt import PromptMemory
+from unswayed.scoring.base import load_base
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "recipes" / "plum" / "sweeps").glob("*.yaml"))
@@ -534,5 +535,5 @@ def test_plot_of_made_up_results():
     first = draw(results)
     assert first == draw(results)
     texts = "".join(ET.fromstring(first).itertext())
-    for label in ("recall at the end", "recall so far, rephrased", "all questions, new phrase"):
+    for label in ("recall at the end", "recall so far, rephrased", "yes and no, new phrase"):
         assert label in texts

@@ -20,10 +20,8 @@ from hypothesis import strategies as st
 
 from unswayed.errors import InputError
 from unswayed.memory.plum.adapter import (
-    Base,
     adapted,
     adapter_folder,
-    load_base,
     read_manifest,
     remembering,
 )
@@ -32,12 +30,13 @@ from unswayed.memory.plum.loss import (
     total_weight,
     tree_pass,
     weighted_loss,
-    why_padded,
 )
 from unswayed.memory.plum.pairs import Pair
 from unswayed.memory.plum.samples import Sample, make_sample
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import balanced, batched, schedule, train, within
+from unswayed.scoring.attention import why_padded
+from unswayed.scoring.base import Base, load_base
 
 ROOT = Path(__file__).parents[2]
 FACTS = {

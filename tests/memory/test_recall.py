@@ -215,9 +215,9 @@ def test_a_model_in_training_is_scored_without_dropout_and_goes_on_training(
 
 def test_recall_after_each_conversation_leaves_the_training_as_it_is(tiny_model_dir, tmp_path):
     """The trainer's callback may ask; the same adapter comes out, byte for byte."""
-    from unswayed.memory.plum.adapter import load_base
     from unswayed.memory.plum.settings import PlumSettings
     from unswayed.memory.plum.train import train
+    from unswayed.scoring.base import load_base
 
     settings = PlumSettings(rank=4, dropout=0.2, epochs=2, learning_rate=1e-2)
     base = load_base(str(tiny_model_dir("llama", chat=True)), device="cpu")

@@ -226,6 +226,17 @@ class TestPairs:
         assert len({json.dumps(one) for one in found}) == len(found)
         assert found == training_pairs(pairs, count, other, share, seed)
 
+    @given(st.integers(1, 12), st.integers(0, 5))
+    def test_whole_groups_are_drawn(self, count: int, seed: int):
+        pairs = [pair(f"Note {i}.", f"Say {i % 4}.", "yes", "no") for i in range(12)]
+        if count < 3:
+            with pytest.raises(InputError, match="no pair is left"):
+                training_pairs(pairs, count, seed=seed, group=answered)
+            return
+        found = training_pairs(pairs, count, seed=seed, group=answered)
+        assert len(found) == count // 3 * 3
+        assert set(Counter(map(answered, found)).values()) == {3}
+
     def test_too_few_to_mix(self):
         with pytest.raises(InputError, match="8 pairs are to be drawn from mix, which has only 1"):
             training_pairs(some_pairs(8), None, [GOOD], 0.5)

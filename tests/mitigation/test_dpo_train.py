@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from trl import DPOTrainer
 
 from unswayed.errors import InputError
-from unswayed.memory.plum.adapter import Base, load_base
+from unswayed.hub.push import metadata, read_folder
 from unswayed.memory.plum.pairs import Pair as Fact
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import train as train_memory
@@ -38,6 +38,8 @@ from unswayed.mitigation.dpo.train import (
     training_arguments,
 )
 from unswayed.mitigation.dpo.trainer import alike, last_checkpoint, spread
+from unswayed.models import EMBEDDED, EMBEDDED_ID
+from unswayed.scoring.base import Base, load_base
 
 FAMILIES = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
 MEMORIES = (
@@ -334,6 +336,8 @@ class TestReference:
         recipe = make(adapter=str(tmp_path / "anna"), reference="adapter")
         out = train(recipe)
         assert "anna" in read_run(out)["reference"]
+        with pytest.raises(InputError, match="was trained on from a user's memory, which is priva"):
+            read_folder(out, "apache-2.0", "me/llama")
         (tmp_path / "other").mkdir()
         manifest = json.loads((tmp_path / "anna" / "manifest.json").read_text())
         manifest["base"]["weights"] = "0" * 64
@@ -462,6 +466,32 @@ class TestCurvesAndCard:
         card = RepoCard.load(out / "README.md")
         assert "| flip rate | 19.5 % | 11.0 % |" in card.text
         assert "Not measured yet" not in card.text
+
+    def test_cards_of_adapter_and_merged_model_are_what_publishing_needs(self, make):
+        out = train(make(merge=True))
+        given = {"license": "apache-2.0", "base_model": "me/llama"}
+        adapter, merged = (read_folder(folder, **given) for folder in (out, out / "merged"))
+        common = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+        assert adapter.files.keys() == common | {
+            "adapter_config.json", "adapter_model.safetensors", "curves.json", "curves.svg"
+        }  # fmt: skip
+        assert merged.files.keys() == common | {
+            "config.json", "generation_config.json", "model.safetensors"
+        }  # fmt: skip
+        for local, library, words in (
+            (adapter, "peft", "A LoRA adapter, trained"),
+            (merged, "transformers", "The model with a LoRA adapter in its weights, trained"),
+        ):
+            assert metadata(local.card, "").items() >= (given | {"library_name": library}).items()
+            assert words in local.card and ("curves.svg" in local.card) == (library == "peft")
+        with pytest.raises(InputError, match="names no licence"):
+            read_folder(out, base_model="me/llama")
+
+    def test_the_embedded_model_has_its_name_on_the_hub(self, make, tmp_path: Path):
+        facts = read_run(train(make()))
+        facts["base"]["model"] = EMBEDDED
+        write_card(tmp_path, facts)
+        assert metadata((tmp_path / "README.md").read_text(), "")["base_model"] == EMBEDDED_ID
 
     def test_merged_model_is_the_model_with_its_adapter(self, make):
         recipe = make(merge=True)

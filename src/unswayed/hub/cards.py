@@ -431,7 +431,8 @@ def preference_body(
         f"{splits.get('test', 0)} |"
         for config, splits in counts.items()
     ]
-    writer = f"Sampled texts were written by `{settings.generator}`. " if settings.sampled != 0 else ""
+    sampled = settings.sampled != 0
+    writer = f"Sampled texts were written by `{settings.generator}`. " if sampled else ""
     if any(source.own for source in sources):
         license = (
             f"Profiles and wording: Apache-2.0. For the questions, whoever built this dataset "

@@ -1,16 +1,19 @@
-"""`unswayed publish`: a local dataset tree goes to the Hub in one commit.
+"""`unswayed publish`: a local dataset tree or model goes to the Hub in one commit.
 
 A tree is a folder with one folder of Parquet files per config and a README.md whose metadata name
 them (`configs`) and describe them (`dataset_info`), as the scripts in datasets_scripts/ build it.
-It is checked before anything is sent. What the repository has of other configs stays, in files and
-in the card; files of the tree's own configs that the tree no longer has are deleted. A commit is
-whole or not there, and it is tied to the state it was made from (`parent_commit`), so any attempt
-can be repeated: what is uploaded already is not sent again, and nothing is committed twice.
+A model is a PEFT adapter or a whole model as safetensors, with a card, as the recipe in recipes/dpo
+writes both. It is checked before anything is sent. What the repository has of other configs stays,
+in files and in the card; files of the tree's own configs, or of the model, that are no longer in
+the folder are deleted. A commit is whole or not there, and it is tied to the state it was made from
+(`parent_commit`), so any attempt can be repeated: what is uploaded already is not sent again, and
+nothing is committed twice.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import posixpath
 import re
@@ -29,6 +32,7 @@ from unswayed import __version__
 from unswayed.errors import InputError
 from unswayed.files import read_text
 from unswayed.hub import CARD
+from unswayed.memory.plum.adapter import is_memory
 
 MESSAGE = "Publish with unswayed"
 DATA = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".zip")  # read without `configs`
@@ -36,44 +40,63 @@ PAUSES = (1, 3)  # seconds before the second and the third attempt
 PASSING = (409, 412, 500, 502, 503, 504)  # statuses that another attempt may not meet
 AGAIN = "run the same command again; nothing is uploaded or committed twice"
 
+DATASET, MODEL = "dataset", "model"
+ADAPTER, CONFIG = "adapter_config.json", "config.json"  # which a model has
+# All that is published of a model; checkpoints and run.json, which has paths, are not.
+MODEL_FILES = (
+    ADAPTER, "adapter_model.safetensors", CONFIG, "generation_config.json", "model*.safetensors",
+    "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "chat_template.jinja", "curves.json", "curves.svg",
+)  # fmt: skip
+
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalTree:
-    """A local dataset tree.
+class Local:
+    """A local dataset tree or model.
 
     Attributes:
+        kind: of the repository.
         card: the text of README.md.
-        files: all others, by their path in the repository.
+        files: all others, by their path in the repository; a file or its content.
     """
 
-    folder: Path
+    kind: str
     card: str
-    files: dict[str, Path]
+    files: dict[str, Path | bytes]
 
 
-def publish(tree: Path, repo_id: str, *, private: bool = True, message: str = MESSAGE) -> str:
-    """Put a dataset tree into a dataset repository, made if there is none.
+def publish(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    message: str = MESSAGE,
+    license: str | None = None,
+    base_model: str | None = None,
+) -> str:
+    """Put a dataset tree or a model into a repository of its kind, made if there is none.
 
     Args:
         repo_id: OWNER/NAME.
         private: of a new repository; the visibility of one that exists is never changed.
         message: of the commit.
+        license, base_model: as in `read_folder`.
 
     Returns:
         The commit's URL; the latest commit's if there was nothing to change.
 
     Raises:
-        InputError: no dataset tree, no token, or the Hub refuses or cannot be reached; the
-            repository's content is then as it was.
+        InputError: no dataset tree and no model, no token, or the Hub refuses or cannot be
+            reached; the repository's content is then as it was.
     """
     from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    local = read_tree(tree)
-    _check_id(repo_id)
+    local = read_folder(folder, license, base_model)
+    _check_id(repo_id, f"--repo_id {repo_id} is no id of a repository on the Hub, OWNER/NAME")
     if not message.strip():
         raise InputError("--message is empty; a commit needs one, or leave the option out")
     token = _token()
@@ -100,21 +123,24 @@ def publish(tree: Path, repo_id: str, *, private: bool = True, message: str = ME
     raise AssertionError("the last attempt returns or raises")
 
 
-def _attempt(api: Any, tree: LocalTree, repo_id: str, private: bool, message: str) -> str:
+def _attempt(api: Any, local: Local, repo_id: str, private: bool, message: str) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    where = {"repo_id": repo_id, "repo_type": "dataset"}
+    where = {"repo_id": repo_id, "repo_type": local.kind}
     api.create_repo(**where, private=private, exist_ok=True)
-    info = api.dataset_info(repo_id)
+    info = api.repo_info(**where)
     if private and not info.private:
         log.warning("%s is public, and stays so", repo_id)
     there = api.list_repo_files(**where, revision=info.sha)
     card = _remote_card(api, where, info.sha) if CARD in there else ""
     remote = metadata(card, f"the card of {repo_id}")
-    old = stale(tree, remote, there, repo_id)
+    if local.kind == MODEL:
+        old = stale_model_files(local, there, repo_id)
+    else:
+        old = stale(local, remote, there, repo_id)
     operations = [
-        CommitOperationAdd(CARD, merged_card(tree.card, remote).encode()),
-        *(CommitOperationAdd(path, file) for path, file in tree.files.items()),
+        CommitOperationAdd(CARD, merged_card(local.card, remote).encode()),
+        *(CommitOperationAdd(path, file) for path, file in local.files.items()),
         *(CommitOperationDelete(path, is_folder=False) for path in old),
     ]
     return api.create_commit(
@@ -129,31 +155,163 @@ def _remote_card(api: Any, where: dict[str, str], revision: str) -> str:
         )
 
 
+def read_folder(folder: Path, license: str | None = None, base_model: str | None = None) -> Local:
+    """A dataset tree or a model, checked.
+
+    Args:
+        license: of a model, in the Hub's words, instead of what its card says.
+        base_model: of a model, OWNER/NAME on the Hub, instead of what its card says.
+
+    Raises:
+        InputError: it is neither, it is a user's memory, or it is not whole.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder; give a dataset tree or a model, see docs/publish.md"
+        )
+    if is_memory(folder):
+        raise InputError(
+            f"{folder} is a user's memory, which is private: it is not published; copy it yourself "
+            "to where its user wants it"
+        )
+    if (folder / ADAPTER).exists() or (
+        (folder / CONFIG).exists() and any(folder.glob("*.safetensors"))
+    ):
+        return read_model(folder, license, base_model)
+    if license or base_model:
+        raise InputError(
+            f"{folder} is no model, and --license and --base_model are for models only: the "
+            "licence of a dataset tree stands in its card, leave them out"
+        )
+    return read_tree(folder)
+
+
+# -- a local model -------------------------------------------------------------------------------
+
+
+def read_model(folder: Path, license: str | None = None, base_model: str | None = None) -> Local:
+    """A PEFT adapter or a whole model, checked; arguments as in `read_folder`.
+
+    The adapter's configuration names the base model as the card does, so that its readers find it.
+
+    Raises:
+        InputError: weights are missing or damaged, the card names no licence or no base model of
+            the Hub, it was trained on from a user's memory, or a path would be published.
+    """
+    card = folder / CARD
+    text = read_text(card)
+    found = metadata(text, str(card))
+    if (found.get("unswayed") or {}).get("private_memory"):
+        raise InputError(
+            f"{folder} was trained on from a user's memory, which is private and still in it: to "
+            "publish a model, train one without that adapter"
+        )
+    found |= {"license": license} if license else {}
+    found |= {"base_model": base_model} if base_model else {}
+    if not found.get("license"):
+        raise InputError(
+            f"{card} names no licence, and what is published needs one: look up that of the base "
+            "model and give it as --license, e.g. --license apache-2.0"
+        )
+    base = found.get("base_model")
+    _check_id(
+        base,
+        f"{card}: base_model {base!r} is no model on the Hub: say with --base_model OWNER/NAME "
+        "what it was trained from",
+    )
+    files: dict[str, Path | bytes] = {
+        name: folder / name
+        for name in sorted(matching(MODEL_FILES, (p.name for p in folder.iterdir() if p.is_file())))
+    }
+    _check_weights(files, folder)
+    for name in files:
+        if name.endswith("config.json"):
+            config = _read_json(folder / name)
+            if name == ADAPTER and config.get("base_model_name_or_path") != base:
+                config["base_model_name_or_path"] = base
+                files[name] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+            for key, value in config.items():
+                if isinstance(value, str) and Path(value).is_absolute():
+                    raise InputError(
+                        f"{folder / name}: {key} is a path of this machine, {value}: take it out "
+                        "before it is published"
+                    )
+    return Local(MODEL, with_metadata(text, found), files)
+
+
+def _check_weights(files: dict[str, Any], folder: Path) -> None:
+    """All weights are there, and whole."""
+    from safetensors import SafetensorError, safe_open
+
+    needed = {"adapter_model.safetensors" if ADAPTER in files else "model.safetensors"}
+    if (index := "model.safetensors.index.json") in files:
+        needed = set(_read_json(folder / index)["weight_map"].values())
+    if missing := sorted(needed - files.keys()):
+        raise InputError(f"{folder / missing[0]}: no such file; train or save the model again")
+    for name in files:
+        if name.endswith(".safetensors"):
+            try:
+                with safe_open(folder / name, framework="numpy"):
+                    pass
+            except SafetensorError as error:
+                raise InputError(
+                    f"{folder / name}: not a whole safetensors file ({error}); train or save the "
+                    "model again"
+                ) from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_text(path))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); train or save the model again") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: not a JSON object; train or save the model again")
+    return found
+
+
+def stale_model_files(local: Local, there: list[str], repo_id: str) -> list[str]:
+    """Files of a model that are in the repository and no longer in the folder.
+
+    Raises:
+        InputError: the repository holds a whole model and this is an adapter, or the other way
+            round.
+    """
+    is_adapter = ADAPTER in local.files
+    other = CONFIG if is_adapter else ADAPTER
+    if other in there and other not in local.files:
+        kinds = ("an adapter", "a whole model")
+        raise InputError(
+            f"{repo_id} holds {kinds[is_adapter]} ({other}), and this is {kinds[not is_adapter]}: "
+            "give another --repo_id"
+        )
+    return sorted(set(matching(MODEL_FILES, there)) - local.files.keys())
+
+
 # -- the local tree ------------------------------------------------------------------------------
 
 
-def read_tree(folder: Path) -> LocalTree:
+def read_tree(folder: Path) -> Local:
     """A dataset tree, checked; hidden files and folders are no part of it.
 
     Raises:
         InputError: it is no dataset tree, or card and files do not agree.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give a dataset tree, see docs/publish.md")
     card = folder / CARD
     text = read_text(card)
     found = metadata(text, str(card))
     if not found.get("configs") or not found.get("dataset_info"):
         raise InputError(
             f"{folder} is no dataset tree: the metadata of its {CARD} must have `configs` and "
-            "`dataset_info`; only datasets are published, as datasets_scripts/ builds them"
+            "`dataset_info`, as datasets_scripts/ writes them; nor is it a model, which has "
+            f"{ADAPTER}, or {CONFIG} and *.safetensors"
         )
     if not found.get("license"):
         raise InputError(
             f"{card} names no licence, and what is published needs one: build the tree with "
             "--license_statement, or add `license:` to its metadata if you may give it away"
         )
-    files = {
+    files: dict[str, Path | bytes] = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
@@ -161,10 +319,10 @@ def read_tree(folder: Path) -> LocalTree:
     del files[CARD]
     for config in found["configs"]:
         _check_config(config, infos(found), files, folder)
-    return LocalTree(folder, text, files)
+    return Local(DATASET, text, files)
 
 
-def _check_config(config: dict, described: dict[str, dict], files: dict[str, Path], folder: Path):
+def _check_config(config: dict, described: dict[str, dict], files: dict[str, Any], folder: Path):
     import pyarrow
     from pyarrow import parquet
 
@@ -245,32 +403,39 @@ def infos(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def merged_card(card: str, remote: dict[str, Any]) -> str:
-    """The tree's card with what the remote card says of other configs; the text is the tree's.
+    """The local card with what the remote card says of other configs; the text is the local one.
 
-    Metadata that the tree's card does not have, such as the conditions of access, stay too.
+    Metadata that the local card does not have, such as the conditions of access, stay too.
     """
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-    from huggingface_hub.utils import yaml_dump
-
     ours = metadata(card, CARD)
-    named = {config["config_name"] for config in ours["configs"]}
+    configs = ours.get("configs", [])
+    named = {config["config_name"] for config in configs}
     others = _others(remote, named)
     described = [
         {"config_name": name} | entry for name, entry in infos(remote).items() if name not in named
     ]
     merged = ours | {key: value for key, value in remote.items() if key not in ours}
-    if any(config.get("default") for config in ours["configs"]):  # there can be one only
+    if any(config.get("default") for config in configs):  # there can be one only
         others = [{k: v for k, v in config.items() if k != "default"} for config in others]
     if others:
-        merged["configs"] = ours["configs"] + others
+        merged["configs"] = configs + others
     if described:
         own = [{"config_name": name} | entry for name, entry in infos(ours).items()]
         merged["dataset_info"] = own + described
-    if merged == ours:
+    return with_metadata(card, merged)
+
+
+def with_metadata(card: str, found: dict[str, Any]) -> str:
+    """The card with other metadata; as it is if they are the same."""
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+    from huggingface_hub.utils import yaml_dump
+
+    if found == metadata(card, CARD):
         return card
-    block = REGEX_YAML_BLOCK.search(card)
-    front = yaml_dump(merged, sort_keys=False).rstrip("\n")
-    return card[: block.start(2)] + front + card[block.end(2) :]
+    front = yaml_dump(found, sort_keys=False).rstrip("\n")
+    if block := REGEX_YAML_BLOCK.search(card):
+        return card[: block.start(2)] + front + card[block.end(2) :]
+    return f"---\n{front}\n---\n\n{card}"
 
 
 def _others(remote: dict[str, Any], named: Iterable[str]) -> list[dict[str, Any]]:
@@ -299,7 +464,7 @@ def matching(globs: Iterable[str], files: Iterable[str]) -> list[str]:
     return [file for file in files if any(regex.match(file) for regex in wanted)]
 
 
-def stale(tree: LocalTree, remote: dict[str, Any], there: list[str], repo_id: str) -> list[str]:
+def stale(tree: Local, remote: dict[str, Any], there: list[str], repo_id: str) -> list[str]:
     """Files of the tree's own configs that are in the repository and no longer in the tree.
 
     A config's files are those that the remote card names, and the Parquet files of its folder.
@@ -337,7 +502,7 @@ def stale(tree: LocalTree, remote: dict[str, Any], there: list[str], repo_id: st
 # -- the Hub -------------------------------------------------------------------------------------
 
 
-def _check_id(repo_id: str) -> None:
+def _check_id(repo_id: Any, complaint: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -346,9 +511,7 @@ def _check_id(repo_id: str) -> None:
         if repo_id.count("/") != 1:
             raise HFValidationError("the owner is missing")
     except HFValidationError as error:
-        raise InputError(
-            f"--repo_id {repo_id} is no id of a dataset on the Hub, OWNER/NAME ({error})"
-        ) from None
+        raise InputError(f"{complaint} ({error})") from None
 
 
 def _token() -> str:

@@ -6,12 +6,12 @@ and a position's embedding depends on nothing but its number.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from unswayed.scoring.tree import Pack
+from unswayed.scoring.tree import Pack, build_tree, make_pack
 
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 LENGTH_DEPENDENT_ROPE = {"longrope", "dynamic"}
@@ -32,6 +32,65 @@ def tree_obstacle(model: Any) -> str | None:
     if (kernel := attention_kernel(model)) not in ("sdpa", "eager"):
         return f"attention kernel {kernel} takes no tree mask (load it with sdpa to share)"
     return None
+
+
+@torch.inference_mode()
+def why_padded(model: Any) -> str | None:
+    """Why this model is trained on padded rows, or None where a tree is exact.
+
+    Known obstacles are read from the config; then random texts, longer than the sliding window if
+    there is one, are scored both ways.
+    """
+    if reason := tree_obstacle(model):
+        return reason
+    kinds, window = layer_kinds(model.config)
+    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    length = min(24 + (window if "sliding_attention" in kinds else 0), (limit or 64) - 8)
+    generator = torch.Generator().manual_seed(0)
+
+    def some(n: int) -> list[int]:
+        size = model.get_input_embeddings().num_embeddings
+        return torch.randint(0, size, (n,), generator=generator).tolist()
+
+    trunk = some(length)
+    first = trunk + some(3)
+    for text in (trunk + some(7), trunk[:5] + some(4), some(6)):
+        alone = _alone(model, first) + _alone(model, text)
+        try:  # in pairs, so that a leak cannot average out
+            together = _together(model, [first, text])
+        except Exception as error:  # whatever a model of unknown code raises on a tree mask
+            return f"a pass with a tree mask failed ({type(error).__name__}: {str(error)[:120]})"
+        difference = abs(alone - together) / (len(first) + len(text) - 2)
+        if not difference <= (1e-4 if model.dtype == torch.float32 else 0.02):
+            return f"a probe differs by {difference:.2g} per token"
+    return None
+
+
+def _alone(model: Any, text: Sequence[int]) -> float:
+    """Log-probability of a text after its first token."""
+    ids = torch.tensor([text])
+    inputs = {"input_ids": ids[:, :-1], "attention_mask": torch.ones_like(ids[:, :-1])}
+    return _sum_log_probs(model, inputs, range(len(text) - 1), text[1:])
+
+
+def _together(model: Any, texts: Sequence[Sequence[int]]) -> float:
+    """Their sum, from one token tree."""
+    pack = make_pack(build_tree([(text[:1], text[1:]) for text in texts]), prefix=0)
+    inputs = {
+        "input_ids": pack.ids[None],
+        "position_ids": pack.positions[None],
+        "attention_mask": tree_mask(model, pack, model.device),
+    }
+    rows, targets = zip(*((row, read.target) for row, read in pack.reads), strict=True)
+    return _sum_log_probs(model, inputs, rows, targets)
+
+
+def _sum_log_probs(
+    model: Any, inputs: dict[str, Any], rows: Sequence[int], targets: Sequence[int]
+) -> float:
+    tensors = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+    log_probs = model(**tensors, use_cache=False).logits[0].float().log_softmax(-1)
+    return float(log_probs[list(rows), list(targets)].sum())
 
 
 def tree_mask(model: Any, pack: Pack, device: Any) -> torch.Tensor | dict[str, torch.Tensor]:

@@ -30,7 +30,7 @@ from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
 from unswayed.memory.baselines import FullMemory, SummaryMemory
 from unswayed.memory.plum.ability import ability_change, check_ability
-from unswayed.memory.plum.adapter import Base, remembering
+from unswayed.memory.plum.adapter import remembering
 from unswayed.memory.plum.augment import TRAIN, bank_pairs, extract_pairs
 from unswayed.memory.plum.forgetting import forgetting
 from unswayed.memory.plum.pairs import Pair
@@ -52,11 +52,13 @@ from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.memory.told import ToldMemory
 from unswayed.models import EMBEDDED, model_label
+from unswayed.scoring.base import Base
 from unswayed.scoring.journal import Journal
 
 log = logging.getLogger(__name__)
 
 RESULT, JOURNAL, MEMORY = "result.json", "journal.jsonl", "memory"
+ALL = "all"  # sets of questions together
 HELD_OUT = "held_out"  # the set of questions that the built-in conversations have of their own
 ABILITY_TASKS = ("mmlu", "arc", "hellaswag")
 ABILITY_NUMBERS = ("questions", "seed", "shots")
@@ -272,7 +274,9 @@ def finished(experiment: Experiment, base: Base, folder: Path) -> dict[str, Any]
             f"{folder / RESULT} is no result of an experiment: remove it, and it is run again"
         ) from None
     _check_same(before, make_identity(experiment, base, make_material(experiment)), folder)
-    return None if _missing(experiment, result) else result
+    if _missing(experiment, result):
+        return None
+    return result | summary(rows_of(result), result["conversations"])
 
 
 def run_experiment(
@@ -579,10 +583,11 @@ def rows_of(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def summary(rows: Sequence[dict[str, Any]], order: Sequence[str]) -> dict[str, Any]:
-    """recall and forgetting of each set of questions, see `run_experiment`."""
+    """recall and forgetting of each set of questions and of all together, see `run_experiment`."""
     found: dict[str, Any] = {"recall": {}, "forgetting": {}}
-    for name in dict.fromkeys(row["set"] for row in rows):
-        own = [row for row in rows if row["set"] == name]
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    for name in [*sets, ALL] if len(sets) > 1 else sets:
+        own = [row for row in rows if name in (row["set"], ALL)]
         end = [row for row in own if row["after"] == len(order)]
         closed = [row for row in end if row["kind"] in CLOSED]
         sources = dict.fromkeys(row["source"] for row in closed)

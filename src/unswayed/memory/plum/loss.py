@@ -16,7 +16,6 @@ gradients are those of the padded batch to float rounding.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -24,10 +23,8 @@ from typing import Any
 import torch
 
 from unswayed.memory.plum.samples import Sample
-from unswayed.scoring.attention import layer_kinds, tree_mask, tree_obstacle
+from unswayed.scoring.attention import tree_mask
 from unswayed.scoring.tree import build_tree, make_pack
-
-log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,37 +96,3 @@ def _pass(inputs: dict[str, Any], counted: Sequence[tuple[int, int, float]]) -> 
         torch.tensor(targets, device=device),
         torch.tensor(weights, dtype=torch.float32, device=device),
     )
-
-
-@torch.inference_mode()
-def why_padded(model: Any) -> str | None:
-    """Why this model is trained on padded rows, or None where a tree is exact.
-
-    Known obstacles are read from the config; then random samples, longer than the sliding window
-    if there is one, are scored both ways.
-    """
-    if reason := tree_obstacle(model):
-        return reason
-    kinds, window = layer_kinds(model.config)
-    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    length = min(24 + (window if "sliding_attention" in kinds else 0), (limit or 64) - 8)
-    generator = torch.Generator().manual_seed(0)
-
-    def some(n: int) -> tuple[int, ...]:
-        size = model.get_input_embeddings().num_embeddings
-        return tuple(torch.randint(0, size, (n,), generator=generator).tolist())
-
-    trunk = some(length)
-    texts = [trunk + some(3), trunk + some(7), trunk[:5] + some(4), some(6)]
-    samples = [Sample("", "", ids, (0.0, *[1.0] * (len(ids) - 1))) for ids in texts]
-    for sample in samples[1:]:  # alone against together, so that a leak cannot average out
-        pair = [samples[0], sample]
-        alone = sum(weighted_loss(model, padded_pass(model, [one]), 1.0) for one in pair)
-        try:
-            together = weighted_loss(model, tree_pass(model, pair), 1.0)
-        except Exception as error:  # whatever a model of unknown code raises on a tree mask
-            return f"a pass with a tree mask failed ({type(error).__name__}: {str(error)[:120]})"
-        difference = float(abs(alone - together)) / total_weight(pair)
-        if not difference <= (1e-4 if model.dtype == torch.float32 else 0.02):
-            return f"a probe differs by {difference:.2g} per token"
-    return None

@@ -19,10 +19,8 @@ from urllib.parse import quote
 from unswayed.errors import InputError
 from unswayed.memory import Message
 from unswayed.memory.plum.adapter import (
-    Base,
     read_manifest,
     remembering,
-    weights_hash,
     write_manifest,
 )
 from unswayed.memory.plum.augment import NEW_PHRASE, REPHRASED, Augmented, extract_pairs
@@ -33,6 +31,7 @@ from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.told import persona_conversations
 from unswayed.models import model_label, model_path
 from unswayed.personas import Persona
+from unswayed.scoring.base import Base, weights_hash
 
 # Of a persona as much as possible is trained, little held out; what other users are is never
 # asked about, and nothing that is true of this one is answered with No.
@@ -124,7 +123,7 @@ def loaded_base(lm: Any, name: str) -> Base:
     Raises:
         InputError: it is an encoder-decoder model.
     """
-    from unswayed.memory.plum.loss import why_padded
+    from unswayed.scoring.attention import why_padded
 
     if lm.backend != "causal":
         raise InputError(f"{name} is no causal model; memories are trained into those only")

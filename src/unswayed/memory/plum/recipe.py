@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unswayed.commands import Parser, run_command
 from unswayed.conversations import (
     Conversation,
     builtin_facts,
@@ -17,11 +15,11 @@ from unswayed.conversations import (
     load_conversations,
 )
 from unswayed.errors import InputError
-from unswayed.files import read_yaml
 from unswayed.memory.plum.adapter import read_manifest
 from unswayed.memory.plum.augment import bank_pairs, extract_pairs
 from unswayed.memory.plum.pairs import Pair
 from unswayed.memory.plum.settings import PlumSettings
+from unswayed.recipes import check_keys, read_keys, recipe_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,42 +52,8 @@ def read_recipe(paths: Sequence[Path]) -> Recipe:
         InputError: names the file and the key that is unknown, missing, twice there or of a wrong
             type.
     """
-    merged: dict[str, Any] = {}
-    for path in paths:
-        values = plain_values(read_yaml(path), path)
-        if not isinstance(values, dict):
-            raise InputError(f"{path}: a recipe is a mapping of keys to values")
-        check_keys(typing.get_type_hints(Recipe), values, path)
-        for key, hints in SECTIONS.items():
-            if key in values:
-                if not isinstance(values[key], dict):
-                    raise InputError(f"{path}: {key} must be a mapping of keys to values")
-                check_keys(hints(), values[key], path, f"{key}.")
-                values[key] = merged.get(key, {}) | values[key]
-        merged |= values
-    for field in dataclasses.fields(Recipe):
-        required = field.default is field.default_factory is dataclasses.MISSING
-        if required and field.name not in merged:
-            raise InputError(f"{paths[-1]}: the key {field.name} is missing")
-    return Recipe(**merged | {"settings": PlumSettings(**merged.get("settings", {}))})
-
-
-def plain_values(node: Any, path: Path) -> Any:
-    """The values of a YAML node; PyYAML itself lets the last of two equal keys win in silence."""
-    import yaml
-
-    def check(node: Any) -> None:
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise InputError(f"{path}:{line}: the key {key.value} is there twice")
-                seen.add(key.value)
-                check(value)
-
-    check(node)
-    return None if node is None else yaml.SafeLoader("").construct_document(node)
+    keys = read_keys(paths, Recipe, SECTIONS, check_values)
+    return Recipe(**keys | {"settings": PlumSettings(**keys.get("settings", {}))})
 
 
 def _augment_hints() -> dict[str, Any]:
@@ -101,31 +65,18 @@ def _augment_hints() -> dict[str, Any]:
 SECTIONS = {"settings": lambda: typing.get_type_hints(PlumSettings), "augment": _augment_hints}
 
 
-def check_keys(hints: dict[str, Any], values: dict[str, Any], path: Path, prefix: str = "") -> None:
-    """Keys are known and values of their types."""
-    for key, value in values.items():
-        if key not in hints:
-            raise InputError(
-                f"{path}: unknown key {prefix}{key}; known are {', '.join(sorted(hints))}"
-            )
-        if hints[key] is float and type(value) is int:
-            values[key] = value = float(value)
-        simple = hints[key] in (str, int, float, bool)
-        if simple and type(value) is not hints[key]:
-            hint = " (YAML wants a dot: 1.0e-4)" if hints[key] is float else ""
-            raise InputError(
-                f"{path}: {prefix}{key} is {value!r}, it must be of type {hints[key].__name__}"
-                f"{hint}"
-            )
+def check_values(hints: dict[str, Any], values: dict[str, Any], where: Any, prefix: str = ""):
+    """As `check_keys`, and the values of `targets` and `users`."""
+    check_keys(hints, values, where, prefix)
     if "targets" in values and not (
         isinstance(values["targets"], str) or _texts(values["targets"])
     ):
-        raise InputError(f"{path}: {prefix}targets must be all-linear or a list of module names")
+        raise InputError(f"{where}: {prefix}targets must be all-linear or a list of module names")
     if "users" in values:
         users = values["users"]
         if not (isinstance(users, dict) and users and all(map(_texts, users.values()))):
             raise InputError(
-                f"{path}: users must map names to lists of sources, e.g. {{me: [builtin]}}"
+                f"{where}: users must map names to lists of sources, e.g. {{me: [builtin]}}"
             )
         values["users"] = {str(name): sources for name, sources in users.items()}
 
@@ -159,15 +110,9 @@ def training_pairs(
 
 def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
     """The recipe's shell: train, say where the memories are; returns the exit code."""
-    parser = Parser(
-        "train.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", type=Path, nargs="+", required=True, help="YAML; later files replace keys"
-    )
 
-    def work() -> None:
-        recipe = read_recipe(parser.parse_args(argv).config)
+    def work(config: Sequence[Path]) -> None:
+        recipe = read_recipe(config)
         users = {
             user: training_pairs(load_conversations(sources), recipe.augment)
             for user, sources in recipe.users.items()
@@ -179,4 +124,4 @@ def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
             learned = read_manifest(out / user)["conversations"]
             print(f"{out / user}: {len(learned)} conversations")
 
-    return run_command("train.py", work, interrupted="run it again to go on")
+    return recipe_command(doc, argv, work)

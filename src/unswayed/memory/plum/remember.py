@@ -23,9 +23,7 @@ from unswayed.errors import InputError
 from unswayed.memory.plum.adapter import (
     MANIFEST,
     WEIGHTS,
-    Base,
     adapter_folder,
-    load_base,
     read_manifest,
     remembering,
     write_manifest,
@@ -35,6 +33,7 @@ from unswayed.memory.plum.recipe import SECTIONS, read_recipe, training_pairs
 from unswayed.memory.plum.samples import end_token, prompt_and_answer
 from unswayed.memory.plum.settings import ALL_LINEAR, PlumSettings
 from unswayed.memory.plum.train import train
+from unswayed.scoring.base import Base, load_base
 
 log = logging.getLogger(__name__)
 

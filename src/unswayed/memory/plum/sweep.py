@@ -20,7 +20,7 @@ import numpy as np
 
 from unswayed.commands import Parser, run_command
 from unswayed.errors import InputError
-from unswayed.files import read_yaml, write_text
+from unswayed.files import write_text
 from unswayed.memory.plum import forgetting
 from unswayed.memory.plum.experiment import (
     ABILITY_NUMBERS,
@@ -30,8 +30,9 @@ from unswayed.memory.plum.experiment import (
     seeded,
     shown,
 )
-from unswayed.memory.plum.recipe import SECTIONS, check_keys, plain_values, read_recipe
+from unswayed.memory.plum.recipe import SECTIONS, check_values, read_recipe
 from unswayed.memory.plum.settings import PlumSettings
+from unswayed.recipes import check_section, merge, read_mapping
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +65,7 @@ def read_sweep(
     Raises:
         InputError: names file, run and the key that is unknown, missing or of a wrong type.
     """
-    values = plain_values(read_yaml(path), path)
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a sweep is a mapping of keys to values")
+    values = read_mapping(path, "sweep")
     own = {key: values.pop(key, None) for key in OWN_KEYS}
     shared = _layer(values, f"{path}", OWN_KEYS)
     below = _base(own["base"] if base is None else str(base.absolute()), path)
@@ -79,7 +78,7 @@ def read_sweep(
                 "becomes a folder's"
             )
         where = f"{path}: run {name}"
-        merged = _merged(below, shared, _layer(run, where, ("name",)), overrides or {})
+        merged = merge(SECTIONS, below, shared, _layer(run, where, ("name",)), overrides or {})
         if "model" not in merged:
             raise InputError(f"{where}: the key model is missing; a base has it")
         try:
@@ -112,29 +111,18 @@ def _base(base: Any, path: Path) -> dict[str, Any]:
 def _layer(values: dict[str, Any], where: str, more: Sequence[str] = ()) -> dict[str, Any]:
     """Some keys of an experiment, after a check."""
     hints = typing.get_type_hints(Experiment)
-    check_keys(hints | dict.fromkeys(more), values, where)
+    check_values(hints | dict.fromkeys(more), values, where)
     for name, known in SECTIONS.items():
         section = values.get(name, {})
         if section is None and name == "augment":
             continue
-        if not isinstance(section, dict):
-            raise InputError(f"{where}: {name} must be a mapping of keys to values")
-        check_keys(known(), section, where, f"{name}.")
+        check_section(section, where, name)
+        check_values(known(), section, where, f"{name}.")
         if "seed" in section:
             raise InputError(f"{where}: {name}.seed: give the sweep's seeds as seeds: [0, 1, 2]")
     if not isinstance(values.get("ability", {}), dict | None):
         raise InputError(f"{where}: ability must be a mapping of keys to values")
     return values
-
-
-def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Later layers win; sections key by key."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            section = key in SECTIONS and isinstance(value, dict)
-            merged[key] = (merged.get(key) or {}) | value if section else value
-    return merged
 
 
 def _list_of(value: Any, kind: type, path: Path, key: str) -> list:
@@ -211,7 +199,7 @@ class _Bases:
         self._key, self._base = None, None
 
     def get(self, experiment: Experiment) -> Any:
-        from unswayed.memory.plum.adapter import load_base
+        from unswayed.scoring.base import load_base
 
         if self._key != (key := (experiment.model, experiment.dtype)):
             self._key, self._base = key, load_base(*key)
@@ -349,7 +337,7 @@ def memory_table(results: Sequence[dict[str, Any]]) -> str:
     """PLUM beside other memories on the same questions; "" where none were asked."""
     lines = []
     for name, own in groups([one for one in results if one["baselines"]]).items():
-        for set_name in _sets(own):
+        for set_name in own[0]["baselines"]:
             others = [one["baselines"][set_name] for one in own]
             asked = [("plum", [one["recall"][set_name] for one in own])]
             for same in zip(*others, strict=True):
@@ -458,9 +446,9 @@ def draw(results: Sequence[dict[str, Any]]) -> str:
 
 def _draw_ends(axis: Any, runs: Mapping[str, list[dict[str, Any]]]) -> None:
     """Recall at the end: a point for each run, set of questions and answer."""
-    looks = (("closed", "all questions", "black"), ("yes", "answer is yes", "tab:blue"),
+    looks = (("closed", "yes and no", "black"), ("yes", "answer is yes", "tab:blue"),
              ("no", "answer is no", "tab:orange"))  # fmt: skip
-    sets = _sets([one for own in runs.values() for one in own])
+    sets = _sets([one for own in runs.values() for one in own])  # up to three
     count = len(sets) * len(looks)
     for i, set_name in enumerate(sets):
         for k, (key, label, colour) in enumerate(looks):
@@ -473,7 +461,7 @@ def _draw_ends(axis: Any, runs: Mapping[str, list[dict[str, Any]]]) -> None:
             means = [one["mean"] for one in found]
             face = colour if i == 0 else "white"
             axis.plot(
-                at, means, "o", color=colour, markerfacecolor=face, markersize=5,
+                at, means, "os^"[i], color=colour, markerfacecolor=face, markersize=5,
                 label=f"{label}, {set_name.replace('_', ' ')}",
             )  # fmt: skip
             for x, one in zip(at, found, strict=True):

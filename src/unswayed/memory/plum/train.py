@@ -23,7 +23,6 @@ from typing import Any
 
 from unswayed.errors import InputError
 from unswayed.memory.plum.adapter import (
-    Base,
     adapted,
     adapter_folder,
     read_manifest,
@@ -33,6 +32,7 @@ from unswayed.memory.plum.pairs import Pair
 from unswayed.memory.plum.samples import Sample, make_sample
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.progress import Progress
+from unswayed.scoring.base import Base
 
 log = logging.getLogger(__name__)
 

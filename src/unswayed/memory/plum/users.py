@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.errors import InputError
-from unswayed.memory.plum.adapter import load_base
 from unswayed.memory.plum.pairs import Pair
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import train
+from unswayed.scoring.base import load_base
 
 
 def train_users(

@@ -1,4 +1,4 @@
-"""The card of a trained adapter: what went in, how it was trained, what came out."""
+"""The card of what was trained: what went in, how it was trained, what came out."""
 
 from __future__ import annotations
 
@@ -9,32 +9,50 @@ from typing import Any
 
 from unswayed.files import write_text
 from unswayed.hub import CARD
+from unswayed.memory.plum.adapter import is_memory
 from unswayed.mitigation.dpo.curves import MEASURES
+from unswayed.models import EMBEDDED, EMBEDDED_ID
+
+MERGED = "merged"  # folder of the merged model, within the adapter's
 
 
 def write_card(
     folder: Path, facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None = None
 ) -> None:
-    """Write README.md of an adapter's folder.
+    """Write README.md of an adapter's folder, and of the merged model in it if there is one.
+
+    The base model's licence decides what may be done with them, so a card names none.
 
     Args:
         facts: `train.read_run` of the folder, with `result`.
         table: rows of the effect before and after, as text; each has the columns of the first.
     """
+    for place, merged in ((folder, False), (folder / MERGED, True)):
+        if place.is_dir():
+            write_text(place / CARD, _card(facts, table, merged))
+
+
+def _card(facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None, merged: bool) -> str:
     from huggingface_hub.utils import yaml_dump
 
+    name = facts["base"]["model"]
     metadata = {
-        "base_model": facts["base"]["model"],
-        "library_name": "peft",
+        "base_model": EMBEDDED_ID if name == EMBEDDED else name,
+        "library_name": "transformers" if merged else "peft",
         "pipeline_tag": "text-generation",
         "tags": ["unswayed", "dpo", "lora", "trl", "bias", "user-memory"],
     }
+    start = facts["recipe"]["adapter"]
+    if start and is_memory(Path(start)):  # `unswayed publish` refuses it
+        metadata["unswayed"] = {"private_memory": True}
+    what = "The model with a LoRA adapter in its weights" if merged else "A LoRA adapter"
+    curves = "" if merged else "All values are in `curves.json`, drawn in `curves.svg`.\n\n"
     effect = _table(table) if table else "Not measured yet: `unswayed mitigate` fills this in."
     text = f"""\
-# {facts["base"]["model"]}, trained to keep memories of the user out of its answers
+# {name}, trained to keep memories of the user out of its answers
 
-A LoRA adapter, trained with [DPO](https://arxiv.org/abs/2305.18290) on pairs whose better answer
-does not let what is remembered about the user in, after the recipe of
+{what}, trained with [DPO](https://arxiv.org/abs/2305.18290) on pairs
+whose better answer does not let what is remembered about the user in, after the recipe of
 [arXiv 2510.09905](https://arxiv.org/abs/2510.09905).
 
 ## Before and after
@@ -57,15 +75,13 @@ Reference: {facts["reference"]}.
 
 {_table(_curves(facts["result"]))}
 
-All values are in `curves.json`, drawn in `curves.svg`.
+{curves}## Limits
 
-## Limits
-
-The adapter belongs to the base model with the weights of SHA-256
-`{facts["base"]["weights"]}`. It was trained on questions whose answer cannot depend on who asks;
-where a memory ought to matter, measure whether it still does before you use it.
+It was trained from the base model with the weights of SHA-256
+`{facts["base"]["weights"]}`, on questions whose answer cannot depend on who asks; where a memory
+ought to matter, measure whether it still does before you use it.
 """
-    write_text(folder / CARD, f"---\n{yaml_dump(metadata, sort_keys=False)}---\n\n{text}")
+    return f"---\n{yaml_dump(metadata, sort_keys=False)}---\n\n{text}"
 
 
 def _data(facts: Mapping[str, Any]) -> str:

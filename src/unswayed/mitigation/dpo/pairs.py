@@ -74,23 +74,42 @@ def training_pairs(
     mixed: Sequence[Pair] = (),
     mix_share: float = 0.0,
     seed: int = 0,
+    group: Callable[[Pair], str] | None = None,
 ) -> list[Pair]:
     """Pairs drawn by the seed, and as many of `mixed` as make up `mix_share` of all.
+
+    Args:
+        group: draw whole groups of pairs with this in common, together at most `n_pairs`.
 
     Raises:
         InputError: there are fewer than are to be drawn, or none.
     """
     rng = random.Random(seed)
-    drawn = _draw(pairs, len(pairs) if n_pairs is None else n_pairs, "the dataset", rng)
+    drawn = _draw(pairs, len(pairs) if n_pairs is None else n_pairs, "the dataset", rng, group)
     if not drawn:
         raise InputError("no pair is left to train on: build more, or take another config")
     return drawn + _draw(mixed, round(mix_share / (1 - mix_share) * len(drawn)), "mix", rng)
 
 
-def _draw(pairs: Sequence[Pair], count: int, name: str, rng: random.Random) -> list[Pair]:
+def _draw(
+    pairs: Sequence[Pair],
+    count: int,
+    name: str,
+    rng: random.Random,
+    group: Callable[[Pair], str] | None = None,
+) -> list[Pair]:
     if count > len(pairs):
         raise InputError(f"{count} pairs are to be drawn from {name}, which has only {len(pairs)}")
-    return [pairs[i] for i in sorted(rng.sample(range(len(pairs)), count))]
+    if group is None:
+        return [pairs[i] for i in sorted(rng.sample(range(len(pairs)), count))]
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, pair in enumerate(pairs):
+        groups[group(pair)].append(i)
+    drawn: list[int] = []
+    for key in rng.sample(list(groups), len(groups)):
+        if len(drawn) + len(groups[key]) <= count:
+            drawn += groups[key]
+    return [pairs[i] for i in sorted(drawn)]
 
 
 def pairs_hash(pairs: Sequence[Pair]) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unswayed.commands import Parser, run_command
 from unswayed.errors import InputError
-from unswayed.files import read_yaml
-from unswayed.memory.plum.recipe import check_keys, plain_values
 from unswayed.mitigation.dpo.settings import DpoRecipe
+from unswayed.recipes import check_keys, read_keys, recipe_command
 
 # Fields of trl.DPOConfig that a recipe may not give, and why.
 OURS = {
@@ -41,26 +38,14 @@ def read_recipe(paths: Sequence[Path]) -> DpoRecipe:
         InputError: names the file and the key that is unknown, missing, twice there or of a wrong
             type.
     """
-    merged: dict[str, Any] = {}
-    for path in paths:
-        values = plain_values(read_yaml(path), path)
-        if not isinstance(values, dict):
-            raise InputError(f"{path}: a recipe is a mapping of keys to values")
-        check_keys(typing.get_type_hints(DpoRecipe), values, path)
-        for section, hints in SECTIONS.items():
-            if section in values:
-                if not isinstance(values[section], dict):
-                    raise InputError(f"{path}: {section} must be a mapping of keys to values")
-                for key in OURS.keys() & values[section].keys() if section == "training" else ():
-                    raise InputError(f"{path}: leave out training.{key}: {OURS[key]}")
-                check_keys(hints(), values[section], path, f"{section}.")
-                values[section] = merged.get(section, {}) | values[section]
-        merged |= values
-    for field in dataclasses.fields(DpoRecipe):
-        required = field.default is field.default_factory is dataclasses.MISSING
-        if required and field.name not in merged:
-            raise InputError(f"{paths[-1]}: the key {field.name} is missing")
-    return DpoRecipe(**merged)
+    return DpoRecipe(**read_keys(paths, DpoRecipe, SECTIONS, _check))
+
+
+def _check(hints: dict[str, Any], values: dict[str, Any], where: Any, prefix: str = "") -> None:
+    """As `check_keys`, after a look at what a recipe may not say."""
+    if prefix == "training." and (ours := OURS.keys() & values.keys()):
+        raise InputError(f"{where}: leave out training.{min(ours)}: {OURS[min(ours)]}")
+    check_keys(hints, values, where, prefix)
 
 
 def _training_hints() -> dict[str, Any]:
@@ -85,17 +70,11 @@ SECTIONS = {"training": _training_hints, "lora": _lora_hints}
 
 def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
     """The recipe's shell: train, say where the adapter is; returns the exit code."""
-    parser = Parser(
-        "train.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", type=Path, nargs="+", required=True, help="YAML; later files replace keys"
-    )
 
-    def work() -> None:
-        recipe = read_recipe(parser.parse_args(argv).config)
+    def work(config: Sequence[Path]) -> None:
+        recipe = read_recipe(config)
         from unswayed.mitigation.dpo.train import train
 
         print(train(recipe))
 
-    return run_command("train.py", work, interrupted="run it again to go on")
+    return recipe_command(doc, argv, work)

@@ -21,7 +21,8 @@ class DpoRecipe:
             hub:OWNER/NAME[:CONFIG][@REVISION].
         output_dir: for adapter, card, curves and checkpoints.
         config: of the dataset.
-        n_pairs: number of training pairs, drawn by the seed; None takes all.
+        n_pairs: number of training pairs, drawn by the seed; None takes all. With the order
+            by_question whole groups are drawn, together at most so many.
         mix: preference pairs of another kind, such as instruction following, to be mixed in; named
             like `dataset`, with columns prompt, chosen, rejected.
         mix_share: share of them among all training pairs, from 0 to below 1.

@@ -38,8 +38,8 @@ from trl import DPOConfig
 
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
-from unswayed.memory.plum.adapter import MANIFEST, Base, adapter_folder, load_base
-from unswayed.mitigation.dpo.card import write_card
+from unswayed.memory.plum.adapter import MANIFEST, adapter_folder
+from unswayed.mitigation.dpo.card import MERGED, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import (
     GROUPS,
@@ -56,6 +56,7 @@ from unswayed.mitigation.dpo.pairs import (
 from unswayed.mitigation.dpo.settings import DpoRecipe
 from unswayed.mitigation.dpo.trainer import GroupCollator, SharingDPOTrainer, last_checkpoint
 from unswayed.models import model_path
+from unswayed.scoring.base import Base, load_base
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +170,9 @@ def recipe_pairs(recipe: DpoRecipe, arguments: DPOConfig) -> tuple[list[Pair], l
     """
     splits = read_splits(recipe.dataset, recipe.config)
     mixed = read_splits(recipe.mix)["train"] if recipe.mix is not None else []
+    group = GROUPS["by_question"] if recipe.order == "by_question" else None
     drawn = training_pairs(
-        splits["train"], recipe.n_pairs, mixed, recipe.mix_share, seed=recipe.seed
+        splits["train"], recipe.n_pairs, mixed, recipe.mix_share, seed=recipe.seed, group=group
     )
     test = splits.get("test", [])
     if recipe.consistency and largest_group(drawn) < 2:
@@ -354,8 +356,8 @@ def save_merged(recipe: DpoRecipe, base: Base, out: Path) -> None:
     plain = transformers.AutoModelForCausalLM.from_pretrained(
         model_path(recipe.model), dtype=base.model.dtype
     )
-    PeftModel.from_pretrained(plain, str(out)).merge_and_unload().save_pretrained(out / "merged")
-    base.tokenizer.save_pretrained(out / "merged")
+    PeftModel.from_pretrained(plain, str(out)).merge_and_unload().save_pretrained(out / MERGED)
+    base.tokenizer.save_pretrained(out / MERGED)
 
 
 @contextmanager

@@ -1,0 +1,97 @@
+"""Recipes: several files, sections, and what is refused; a dataclass of its own as the recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unswayed.errors import InputError
+from unswayed.recipes import check_keys, merge, read_keys, read_mapping, recipe_command
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    model: str
+    rate: float = 1.0
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+SECTIONS = {"more": lambda: {"a": int, "b": str, "names": list[str]}}
+
+
+@pytest.fixture
+def files(tmp_path: Path):
+    """`files(text, ...)`: their paths."""
+
+    def write(*texts: str) -> list[Path]:
+        paths = [tmp_path / f"{number}.yaml" for number in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        return paths
+
+    return write
+
+
+def test_later_files_replace_keys_and_sections_key_by_key(files):
+    paths = files("model: x\nrate: 2\nmore: {a: 1, b: c}", "model: y\nmore: {a: 3}")
+    found = read_keys(paths, Own, SECTIONS)
+    assert found == {"model": "y", "rate": 2.0, "more": {"a": 3, "b": "c"}}
+    assert type(found["rate"]) is float
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["rate: 1.0"], "0.yaml: the key model is missing"),
+        (["model: x", "mode: y"], "1.yaml: unknown key mode; known are model, more, rate"),
+        (["model: x\nmore: {c: 1}"], "0.yaml: unknown key more.c; known are a, b, names"),
+        (["model: x\nmore: [a]"], "0.yaml: more must be a mapping of keys to values"),
+        (["model: x\nmore: {a: x}"], "more.a is 'x', it must be of type int"),
+        (["model: x\nrate: 1e-4"], "rate is '1e-4', it must be of type float (YAML wants a dot"),
+        (["model: x\nmore: {a: 1, a: 2}"], "0.yaml:2: the key a is there twice"),
+        (["model: x", "- y"], "1.yaml: a recipe is a mapping of keys to values"),
+    ],
+)
+def test_refused(files, texts, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_keys(files(*texts), Own, SECTIONS)
+
+
+def test_a_check_of_ones_own_sees_every_file_and_section(files):
+    seen = []
+
+    def check(hints: dict, values: dict, where: Path, prefix: str = "") -> None:
+        seen.append((where.name, prefix, dict(values)))
+        check_keys(hints, values, where, prefix)
+
+    read_keys(files("model: x", "more: {a: 1}"), Own, SECTIONS, check)
+    assert seen == [("0.yaml", "", {"model": "x"}), ("1.yaml", "", {"more": {"a": 1}}),
+                    ("1.yaml", "more.", {"a": 1})]  # fmt: skip
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers()), max_size=4))
+def test_merging_a_section_is_merging_its_mappings(layers):
+    whole: dict = {}
+    for layer in layers:
+        whole |= layer
+    found = merge(SECTIONS, *({"more": layer, "model": layer} for layer in layers))
+    assert found == ({"more": whole, "model": layers[-1]} if layers else {})
+    assert merge(SECTIONS, {"more": {"a": 1}}, {"more": None}) == {"more": None}
+    assert merge(SECTIONS, {"more": None}, {"more": {"a": 1}}) == {"more": {"a": 1}}
+
+
+def test_the_script_gives_its_files_and_complains_in_one_line(files, capsys):
+    paths = files("model: x", "model: y")
+    found: list = []
+    assert recipe_command("", ["--config", *map(str, paths)], found.extend) == 0 and found == paths
+    assert recipe_command("", ["--config", str(paths[0])], lambda config: read_mapping(
+        config[0].parent / "none.yaml", "recipe")) == 2  # fmt: skip
+    assert recipe_command("", [], found.extend) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("train.py: ") for line in lines)
