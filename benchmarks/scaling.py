@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 import torch
 import transformers
 
+from unswayed.commands import Parser, run_command
+from unswayed.errors import InputError
+from unswayed.files import read_text
 from unswayed.models import EMBEDDED, model_path
 
 RANK = 16
@@ -52,10 +56,22 @@ def shapes(config: transformers.PretrainedConfig) -> tuple[int, int]:
 
 
 def measured(path: Path) -> dict[str, float]:
-    """Tokens and seconds of training per conversation, over all runs of a sweep."""
-    stages = [
-        stage for run in json.loads(path.read_text("utf-8"))["results"] for stage in run["training"]
-    ]
+    """Tokens and seconds of training per conversation, over runs that learn one at a time.
+
+    Raises:
+        InputError: it is no sweep's result, or has no such run.
+    """
+    try:
+        stages = [
+            stage
+            for run in json.loads(read_text(path))["results"]
+            for stage in run["training"]
+            if len(stage["conversations"]) == 1
+        ]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is no sweep.json: give that of a sweep of recipes/plum") from None
+    if not stages:
+        raise InputError(f"{path} has no run that learnt one conversation after another")
     return {name: fmean(stage[name] for stage in stages) for name in ("tokens", "seconds")}
 
 
@@ -87,10 +103,11 @@ def _dollars(seconds: float) -> float:
     return seconds / 3600 * ASSUMED["price of a GPU hour (USD)"]
 
 
-def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    found = measured(Path(sys.argv[1]))
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser("scaling.py", description="Print what memories in the weights cost.")
+    parser.add_argument("sweep", type=Path, help="results of a sweep, JSON")
+    path = parser.parse_args(argv).sweep
+    found = measured(path)
     embedded = transformers.AutoConfig.from_pretrained(model_path(EMBEDDED))
     llama = transformers.LlamaConfig(**LLAMA)
     tables = [rows(n, c, found["tokens"]) for n, c in ((EMBEDDED, embedded), ("Llama 3 8B", llama))]
@@ -108,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("scaling.py", main))
