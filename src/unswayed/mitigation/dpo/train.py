@@ -362,9 +362,11 @@ def save_merged(recipe: DpoRecipe, base: Base, out: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars of datasets, and what trl and peft provoke in transformers."""
+    """Without the bars of datasets, those of trl in a log, and what both provoke in transformers."""
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # trl's own bars, which would fill a log
     try:
         with warnings.catch_warnings():  # a setting that has a new name
             warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
