@@ -362,7 +362,7 @@ def save_merged(recipe: DpoRecipe, base: Base, out: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars of datasets, those of trl in a log, and what both provoke in transformers."""
+    """Without bars in a log, and without what trl and peft provoke in transformers."""
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     if not sys.stderr.isatty():
