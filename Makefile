@@ -81,7 +81,7 @@ preferences: setup  ## build preference pairs for DPO into runs/datasets/ (20 mi
 	$(BIN)/python datasets_scripts/persona_preferences.py --sampled 24 --max_gen_toks 96 \
 		--constructed 4
 
-plum: setup  ## train the embedded model's memory of the built-in conversations (20 minutes)
+plum: setup  ## train the embedded model's memory of the built-in conversations (1.5 hours)
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml recipes/plum/train.py \
 		--config recipes/plum/smollm2-135m.yaml
 
