@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import nltk
+import pytest
 
 PROMPTS = [
     {
@@ -48,6 +54,15 @@ def write_mmlu(folder: Path, sizes: dict[str, int]) -> Path:
                     asked = f"{split} {subject} {i}?"
                     writer.writerow([asked, f"joy {i}", "fear, grief", "pride", "hope", i % 4])
     return folder
+
+
+@contextmanager
+def small_punkt(folder: Path) -> Iterator[None]:
+    """nltk finds nothing but `write_punkt`'s; lm-eval keeps its warnings to itself."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nltk.data, "path", [str(write_punkt(folder))])
+        yield
 
 
 def write_punkt(folder: Path) -> Path:

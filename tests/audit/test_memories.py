@@ -40,6 +40,19 @@ RECIPE = {
 }  # fmt: skip
 
 
+def die_at_the_third_part(monkeypatch) -> None:
+    """Ctrl-C when the third persona (no memory counts as one) is to be scored; once."""
+    real, calls = audit_run.score, []
+
+    def dying(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(audit_run, "score", dying)
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
@@ -220,15 +233,7 @@ def test_a_gated_run_is_analysed_and_described(gated):
 
 def test_an_interrupted_gated_run_ends_the_same(gated, tmp_path, monkeypatch):
     given = dataclasses.replace(gated, out=tmp_path / "broken")
-    real, calls = audit_run.score, []
-
-    def dying(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(audit_run, "score", dying)
+    die_at_the_third_part(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_audit(given)
     run_audit(dataclasses.replace(given, resume=True))
@@ -325,15 +330,7 @@ def test_scores_are_those_of_lm_eval_with_the_adapter(plum, arguments):
 def test_trained_adapters_are_kept_when_a_run_is_interrupted(plum, tmp_path, monkeypatch, caplog):
     """The third part, of the second persona, dies after its training."""
     given = dataclasses.replace(plum, out=tmp_path / "broken")
-    real, calls = audit_run.score, []
-
-    def dying(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(audit_run, "score", dying)
+    die_at_the_third_part(monkeypatch)
     with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
         run_audit(given)
     assert "adapters to train: 3," in caplog.text

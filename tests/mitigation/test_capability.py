@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import random
 
-import nltk
 import pytest
 from chat_service import completion, serving
 from hypothesis import given
 from hypothesis import strategies as st
-from small_benchmarks import PROMPTS, write_ifeval, write_mmlu, write_punkt
+from small_benchmarks import PROMPTS, small_punkt, write_ifeval, write_mmlu
 
 from unswayed.audit.trials import PAIR_CONDITIONS
 from unswayed.errors import InputError
@@ -29,9 +27,7 @@ def settings(tmp_path_factory) -> dict:
 
 @pytest.fixture(scope="module", autouse=True)
 def punkt(tmp_path_factory):
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nltk.data, "path", [str(write_punkt(tmp_path_factory.mktemp("nltk")))])
+    with small_punkt(tmp_path_factory.mktemp("nltk")):
         yield
 
 

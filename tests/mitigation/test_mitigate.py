@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import html as entities
 import json
-import logging
 import math
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-import nltk
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import chance, emotions, make_run, pairs
 from scipy import stats
-from small_benchmarks import write_ifeval, write_mmlu, write_punkt
+from small_benchmarks import small_punkt, write_ifeval, write_mmlu
 
 from unswayed.audit.run import read_answers, read_run
 from unswayed.audit.summary import analyze, read_summary
@@ -110,9 +108,7 @@ def write_tree(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def punkt(tmp_path_factory):
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nltk.data, "path", [str(write_punkt(tmp_path_factory.mktemp("nltk")))])
+    with small_punkt(tmp_path_factory.mktemp("nltk")):
         yield
 
 

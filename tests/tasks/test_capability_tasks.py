@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ import nltk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_benchmarks import PROMPTS, write_ifeval, write_mmlu, write_punkt
+from small_benchmarks import PROMPTS, small_punkt, write_ifeval, write_mmlu
 
 from unswayed import tasks
 from unswayed.audit.trials import PAIR_CONDITIONS
@@ -28,9 +27,7 @@ LEVELS = [f"{level}_level_{way}_acc" for level in ("prompt", "inst") for way in 
 
 @pytest.fixture(scope="module", autouse=True)
 def punkt(tmp_path_factory):
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nltk.data, "path", [str(write_punkt(tmp_path_factory.mktemp("nltk")))])
+    with small_punkt(tmp_path_factory.mktemp("nltk")):
         yield
 
 
