@@ -1,0 +1,184 @@
+"""Local memory: the user's own past, found by words and summed up by counting, and the prompts.
+
+A prompt's system message holds what is known, the user's turn the question. What is known goes from
+what changes least to what changes most: profile, evidence, hint; and in the question the
+instruction comes before what is asked about. So prompts share long prefixes, which a token tree
+(`unswayed.scoring.tree`) encodes once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unswayed.errors import InputError
+from unswayed.histories import Event, Task
+from unswayed.memory import Message
+from unswayed.memory.retrieval import BM25, EmbeddingIndex
+
+SHRINK = 3  # events of "no taste" that a tag's mean is drawn towards
+NAMED = 3  # tags that a profile names on each side
+SMALL = 0.2  # a difference in standard deviations that counts as small (Cohen 1988)
+LAST = 20  # items that an LLM reads to write a profile
+
+KNOWN = "What is known about this person:\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Events that were found for a question.
+
+    Attributes:
+        events: in the order of time.
+        scores: of each event; what they mean depends on how it was found.
+    """
+
+    events: tuple[Event, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+def retrieve(known: Sequence[Event], query: str, k: int, embedder: Any = None) -> Evidence:
+    """The k events nearest to a query, or all if there are fewer; of equals the most recent.
+
+    Events are compared by their query, or by their response if they have none.
+
+    Args:
+        known: events before the question, in the order of time.
+        embedder: has `embed(texts)`, such as `unswayed.embedding.Embedder`: cosine of centred
+            embeddings; without one BM25.
+
+    Raises:
+        InputError: k is below 0.
+    """
+    if k < 0:
+        raise InputError(f"top-k {k}: give a number of events from 0")
+    if not known or k == 0:
+        return Evidence()
+    texts = [event.query or event.response for event in known]
+    if embedder is not None:
+        index = EmbeddingIndex(texts, embedder.embed, lambda text: embedder.embed([text])[0])
+        scores = index.scores(query)
+    elif any(re.search(r"\w", text) for text in texts):
+        scores = BM25(texts).scores(query)
+    else:
+        scores = np.zeros(len(texts))
+    latest = np.arange(len(known))[::-1]
+    best = latest[np.argsort(-scores[latest], kind="stable")[:k]]
+    places = sorted(best.tolist())
+    return Evidence(tuple(known[i] for i in places), tuple(float(scores[i]) for i in places))
+
+
+# -- profiles ------------------------------------------------------------------------------------
+
+
+def counted_profile(known: Sequence[Event], task: Task) -> str:
+    """What a user's past says of them, by counting alone; "" if nothing is known.
+
+    On a scale: number, mean and spread of the values, and the tags whose mean, drawn towards the
+    user's own by SHRINK events, differs from it by at least SMALL spreads. For other labels: the
+    most frequent ones. For free text: its mean length, and the most frequent tags.
+    """
+    if not known:
+        return ""
+    count = f"{len(known)} item{'s' if len(known) > 1 else ''} so far"
+    said = [event for event in known if event.response]
+    if task.labels is None:
+        words = [len(event.response.split()) for event in said]
+        tags = Counter(tag for event in known for tag in event.about)
+        parts = [f"about {np.mean(words):.0f} words each"] if words else []
+        parts += [f"mostly {listed(_frequent(tags))}"] if tags else []
+        return f"{', '.join([count, *parts])}."
+    if not said:
+        return f"{count}."
+    if not task.ordinal:
+        labels = Counter(event.response for event in said)
+        shares = [
+            f"{label} ({100 * labels[label] / len(said):.0f} %)" for label in _frequent(labels)
+        ]
+        return f"{count}, most often {listed(shares)}."
+    values = np.array([float(event.response) for event in said])
+    text = f"{count}: {values.mean():.1f} on average, spread {values.std():.1f}."
+    liked, disliked = _liked_tags(said, values)
+    if liked:
+        text += f" Likes {listed(liked)}."
+    if disliked:
+        text += f" Likes {listed(disliked)} less."
+    return text
+
+
+def profile_prompt(known: Sequence[Event], task: Task) -> str:
+    """What an LLM is asked for a profile of the user, from the last LAST items; "" for none."""
+    if not known:
+        return ""
+    taste = "how they write" if task.labels is None else "what they like and what they do not"
+    return (
+        f"{_lines(known[-LAST:])}\n\nThese are one person's answers. Describe in two short "
+        f"sentences {taste}, without naming any {task.noun}."
+    )
+
+
+def _liked_tags(events: Sequence[Event], values: np.ndarray) -> tuple[list[str], list[str]]:
+    """Tags liked best and least, the clearest first; of equals in the order of the alphabet."""
+    deviations = values - values.mean()
+    sums: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for event, deviation in zip(events, deviations, strict=True):
+        for tag in event.about:
+            sums[tag] += deviation
+            counts[tag] += 1
+    # Rounded, so that ties do not depend on the order in which was summed up.
+    taste = {tag: round(sums[tag] / (counts[tag] + SHRINK), 9) for tag in sorted(sums)}
+    line = max(SMALL * values.std(), 1e-9)
+    liked = sorted((tag for tag in taste if taste[tag] >= line), key=lambda tag: -taste[tag])
+    disliked = sorted((tag for tag in taste if taste[tag] <= -line), key=taste.__getitem__)
+    return liked[:NAMED], disliked[:NAMED]
+
+
+def _frequent(counts: Counter[str]) -> list[str]:
+    return sorted(counts, key=lambda name: (-counts[name], name))[:NAMED]
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+# -- prompts -------------------------------------------------------------------------------------
+
+
+def local_prompt(
+    task: Task, query: str, evidence: Evidence, profile: str = "", hint: str = ""
+) -> list[Message]:
+    """The question to a model that reads what is known of the user, if anything is.
+
+    Args:
+        profile: see `counted_profile`; or what an LLM wrote.
+        hint: what others would answer, see `unswayed.memory.logo.mediator.hint`.
+    """
+    parts = [part for part in (profile, _lines(evidence.events), hint) if part]
+    return _messages(KNOWN + "\n".join(parts) if parts else "", task, query)
+
+
+def global_prompt(task: Task, query: str, community: str) -> list[Message]:
+    """The question to the global module.
+
+    Args:
+        community: the text of the user's community (`Communities.descriptions`), or of everyone.
+    """
+    return _messages(community, task, query)
+
+
+def _messages(system: str, task: Task, query: str) -> list[Message]:
+    asked = {"role": "user", "content": f"{task.ask}\n{query}"}
+    return [{"role": "system", "content": system}, asked] if system else [asked]
+
+
+def _lines(events: Sequence[Event]) -> str:
+    """A line for each event, "query: response", or what there is of the two."""
+    return "\n".join(": ".join(filter(None, (event.query, event.response))) for event in events)
