@@ -53,8 +53,7 @@ def write_agreement(dirs: Sequence[Path], out: Path) -> Path:
     Raises:
         InputError: see `compare_runs`, or `out` is no folder.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder")
+    require_folder(out)
     found = compare_runs(dirs)
     files = {  # all made before the first is written
         "agreement.json": json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
@@ -90,13 +89,7 @@ def compare_runs(dirs: Sequence[Path]) -> dict[str, Any]:
             twice, or runs of different items, conditions or users.
     """
     runs, tables = require_alike(dirs)
-    summaries = [read_summary(path) for path in dirs]
-    if len(margins := {summary["margin"] for summary in summaries}) > 1:
-        shown = " and ".join(f"{100 * margin:g}" for margin in sorted(margins))
-        raise InputError(
-            f"the runs were analyzed with different margins ({shown} points): run `unswayed "
-            "analyze DIR --margin POINTS` on each with the same one"
-        )
+    summaries = read_summaries(dirs)
     labels = run_labels(dirs, runs, summaries)
     aligned = [_aligned(answers, tables[0]) for answers in tables]
     pairs = _pairs(labels, aligned)
@@ -126,11 +119,42 @@ def compare_runs(dirs: Sequence[Path]) -> dict[str, Any]:
     }
 
 
+def require_folder(out: Path) -> None:
+    """Refuse an output folder that is a file.
+
+    Raises:
+        InputError: it is.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
+
+
 # -- are these runs comparable? ------------------------------------------------------------------
 
 
-def require_alike(dirs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
+def read_summaries(dirs: Sequence[Path]) -> list[dict[str, Any]]:
+    """Summaries of runs, made with one margin.
+
+    Raises:
+        InputError: one is missing or damaged, or their margins differ.
+    """
+    summaries = [read_summary(path) for path in dirs]
+    if len(margins := {summary["margin"] for summary in summaries}) > 1:
+        shown = " and ".join(f"{100 * margin:g}" for margin in sorted(margins))
+        raise InputError(
+            f"the runs were analyzed with different margins ({shown} points): run `unswayed "
+            "analyze DIR --margin POINTS` on each with the same one"
+        )
+    return summaries
+
+
+def require_alike(
+    dirs: Sequence[Path], same_users: bool = True
+) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
     """Records and answers of runs that can be compared.
+
+    Args:
+        same_users: see `check_alike`.
 
     Raises:
         InputError: fewer than two runs, one of them incomplete, damaged or mixed up, or runs of
@@ -142,30 +166,35 @@ def require_alike(dirs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[pd.D
     tables = [read_answers(path).to_pandas() for path in dirs]
     for path, answers in zip(dirs, tables, strict=True):
         check_answers(answers, path)
-    check_alike(dirs, runs, tables)
+    check_alike(dirs, runs, tables, same_users)
     return runs, tables
 
 
 def check_alike(
-    dirs: Sequence[Path], runs: Sequence[dict[str, Any]], tables: Sequence[pd.DataFrame]
+    dirs: Sequence[Path],
+    runs: Sequence[dict[str, Any]],
+    tables: Sequence[pd.DataFrame],
+    same_users: bool = True,
 ) -> None:
     """Refuse runs that did not ask the same.
+
+    Args:
+        same_users: refuse runs that asked about some users that the others did not, too.
 
     Raises:
         InputError: names the directories and what differs.
     """
     first = tables[0]
     for path, run, answers in zip(dirs[1:], runs[1:], tables[1:], strict=True):
-        found = [_difference("items", first, answers, KEYS[:2])]
-        found.append(
-            _difference("conditions", grouped(first), grouped(answers), ["condition"])
-            or _difference("personas", first, answers, ["persona_id"])
-        )
+        items = _difference("items", first, answers, KEYS[:2])
+        users = _difference("personas", first, answers, ["persona_id"])
+        conditions = _difference("conditions", grouped(first), grouped(answers), ["condition"])
+        found = [items, conditions or (users if same_users else None)]
         found = [text for text in found if text]
         if not found:
             found = [
                 f"their {name} have the same names but other texts"
-                for name in ("items", "personas")
+                for name in ("items", *([] if users else ["personas"]))
                 if run["hashes"][name] != runs[0]["hashes"][name]
             ]
         if found:
@@ -199,7 +228,7 @@ def run_labels(
         InputError: nothing tells two runs apart.
     """
     names = [model_name(run, summary) for run, summary in zip(runs, summaries, strict=True)]
-    marks = [_marks(run) for run in runs]
+    marks = [marks_of(run) for run in runs]
     labels = []
     for name, own in zip(names, marks, strict=True):
         rivals = [mark for other, mark in zip(names, marks, strict=True) if other == name]
@@ -215,7 +244,8 @@ def run_labels(
     return labels
 
 
-def _marks(run: dict[str, Any]) -> dict[str, str]:
+def marks_of(run: dict[str, Any]) -> dict[str, str]:
+    """What can tell a run from others of the same model: MARKS -> text, hashes shortened."""
     identity, model = run["identity"], run["model"] or {}
     weights = {"weights": model.get("revision"), "adapter weights": model.get("adapter_hash")}
     known = {key: identity.get(key) for key in MARKS if key not in weights}

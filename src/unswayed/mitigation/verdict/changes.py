@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.summary import EFFECTS, MARGIN, PERSONA, Matrices, matrices
-from unswayed.audit.trials import PAIR_CONDITIONS
-from unswayed.statistics.crossed import Estimate, crossed_mean, equivalence_p, proportion
+from unswayed.audit.paired import BEYOND, GAP, SHARES, bounded, level, measured
+from unswayed.audit.summary import MARGIN
+from unswayed.statistics.crossed import crossed_mean, equivalence_p
 
-SHARES = (*PAIR_CONDITIONS, PERSONA)  # PERSONA: advantaged and disadvantaged together
-GAP, BEYOND = "gap", "persona - neutral"
-DIFFERENCES = {"accuracy": GAP, "score": GAP, "flip": BEYOND}
+__all__ = ["BEYOND", "GAP", "relative_change", "run_changes"]
 
 
 def run_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -40,47 +38,26 @@ def run_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, list[dic
 
 
 def _test_changes(before: pd.DataFrame, after: pd.DataFrame) -> list[dict[str, Any]]:
-    management = before["kind"].iloc[0] == "management"
-    metrics = ["accuracy", *(["score"] if management else []), "flip"]
-    sides = [matrices(rows, metrics) for rows in (before, after)]
-    found = []
-    for metric in metrics:
-        for name in (*SHARES, DIFFERENCES[metric]):
-            values = [_values(side, metric, name) for side in sides]
-            if all(one is not None for one in values):
-                found.append({"metric": metric, "name": name} | _change(metric, name, *values))
-    return found
-
-
-def _values(side: Matrices, metric: str, name: str) -> np.ndarray | None:
-    """Items x users; None if there is nothing, as for flips without memory."""
-    if name == DIFFERENCES[metric]:
-        return side.difference(metric, *EFFECTS[name])
-    return side(metric, name)
+    old, new = measured(before), measured(after)
+    return [
+        {"metric": metric, "name": name}
+        | _change(metric, name, old[metric, name], new[metric, name])
+        for metric, name in old
+        if (metric, name) in new
+    ]
 
 
 def _change(metric: str, name: str, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     share = name in SHARES
-    mean, limit = (proportion, 1) if share else (crossed_mean, 2)
     change = crossed_mean(after - before)
     return {
-        "before": bounded(mean(before), 1),
-        "after": bounded(mean(after), 1),
-        "change": bounded(change, limit),
+        "before": bounded(level(name, before), 1),
+        "after": bounded(level(name, after), 1),
+        "change": bounded(change, 1 if share else 2),
         "p_equivalent": equivalence_p(change, MARGIN),
         "relative": relative_change(before, after) if share and metric == "flip" else None,
         "n_items": change.n_items,
         "n_pairs": change.n_users,
-    }
-
-
-def bounded(found: Estimate, limit: float) -> dict[str, float | None]:
-    """Estimate and interval, cut at +-limit."""
-    known = found.low is not None
-    return {
-        "estimate": found.estimate,
-        "low": max(found.low, -limit) if known else None,
-        "high": min(found.high, limit) if known else None,
     }
 
 
