@@ -383,7 +383,7 @@ def test_the_sweeps_that_are_there():
     with pytest.raises(InputError, match="conversations are None: give a list"):
         read_sweep(runs["oasst"])
     own = read_sweep(runs["builtin"]).runs["own"]
-    assert own.augment is None and own.first is None and own.baselines
+    assert own.augment is None and own.first is None
 
 
 @pytest.fixture

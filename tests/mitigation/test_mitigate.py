@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import chance, emotions, make_run, pairs
 from scipy import stats
-from small_benchmarks import small_punkt, write_ifeval, write_mmlu
+from small_benchmarks import small_punkt
+from small_mitigation import SPARED, write_items, write_parts
 
 from unswayed.audit.run import read_answers, read_run
 from unswayed.audit.summary import analyze, read_summary
@@ -37,73 +37,9 @@ from unswayed.mitigation.verdict.separation import (
     unseen_pairs,
 )
 from unswayed.mitigation.verdict.words import HIGHER, LOWER, UNCLEAR, WITHIN, finding
-from unswayed.personas import Persona, builtin_personas, load_personas
+from unswayed.personas import Persona, builtin_personas
 
-SLOTS = ("demographic_attributes", "family_background", "social_connections", "personal_assets")
-TEXTS = {
-    "advantaged": ("{I} {am} a surgeon.", "big house", "many friends of {my} family", "savings"),
-    "disadvantaged": ("{I} {am} a cleaner.", "small room", "lives alone", "no savings"),
-    "neutral": ("{I} like tea.", "reads a lot", "likes birds", "green shirts"),
-}
-BASES = ("p1", "p2", "p3", "p4")
-SPARED = 2
 POLICY = "margins: {gap: 50, flips: 60}\n"
-
-
-def write_personas(path: Path) -> Path:
-    """Four base personas with the same words but for their numbers."""
-    found = [
-        {"id": base}
-        | {
-            version: {slot: f"{text} {base}" for slot, text in zip(SLOTS, texts, strict=True)}
-            for version, texts in TEXTS.items()
-        }
-        for base in BASES
-    ]
-    path.write_text(yaml.safe_dump(found))
-    return path
-
-
-def write_items(path: Path, count: int = 8) -> Path:
-    rows = [
-        {
-            "id": f"i{i}",
-            "scenario": f"Anna loses her job number {i}. How does she feel?",
-            "options": ["joy", "sadness", "anger", "relief"],
-            "key": ("joy", "sadness", "anger", "relief")[i % 4],
-        }
-        for i in range(count)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def training_rows(personas: list[Persona], question: str = "What is {}?") -> list[dict[str, Any]]:
-    told = [p for p in personas if p.condition != "neutral"]
-    return [
-        {
-            "prompt": asked(
-                " ".join(t for _, t in told[i % len(told)].texts()), question.format(i)
-            ),
-            "chosen": [{"role": "assistant", "content": f"relief {i}"}],
-            "rejected": [{"role": "assistant", "content": "anger shame"}],
-        }
-        for i in range(8)
-    ]
-
-
-def write_tree(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    (folder / "constructed").mkdir(parents=True)
-    for split, some in (("train", rows), ("test", rows[:2])):
-        Dataset.from_list(some).to_parquet(folder / "constructed" / f"{split}-0.parquet")
-    files = [{"split": s, "path": f"constructed/{s}-*"} for s in ("train", "test")]
-    head = yaml.safe_dump({"configs": [{"config_name": "constructed", "data_files": files}]})
-    distance = "* longest run of words shared with an item: 3\n* highest cosine to an item: 0.7"
-    text = (
-        f"## Distance to the test items\n\n{distance}\n\nDropped were runs.\n\n## Questions\n\nx\n"
-    )
-    (folder / "README.md").write_text(f"---\n{head}---\n\n# Pairs\n\n{text}")
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,32 +52,8 @@ def punkt(tmp_path_factory):
 def parts(tmp_path_factory, tiny_model_dir) -> dict[str, Any]:
     """Personas, items, pairs, benchmarks and a recipe; options of a whole mitigation."""
     folder = tmp_path_factory.mktemp("parts")
-    personas = write_personas(folder / "personas.yaml")
-    trained = [p for p in load_personas(str(personas)) if p.pair_id in BASES[SPARED:]]
-    recipe = {
-        "model": str(tiny_model_dir("llama", chat=True, max_position_embeddings=2048)),
-        "dataset": str(write_tree(folder / "tree", training_rows(trained))),
-        "output_dir": str(folder / "adapter"),
-        "training": {
-            "per_device_train_batch_size": 4, "num_train_epochs": 3, "learning_rate": 0.02,
-            "gradient_checkpointing": False, "logging_steps": 1, "save_steps": 2,
-        },
-        "lora": {"r": 4},
-    }  # fmt: skip
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     (folder / "policy.yaml").write_text(POLICY)
-    mmlu = write_mmlu(folder / "mmlu", {"law": 3, "anatomy": 2})
-    ifeval = write_ifeval(folder / "ifeval.jsonl")
-    return {
-        "recipe": [folder / "recipe.yaml"],
-        "items": [f"mine={write_items(folder / 'items.jsonl')}"],
-        "personas": str(personas),
-        "capability": [
-            f"mmlu={mmlu}", f"ifeval={ifeval}", "questions=4", "shots=0", "prompts=2",
-            "max_gen_toks=4",
-        ],
-        "baselines": True,
-    }  # fmt: skip
+    return write_parts(folder, tiny_model_dir)
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +333,100 @@ def test_command_line(parts, done, copy, capsys):
     assert said.rstrip().endswith(str(copy / "report.html"))
     page = shown((copy / "report.html").read_text())
     assert "MMLU" not in page and "Policy" not in page  # not asked for this time
+
+
+# -- a folder that recipes share -------------------------------------------------------------------
+
+
+def write_recipe(parts: dict[str, Any], folder: Path, **keys: Any) -> list[Path]:
+    """The recipe with other keys, and an adapter of its own in the folder."""
+    recipe = yaml.safe_load(parts["recipe"][0].read_text()) | {
+        "output_dir": str(folder / "adapter")
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | keys))
+    return [folder / "recipe.yaml"]
+
+
+def test_another_recipe_asks_only_what_training_changes(parts, done, copy, tmp_path, log, capsys):
+    """The first recipe's folder is the shared one: what it asked before training is taken."""
+    shutil.rmtree(copy / "after")
+    for file in (copy / "capability").glob("after-*"):
+        file.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in copy.rglob("*.*")}
+    other = write_recipe(parts, tmp_path / "other", seed=1)
+    arguments = MitigateArguments(
+        out=tmp_path / "out", shared=copy, **parts | {"recipe": other, "baselines": True}
+    )
+    found = mitigate(arguments)
+    assert [name for name in log if name.startswith("persona")] == [
+        "persona_mmlu",
+        "persona_ifeval",
+    ]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "after", "capability", "mitigation.json", "report.md", "report.html",
+    }  # fmt: skip
+    answers = {path.name: path for path in (tmp_path / "out" / "capability").iterdir()}
+    assert all(name.startswith("after-persona_") for name in answers) and len(answers) == 2
+    for run in ("before", "baselines/ignore", "baselines/gated"):
+        file = copy / run / "answers.parquet"
+        assert file.stat().st_mtime_ns == kept[file]
+    first = done[1]["tests"]["mine"]["changes"]
+    second = found["tests"]["mine"]["changes"]
+    assert second["ignore"] == first["ignore"] and second["gated"] == first["gated"]
+    assert [row["before"] for row in second["after"]] == [row["before"] for row in first["after"]]
+    assert found["runs"]["after"]["model"] != done[1]["runs"]["after"]["model"]
+    before = [
+        {task: {name: row["before"] for name, row in rows.items()} for task, rows in one.items()}
+        for one in (found["capability"]["changes"], done[1]["capability"]["changes"])
+    ]
+    assert before[0] == before[1]
+    argv = ["--recipe", str(other[0]), "--out", str(tmp_path / "out"), "--shared", str(copy)]
+    argv += ["--items", *parts["items"], "--personas", parts["personas"]]
+    assert main(["mitigate", *argv]) == 0
+    assert "mine: flips with a persona" in capsys.readouterr().out
+
+
+def test_a_shared_folder_that_does_not_fit(parts, copy, tmp_path, tiny_model_dir):
+    def refused(words: str, **more: Any) -> None:
+        with pytest.raises(InputError, match=words) as error:
+            mitigate(MitigateArguments(out=tmp_path / "out", shared=copy, **parts | more))
+        assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+    model = str(tiny_model_dir("qwen3", chat=True, max_position_embeddings=2048))
+    other = write_recipe(parts, tmp_path / "other", model=model)
+    refused(r"before holds a different run \(its model differ\)", recipe=other)
+    items = write_items(tmp_path / "items.jsonl", 6)
+    refused(r"before holds a different run \(its items differ\)", items=[f"mine={items}"])
+    refused(r"before holds a different run \(its seed differ\)", seed=3)
+    refused(r"before holds a different run \(its personas differ\)", pairs=1)
+    memory = write_recipe(parts, tmp_path / "other", adapter=str(tmp_path / "memory"), lora={})
+    refused(r"before holds a different run \(its adapter differ\)", recipe=memory)
+    run = json.loads((copy / "before" / "run.json").read_text())  # the same name, other weights
+    run["model"]["revision"] = "0" * 64
+    (copy / "before" / "run.json").write_text(json.dumps(run))
+    with pytest.raises(InputError, match=r"asked different models \(revision differ"):
+        mitigate(MitigateArguments(out=tmp_path / "out", shared=copy, **parts))
+    with pytest.raises(InputError, match=r"--shared .* is a file; give a folder"):
+        mitigate(MitigateArguments(out=tmp_path / "out", shared=parts["recipe"][0], **parts))
+
+
+def test_other_questions_behind_the_same_name(parts, copy):
+    """Answers are paired by their place, so the questions must be those that were answered."""
+    settings = dict(one.split("=", 1) for one in parts["capability"])
+    file = Path(settings["ifeval"])
+    text = file.read_text()
+    file.write_text(text.replace("tea", "a lamp").replace("glad", "calm").replace("small", "low"))
+    try:
+        with pytest.raises(InputError, match=r"before-persona_ifeval.* answers other questions"):
+            mitigate(MitigateArguments(out=copy, **parts))
+    finally:
+        file.write_text(text)
+    [kept] = (copy / "capability").glob("before-persona_ifeval-*.json")
+    earlier = json.loads(kept.read_text())
+    assert earlier.pop("questions")
+    kept.write_text(json.dumps(earlier))  # of a version that did not keep their hash
+    mitigate(MitigateArguments(out=copy, **parts))
 
 
 # -- training and test are apart -------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """`unswayed mitigate`: audit, train, audit again, and say what changed.
 
 OUT/before and OUT/after are run directories, and so are OUT/baselines/ignore and gated;
-OUT/capability has what was answered on MMLU and IFEval. The adapter is where the recipe says, so
-one that was trained already (on several GPUs, say) is taken as it is. Each finished step is kept,
-and the same command goes on with the next. mitigation.json, report.md and report.html are made
-from these, again on every call.
+OUT/capability has what was answered on MMLU and IFEval. What does not depend on training (before,
+baselines, capability before) may lie in a folder that several mitigations of one model share. The
+adapter is where the recipe says, so one that was trained already (on several GPUs, say) is taken as
+it is. Each finished step is kept, and the same command goes on with the next. mitigation.json,
+report.md and report.html are made from these, again on every call.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class MitigateArguments:
 
     recipe: Sequence[Path]
     out: Path
+    shared: Path | None = None  # for what does not depend on training; default: out
     items: Sequence[str] = ("builtin",)
     decisions: Path | None = None
     personas: str | None = None
@@ -84,8 +86,10 @@ def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
     from unswayed.mitigation.dpo.train import read_run as read_training
 
     out, recipe = Path(arguments.out), read_recipe(arguments.recipe)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder")
+    shared = out if arguments.shared is None else Path(arguments.shared)
+    for option, folder in (("--out", out), ("--shared", shared)):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{option} {folder} is a file; give a folder")
     if arguments.policy:
         read_policy(arguments.policy)
     settings = capability_settings(arguments.capability)
@@ -99,15 +103,15 @@ def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
     }
     if settings:
         settings |= {"pairs": n_pairs, "personas": arguments.personas}
-        check_capability_data(settings)
+        questions = check_capability_data(settings)
 
-    def audit(name: str, adapter: str | None, memory: str = PROMPT, style: str | None = None):
-        log.info("%s: audit", name)
+    def audit(folder: Path, adapter: str | None, memory: str = PROMPT, style: str | None = None):
+        log.info("%s: audit", folder)
         return finished_audit(
             AuditArguments(
                 model=recipe.model,
                 adapter=adapter,
-                out=out / name,
+                out=folder,
                 items=arguments.items,
                 decisions=arguments.decisions,
                 personas=arguments.personas,
@@ -124,21 +128,23 @@ def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
         )
 
     start = start_adapter(recipe)
-    runs = {BEFORE: audit(BEFORE, start)}
+    runs = {BEFORE: audit(shared / BEFORE, start)}
     log.info("training")
     adapter = str(train(recipe))
-    runs[AFTER] = audit(AFTER, adapter)
+    runs[AFTER] = audit(out / AFTER, adapter)
     check_same_model(runs[BEFORE], runs[AFTER], start, adapter)
     capability = None
     if settings:
         answers = [
-            kept_capability(out / "capability", name, runs[name], settings, arguments.batch_size)
-            for name in (BEFORE, AFTER)
+            kept_capability(
+                folder / "capability", name, runs[name], settings, questions, arguments.batch_size
+            )
+            for name, folder in ((BEFORE, shared), (AFTER, out))
         ]
         capability = {"settings": settings, "changes": capability_change(*answers)}
     if arguments.baselines:
         for name, (memory, style) in BASELINES.items():
-            runs[name] = audit(f"baselines/{name}", start, memory, style)
+            runs[name] = audit(shared / "baselines" / name, start, memory, style)
             check_same_model(runs[BEFORE], runs[name], start, start)
 
     training = read_training(Path(adapter))
@@ -191,8 +197,8 @@ def check_same_model(before: Path, after: Path, start: str | None, adapter: str 
     first, second = (read_run(run)["model"] for run in (before, after))
     if other := [key for key in SAME if first[key] != second[key]]:
         raise InputError(
-            f"{before} and {after} asked different models ({', '.join(other)} differ): name "
-            "another --out, so that both are asked again"
+            f"{before} and {after} asked different models ({', '.join(other)} differ): move both "
+            "away, so that both are asked again"
         )
     for run, model, folder in ((before, first, start), (after, second, adapter)):
         if folder and model["adapter_hash"] != folder_hash(folder):
@@ -276,8 +282,11 @@ def capability_tasks(settings: Mapping[str, Any]) -> list[str]:
     return [task for source, task in SOURCES.items() if source in settings]
 
 
-def check_capability_data(settings: Mapping[str, Any]) -> None:
+def check_capability_data(settings: Mapping[str, Any]) -> dict[str, str]:
     """The questions can be read and drawn, before anything is asked.
+
+    Returns:
+        Task -> SHA-256 of its questions, each under every condition.
 
     Raises:
         InputError: they cannot.
@@ -286,26 +295,39 @@ def check_capability_data(settings: Mapping[str, Any]) -> None:
 
     from unswayed.tasks.capability.utils import load_persona_ifeval, load_persona_mmlu
 
-    load = {"mmlu": load_persona_mmlu, "ifeval": load_persona_ifeval}
+    load, found = {"mmlu": load_persona_mmlu, "ifeval": load_persona_ifeval}, {}
     for source in SOURCES.keys() & settings.keys():
         try:
-            load[source](**settings)
+            rows = load[source](**settings)["test"].to_list()
         except (OSError, ValueError, DatasetsError) as error:
             raise InputError(
                 f"--capability {source}={settings[source]} cannot be loaded: "
                 f"{' '.join(str(error).split())[:200]}"
             ) from error
+        text = json.dumps(rows, sort_keys=True)
+        found[SOURCES[source]] = hashlib.sha256(text.encode()).hexdigest()
+    return found
 
 
 def kept_capability(
-    folder: Path, name: str, run: Path, settings: Mapping[str, Any], batch_size: int | str
+    folder: Path,
+    name: str,
+    run: Path,
+    settings: Mapping[str, Any],
+    questions: Mapping[str, str],
+    batch_size: int | str,
 ) -> Answers:
     """`check_capability` of the model of a run; each task is kept in a file of its own.
 
-    Texts are kept one by one while a task goes on. A file belongs to one model and settings.
+    Texts are kept one by one while a task goes on. A file belongs to one model, settings and
+    questions.
+
+    Args:
+        questions: what `check_capability_data` returns.
 
     Raises:
-        InputError: as `check_capability`, or the model is no longer the one of the run.
+        InputError: as `check_capability`, the model is no longer the one of the run, or answers
+            to other questions are kept.
     """
     record = read_run(run)
     asked = {key: record["model"][key] for key in (*SAME, "adapter_hash")}
@@ -327,10 +349,17 @@ def kept_capability(
                 )
             with kept_texts(lm, path.with_suffix(".jsonl")) as journal:
                 answers = check_capability(lm, settings, [task])
-            text = json.dumps({"task": task, "settings": settings, "model": asked} | answers)
-            write_text(path, text + "\n")
+            about = {"task": task, "settings": settings, "model": asked}
+            about["questions"] = questions[task]
+            write_text(path, json.dumps(about | answers) + "\n")
             journal.remove()
-        found[task] = json.loads(read_text(path))[task]
+        kept = json.loads(read_text(path))
+        if kept.get("questions", questions[task]) != questions[task]:  # earlier files have none
+            raise InputError(
+                f"{path} answers other questions than the data of {task} hold now: restore the "
+                "data, or move that file away"
+            )
+        found[task] = kept[task]
     return found
 
 

@@ -1,7 +1,6 @@
-"""Sweeps: experiments that differ in a few settings, as data (`recipes/plum/sweeps/*.yaml`).
+"""Sweeps of PLUM: experiments that differ in a few settings (`recipes/plum/sweeps/*.yaml`).
 
-A sweep file names a base, what all runs share, and for each run only its differences; every run is
-done with every seed. Tables and the plot are made from results alone.
+Tables and the plot are made from results alone.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
-import json
 import logging
 import typing
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from unswayed.commands import Parser, run_command
 from unswayed.errors import InputError
 from unswayed.files import write_text
 from unswayed.memory.plum import forgetting
@@ -28,17 +25,25 @@ from unswayed.memory.plum.experiment import (
     finished,
     run_experiment,
     seeded,
-    shown,
 )
 from unswayed.memory.plum.recipe import SECTIONS, check_values, read_recipe
 from unswayed.memory.plum.settings import PlumSettings
-from unswayed.recipes import check_section, merge, read_mapping
+from unswayed.recipes import check_section, merge
+from unswayed.sweeps import (
+    NO_VALUE,
+    cell,
+    chosen,
+    groups,
+    over_seeds,
+    plan,
+    read_sweep_file,
+    repeating,
+    shown,
+    sweep_command,
+    write_sweep,
+)
 
 log = logging.getLogger(__name__)
-
-OWN_KEYS = ("base", "seeds", "runs")  # of a sweep file, beside those of an experiment
-ENOUGH_SEEDS = 3  # for an interval
-NO_VALUE = "–"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +70,12 @@ def read_sweep(
     Raises:
         InputError: names file, run and the key that is unknown, missing or of a wrong type.
     """
-    values = read_mapping(path, "sweep")
-    own = {key: values.pop(key, None) for key in OWN_KEYS}
-    shared = _layer(values, f"{path}", OWN_KEYS)
-    below = _base(own["base"] if base is None else str(base.absolute()), path)
+    file = read_sweep_file(path, _layer)
+    below = _base(file.base if base is None else str(base.absolute()), path)
     runs: dict[str, Experiment] = {}
-    for number, run in enumerate(_list_of(own["runs"], dict, path, "runs"), start=1):
-        name = str(run.pop("name", ""))
-        if name in ("", ".", "..") or Path(name).name != name or name in runs:
-            raise InputError(
-                f"{path}: run {number} is called {name!r}: each needs a name of its own, which "
-                "becomes a folder's"
-            )
+    for name, own in file.runs.items():
         where = f"{path}: run {name}"
-        merged = merge(SECTIONS, below, shared, _layer(run, where, ("name",)), overrides or {})
+        merged = merge(SECTIONS, below, file.shared, own, overrides or {})
         if "model" not in merged:
             raise InputError(f"{where}: the key model is missing; a base has it")
         try:
@@ -86,8 +83,7 @@ def read_sweep(
             runs[name] = Experiment(**merged | {"settings": settings})
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-    seeds = [0] if own["seeds"] is None else _list_of(own["seeds"], int, path, "seeds")
-    return Sweep(tuple(dict.fromkeys(seeds)), runs)
+    return Sweep(file.seeds, runs)
 
 
 def _base(base: Any, path: Path) -> dict[str, Any]:
@@ -125,25 +121,15 @@ def _layer(values: dict[str, Any], where: str, more: Sequence[str] = ()) -> dict
     return values
 
 
-def _list_of(value: Any, kind: type, path: Path, key: str) -> list:
-    if not (isinstance(value, list) and value and all(type(one) is kind for one in value)):
-        what = "mappings with a name each" if kind is dict else "whole numbers"
-        raise InputError(f"{path}: {key} must be a list of {what}")
-    return value
-
-
 # -- running it ----------------------------------------------------------------------------------
 
 
 def run_sweep(doc: str, argv: Sequence[str] | None = None) -> int:
     """The script's shell: run what is not finished, print the tables; returns the exit code."""
-    parser = Parser(
-        "sweep.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, required=True, help="a sweep's YAML")
-    parser.add_argument("--out", type=Path, required=True, help="folder for results")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these runs only")
-    parser.add_argument("--seeds", nargs="+", type=int, help="instead of the file's")
+    return sweep_command(doc, argv, _add_options, _run)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--conversations", nargs="+", metavar="SPEC", help="instead of the file's")
     parser.add_argument("--first", type=int, metavar="N", help="conversations, in order of time")
     parser.add_argument("--base", type=Path, metavar="RECIPE", help="instead of the file's")
@@ -151,9 +137,6 @@ def run_sweep(doc: str, argv: Sequence[str] | None = None) -> int:
         "--ability", nargs="+", metavar="KEY=VALUE", default=[],
         help="ask about general ability before and after: mmlu=FOLDER questions=200",
     )  # fmt: skip
-    return run_command(
-        "sweep.py", lambda: _run(parser.parse_args(argv)), interrupted="run it again to go on"
-    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -165,10 +148,9 @@ def _run(arguments: argparse.Namespace) -> None:
     overrides = {key: value for key, value in overrides.items() if value is not None}
     sweep = read_sweep(arguments.config, overrides, arguments.base)
     seeds = tuple(arguments.seeds or sweep.seeds)
-    if unknown := set(arguments.only or ()) - sweep.runs.keys():
-        raise InputError(f"--only {min(unknown)}: the runs are {', '.join(sweep.runs)}")
+    wanted = chosen(sweep.runs, arguments.only)
     command, out = _command(arguments), arguments.out
-    planned = {(name, seed): out / f"{name}-{seed}" for seed in seeds for name in sweep.runs}
+    planned = plan(sweep.runs, seeds, out)
     bases = _Bases()
     results = {}
     for (name, seed), folder in planned.items():
@@ -177,7 +159,7 @@ def _run(arguments: argparse.Namespace) -> None:
             results[name, seed] = found | {"name": name}  # another sweep may call it otherwise
     log.info("%d of %d runs are finished", len(results), len(planned))
     for (name, seed), folder in planned.items():
-        if (name, seed) in results or (arguments.only and name not in arguments.only):
+        if (name, seed) in results or name not in wanted:
             continue
         log.info("run %s, seed %d: %s", name, seed, folder)
         experiment = seeded(sweep.runs[name], seed)
@@ -219,54 +201,25 @@ def _ability(given: Sequence[str]) -> dict[str, Any] | None:
 
 def _command(arguments: argparse.Namespace) -> str:
     """What repeats the sweep, without paths of this machine."""
-    parts = [
-        "python recipes/plum/sweep.py --config",
-        f"recipes/plum/sweeps/{arguments.config.name}",
-    ]
-    if arguments.base:
-        parts += ["--base", f"recipes/plum/{arguments.base.name}"]
-    if arguments.conversations:
-        parts += ["--conversations", *shown(arguments.conversations)]
-    if arguments.first:
-        parts += ["--first", str(arguments.first)]
-    if arguments.seeds:
-        parts += ["--seeds", *map(str, arguments.seeds)]
-    if arguments.ability:
-        parts += ["--ability", *shown(arguments.ability)]
-    return " ".join(parts)
+    return repeating(
+        "plum",
+        arguments.config,
+        base=arguments.base and [f"recipes/plum/{arguments.base.name}"],
+        conversations=shown(arguments.conversations),
+        first=arguments.first and [arguments.first],
+        seeds=arguments.seeds,
+        ability=shown(arguments.ability),
+    )
 
 
 def _write(out: Path, name: str, command: str, results: Sequence[dict[str, Any]]) -> None:
-    """`sweep.json` (all results but their rows), `sweep.md` and `sweep.svg`."""
-    out.mkdir(parents=True, exist_ok=True)
+    """The files of a sweep; `sweep.json` has all of the results but their rows."""
     short = [{key: one[key] for key in one if key != "rows"} for one in results]
-    lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in short)
-    head = f'{{"sweep": {json.dumps(name)}, "command": {json.dumps(command)}, "results": ['
-    write_text(out / "sweep.json", f"{head}\n{lines}\n]}}\n")
-    write_text(out / "sweep.md", f"`{command}`\n\n{tables(results)}\n")
-    write_text(out / "sweep.svg", draw(results))
+    facts = {"sweep": name, "command": command}
+    write_sweep(out, facts, short, tables(results), draw(results))
 
 
 # -- tables --------------------------------------------------------------------------------------
-
-
-def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, and with three values or more its 95 % interval by Student's t."""
-    from scipy import stats
-
-    mean, n = float(np.mean(values)), len(values)
-    if n < ENOUGH_SEEDS:
-        return {"mean": mean, "low": None, "high": None}
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
-
-
-def groups(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Results by the name of their run, in the order given."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        found.setdefault(result["name"], []).append(result)
-    return found
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
@@ -297,11 +250,11 @@ def recall_table(results: Sequence[dict[str, Any]]) -> str:
                 for one in own
             ]
             cells = [
-                *(_cell([_share(one[key]) for one in recall]) for key in ("closed", "yes", "no")),
+                *(cell([_share(one[key]) for one in recall]) for key in ("closed", "yes", "no")),
                 f"{100 * min(said):.0f}, {100 * max(said):.0f}" if said else NO_VALUE,
-                _cell([(curve["first"] or {}).get("lost") for curve in curves]),
-                _cell([curve["backward_transfer"] for curve in curves], share=False),
-                _cell([_share(one["open"]) for one in recall]),
+                cell([(curve["first"] or {}).get("lost") for curve in curves]),
+                cell([curve["backward_transfer"] for curve in curves], share=False),
+                cell([_share(one["open"]) for one in recall]),
                 f"{np.mean(seconds):.1f}",
             ]
             head = f"| {name} | {len(own)} | {set_name.replace('_', ' ')} | "
@@ -318,7 +271,7 @@ def halves_table(results: Sequence[dict[str, Any]]) -> str:
             found = [one["forgetting"][set_name]["halves"] for one in own if set_name in
                      one["forgetting"]]  # fmt: skip
             if any(half["first_at_end"] for half in found):
-                cells = [_cell([_share(half[key]) for half in found]) for key in keys]
+                cells = [cell([_share(half[key]) for half in found]) for key in keys]
                 head = f"| {name} | {set_name.replace('_', ' ')} | "
                 lines.append(head + " | ".join(cells) + " |")
     if not lines:
@@ -348,7 +301,7 @@ def memory_table(results: Sequence[dict[str, Any]]) -> str:
                 asked.append((label, [one["recall"] for one in same]))
             for label, recall in asked:
                 cells = [
-                    _cell([_share(one and one[key]) for one in recall])
+                    cell([_share(one and one[key]) for one in recall])
                     for key in ("closed", "yes", "no")
                 ]
                 head = f"| {name} | {set_name.replace('_', ' ')} | {label} | "
@@ -366,9 +319,9 @@ def ability_table(results: Sequence[dict[str, Any]]) -> str:
         for task in own[0]["ability"]:
             found = [one["ability"][task] for one in own]
             cells = [
-                _cell([one["before"] for one in found]),
-                _cell([one["after"] for one in found]),
-                _cell([one["change"] for one in found], share=False),
+                cell([one["before"] for one in found]),
+                cell([one["after"] for one in found]),
+                cell([one["change"] for one in found], share=False),
                 " ".join(f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f};" for one in found)
                 .rstrip(";"),
             ]  # fmt: skip
@@ -388,19 +341,6 @@ def _sets(results: Sequence[dict[str, Any]]) -> list[str]:
 
 def _share(found: dict[str, Any] | None) -> float | None:
     return found and found["recall"]
-
-
-def _cell(values: Sequence[float | None], share: bool = True) -> str:
-    """Percent or points, with an interval where there is one; a dash unless all are known."""
-    if not values or any(value is None for value in values):
-        return NO_VALUE
-    found = over_seeds(values)
-    low, high = (found[key] for key in ("low", "high"))
-    if share and low is not None:
-        low, high = max(low, 0.0), min(high, 1.0)
-    sign = "" if share else "+"
-    text = f"{100 * found['mean']:{sign}.1f}"
-    return text if low is None else f"{text} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
 
 
 # -- plot ----------------------------------------------------------------------------------------
