@@ -28,10 +28,9 @@ from datasets import Dataset
 from trl import DPOTrainer
 
 from unswayed.mitigation.dpo.pairs import (
-    GROUPS,
     Pair,
+    by_persona,
     fitted,
-    in_groups,
     read_splits,
     training_pairs,
 )
@@ -77,7 +76,7 @@ def main() -> None:
     count, size = arguments.steps * arguments.batch_size, arguments.batch_size
     orders = {
         "random pairs": training_pairs(everything, count),
-        "pairs about the same user": in_groups(everything, GROUPS["by_persona"], size, 0)[:count],
+        "pairs about the same user": by_persona(everything, size, 0)[:count],
     }
     found: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/dpo_training.py", *sys.argv[1:]]),

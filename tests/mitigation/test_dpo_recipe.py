@@ -16,12 +16,8 @@ from hypothesis import strategies as st
 
 from unswayed.errors import InputError
 from unswayed.mitigation.dpo.pairs import (
-    GROUPS,
     Pair,
-    answered,
-    group_numbers,
-    in_groups,
-    largest_group,
+    by_persona,
     memory_of,
     read_splits,
     training_pairs,
@@ -133,8 +129,7 @@ class TestKeys:
             ({"reference": "adapter"}, "the recipe names no adapter"),
             ({"adapter": "x"}, "leave lora out"),
             ({"order": "random"}, "order is 'random', it must be one of shuffled, by_persona"),
-            ({"consistency": 0.1}, "set order: by_question"),
-            ({"consistency": 0.1, "order": "by_question"}, "stands under two memories"),
+            ({"consistency": -0.1}, "consistency is -0.1, it must be at least 0"),
             ({"dataset": "nowhere/at-all"}, "dataset nowhere/at-all cannot be loaded"),
             ({"config": "sampled"}, "cannot be loaded"),
             ({"model": "nowhere/at-all"}, "model nowhere/at-all cannot be loaded"),
@@ -226,17 +221,6 @@ class TestPairs:
         assert len({json.dumps(one) for one in found}) == len(found)
         assert found == training_pairs(pairs, count, other, share, seed)
 
-    @given(st.integers(1, 12), st.integers(0, 5))
-    def test_whole_groups_are_drawn(self, count: int, seed: int):
-        pairs = [pair(f"Note {i}.", f"Say {i % 4}.", "yes", "no") for i in range(12)]
-        if count < 3:
-            with pytest.raises(InputError, match="no pair is left"):
-                training_pairs(pairs, count, seed=seed, group=answered)
-            return
-        found = training_pairs(pairs, count, seed=seed, group=answered)
-        assert len(found) == count // 3 * 3
-        assert set(Counter(map(answered, found)).values()) == {3}
-
     def test_too_few_to_mix(self):
         with pytest.raises(InputError, match="8 pairs are to be drawn from mix, which has only 1"):
             training_pairs(some_pairs(8), None, [GOOD], 0.5)
@@ -249,11 +233,10 @@ class TestPairs:
         st.lists(st.integers(0, 4), max_size=40),
         st.integers(1, 9),
         st.integers(0, 5),
-        st.sampled_from(sorted(GROUPS)),
     )
-    def test_order(self, memories: list[int], size: int, seed: int, by: str):
+    def test_order(self, memories: list[int], size: int, seed: int):
         pairs = [pair(f"User {m}.", f"Q{m}?", "a", f"b{i}") for i, m in enumerate(memories)]
-        found = in_groups(pairs, GROUPS[by], size, seed)
+        found = by_persona(pairs, size, seed)
         assert Counter(map(json.dumps, found)) == Counter(map(json.dumps, pairs))
         # A group is one run of the order that is cut: it meets one border of a batch more at most
         # than it fills batches, and the order of the batches does not change what is in them.
@@ -262,13 +245,6 @@ class TestPairs:
             held = sum(any(memory_of(p) == memory_of(pairs[memories.index(group)]) for p in batch)
                        for batch in batches)  # fmt: skip
             assert held <= (count + size - 2) // size + 1
-
-    def test_groups_are_those_of_question_and_answer(self):
-        pairs = [pair(m, q, c, "z") for m in MEMORIES for q in ("A?", "B?") for c in ("x", "y")]
-        numbers = group_numbers(pairs)
-        assert numbers == [0, 1, 2, 3] * 3
-        assert largest_group(pairs) == 3 and largest_group(pairs[:4]) == 1
-        assert len({answered(one) for one in pairs}) == 4
 
 
 class TestRun:

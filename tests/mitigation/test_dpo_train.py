@@ -27,7 +27,7 @@ from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import train as train_memory
 from unswayed.mitigation.dpo.card import write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
-from unswayed.mitigation.dpo.pairs import Pair, fitted
+from unswayed.mitigation.dpo.pairs import Pair, fitted, without_memory
 from unswayed.mitigation.dpo.settings import DpoRecipe
 from unswayed.mitigation.dpo.train import (
     Said,
@@ -37,7 +37,7 @@ from unswayed.mitigation.dpo.train import (
     train,
     training_arguments,
 )
-from unswayed.mitigation.dpo.trainer import alike, last_checkpoint, spread
+from unswayed.mitigation.dpo.trainer import alike, head, last_checkpoint
 from unswayed.models import EMBEDDED, EMBEDDED_ID
 from unswayed.scoring.base import Base, load_base
 
@@ -209,62 +209,100 @@ def check_equal(make, family: str, precision: str, settings: dict, **keys: Any):
 
 
 class TestConsistency:
-    def test_by_hand(self):
-        values = torch.tensor([-1.0, -3.0, -5.0, -2.0, -4.0, -6.0])
-        groups = torch.tensor([7, 2, 7, 2, 9, 7])
-        # group 7: -1, -5, -6, mean -4, variance (9 + 1 + 4) / 3; group 2: -3, -2, variance 1/4
-        assert float(spread(values, groups)) == pytest.approx((14 / 3 + 1 / 4) / 2)
-
-    def test_nothing_to_compare(self):
-        assert float(spread(torch.tensor([1.0, 2.0]), torch.tensor([0, 1]))) == 0
-
-    def test_its_gradient_pulls_a_group_together(self):
-        values = torch.tensor([-1.0, -3.0, 8.0], requires_grad=True)
-        spread(values, torch.tensor([0, 0, 1])).backward()
-        assert values.grad.tolist() == [1.0, -1.0, 0.0]
-
-    def test_adds_to_the_loss(self, make):
-        losses = {}
+    @pytest.mark.parametrize(
+        ("family", "start"),
+        [
+            *((family, None) for family in (*FAMILIES, "mamba")),
+            ("llama", "base"),
+            ("llama", "adapter"),
+        ],
+    )
+    def test_adds_to_the_loss(self, make, memory, family: str, start: str | None):
+        """Against a plain forward of each answer; the reference is trl's."""
+        keys: dict[str, Any] = {}
+        if family == "mamba":
+            keys = {"lora": {"target_modules": ["in_proj"]}}
+        if start:
+            keys = {"adapter": memory(family), "reference": start}
+        found = {}
         for weight in (0.0, 2.0):
-            recipe = make(order="by_question", consistency=weight)
+            recipe = make(family, order="by_persona", consistency=weight, **keys)
             base = load_base(recipe.model, device="cpu")
             trainer = disturbed(our_trainer(recipe, base))
-            losses[weight], _ = loss_and_gradients(trainer)
-        term = trainer._metrics["train"]["consistency"][0]
-        batch = PAIRS[:4]  # two questions, each under two memories
+            found[weight] = loss_and_gradients(trainer)
+        (term,) = trainer._metrics["train"]["consistency"]
+        wanted = []
+        plain = AutoModelForCausalLM.from_pretrained(recipe.model)
+        if start == "adapter":
+            plain = PeftModel.from_pretrained(plain, recipe.adapter)
         with torch.no_grad():
-            means = [mean_log_prob(trainer.model, base.tokenizer, one) for one in batch]
-        by_hand = ((means[0] - means[1]) ** 2 + (means[2] - means[3]) ** 2) / 4 / 2
-        assert term == pytest.approx(by_hand, rel=1e-4) and term > 1e-4
-        assert float(losses[2.0] - losses[0.0]) == pytest.approx(2 * term, rel=1e-3)
+            for one in PAIRS[:4]:
+                ours = answer_distribution(trainer.model, base.tokenizer, one)
+                theirs = answer_distribution(plain, base.tokenizer, without_memory(one))
+                wanted += (theirs.exp() * (theirs - ours)).sum(-1).tolist()
+        assert term == pytest.approx(sum(wanted) / len(wanted), rel=1e-3) and term > 1e-4
+        assert float(found[2.0][0] - found[0.0][0]) == pytest.approx(2 * term, rel=1e-3)
+        gradients = [gradient for _, gradient in found.values()]
+        assert any(
+            not torch.allclose(gradients[0][name], gradients[1][name]) for name in gradients[0]
+        )
+
+    @pytest.mark.parametrize("family", ["llama", "gemma3"])
+    def test_the_head_is_the_models_own(self, tiny_model_dir, family: str):
+        """Gemma's logits can be capped."""
+        soft = {"final_logit_softcapping": 2.0} if family == "gemma3" else {}
+        model = AutoModelForCausalLM.from_pretrained(tiny_model_dir(family, chat=True, **soft))
+        model.eval()
+        ids = torch.tensor([[1, 5, 9, 3]])
+        with torch.no_grad():
+            whole = model(input_ids=ids, output_hidden_states=True)
+            found = head(model, whole.hidden_states[-1][0, 1:])
+            again = model(input_ids=ids)
+        torch.testing.assert_close(found, whole.logits[0, 1:])
+        assert (float(found.abs().max()) < 2) == bool(soft)
+        torch.testing.assert_close(again.logits, whole.logits)
 
     def test_training_lowers_it(self, make):
-        spreads = {}
+        """Training with the term brings the answers under a memory to those without one."""
+        distances = {}
         for weight in (0.0, 5.0):
             recipe = make(
-                order="by_question", consistency=weight, to=f"out-{weight}",
+                consistency=weight, to=f"out-{weight}",
                 training={"num_train_epochs": 6, "save_strategy": "no"},
             )  # fmt: skip
             train(recipe)
             base = load_base(recipe.model, device="cpu")
-            model = PeftModel.from_pretrained(base.model, recipe.output_dir)
             with torch.no_grad():
-                means = [mean_log_prob(model, base.tokenizer, one) for one in PAIRS]
-            spreads[weight] = float(spread(torch.tensor(means), torch.arange(8) // 2))
-        assert spreads[5.0] < spreads[0.0] / 2
+                bare = [answer_distribution(base.model, base.tokenizer, without_memory(one))
+                        for one in PAIRS]  # fmt: skip
+                model = PeftModel.from_pretrained(base.model, recipe.output_dir)
+                told = [answer_distribution(model, base.tokenizer, one) for one in PAIRS]
+            distances[weight] = sum(
+                float((a.exp() * (a - b)).sum(-1).mean()) for a, b in zip(bare, told, strict=True)
+            )
+        assert distances[5.0] < distances[0.0] / 2
+
+
+def answer_distribution(
+    model: Any, tokenizer: Any, one: Pair, part: str = "chosen"
+) -> torch.Tensor:
+    """(T, V) log-probabilities at each of the answer's tokens, by a plain forward."""
+    prompt, ids = encoded(tokenizer, one, part)
+    return model(input_ids=ids).logits.double().log_softmax(-1)[0, prompt - 1 : -1]
 
 
 def answer_log_probs(model: Any, tokenizer: Any, one: Pair, part: str) -> torch.Tensor:
-    """Of the answer's tokens, by a plain forward and log_softmax."""
+    """(T,), of the answer's tokens."""
+    prompt, ids = encoded(tokenizer, one, part)
+    return answer_distribution(model, tokenizer, one, part).gather(1, ids[0, prompt:, None])[:, 0]
+
+
+def encoded(tokenizer: Any, one: Pair, part: str) -> tuple[int, torch.Tensor]:
+    """Tokens of the prompt, and the ids of prompt and answer."""
     encode = tokenizer.apply_chat_template
     prompt = encode(one["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
     ids = torch.tensor([encode(one["prompt"] + one[part], return_dict=True)["input_ids"]])
-    log_probs = model(input_ids=ids).logits.double().log_softmax(-1)[0, :-1]
-    return log_probs.gather(1, ids[0, 1:, None])[len(prompt) - 1 :, 0]
-
-
-def mean_log_prob(model: Any, tokenizer: Any, one: Pair) -> float:
-    return float(answer_log_probs(model, tokenizer, one, "chosen").mean())
+    return len(prompt), ids
 
 
 @pytest.fixture
@@ -500,8 +538,10 @@ class TestCurvesAndCard:
         adapted = PeftModel.from_pretrained(base.model, out)
         merged = AutoModelForCausalLM.from_pretrained(out / "merged")
         with torch.no_grad():
-            ours, theirs = (mean_log_prob(m, base.tokenizer, PAIRS[0]) for m in (adapted, merged))
-        assert ours == pytest.approx(theirs, abs=1e-4)
+            ours, theirs = (
+                answer_log_probs(m, base.tokenizer, PAIRS[0], "chosen") for m in (adapted, merged)
+            )
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
     def test_training_prefers_the_chosen(self, make):
         result = read_run(train(make(training={"num_train_epochs": 6})))["result"]

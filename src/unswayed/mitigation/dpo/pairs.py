@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from unswayed.errors import InputError
@@ -74,42 +74,23 @@ def training_pairs(
     mixed: Sequence[Pair] = (),
     mix_share: float = 0.0,
     seed: int = 0,
-    group: Callable[[Pair], str] | None = None,
 ) -> list[Pair]:
     """Pairs drawn by the seed, and as many of `mixed` as make up `mix_share` of all.
-
-    Args:
-        group: draw whole groups of pairs with this in common, together at most `n_pairs`.
 
     Raises:
         InputError: there are fewer than are to be drawn, or none.
     """
     rng = random.Random(seed)
-    drawn = _draw(pairs, len(pairs) if n_pairs is None else n_pairs, "the dataset", rng, group)
+    drawn = _draw(pairs, len(pairs) if n_pairs is None else n_pairs, "the dataset", rng)
     if not drawn:
         raise InputError("no pair is left to train on: build more, or take another config")
     return drawn + _draw(mixed, round(mix_share / (1 - mix_share) * len(drawn)), "mix", rng)
 
 
-def _draw(
-    pairs: Sequence[Pair],
-    count: int,
-    name: str,
-    rng: random.Random,
-    group: Callable[[Pair], str] | None = None,
-) -> list[Pair]:
+def _draw(pairs: Sequence[Pair], count: int, name: str, rng: random.Random) -> list[Pair]:
     if count > len(pairs):
         raise InputError(f"{count} pairs are to be drawn from {name}, which has only {len(pairs)}")
-    if group is None:
-        return [pairs[i] for i in sorted(rng.sample(range(len(pairs)), count))]
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, pair in enumerate(pairs):
-        groups[group(pair)].append(i)
-    drawn: list[int] = []
-    for key in rng.sample(list(groups), len(groups)):
-        if len(drawn) + len(groups[key]) <= count:
-            drawn += groups[key]
-    return [pairs[i] for i in sorted(drawn)]
+    return [pairs[i] for i in sorted(rng.sample(range(len(pairs)), count))]
 
 
 def pairs_hash(pairs: Sequence[Pair]) -> str:
@@ -172,26 +153,26 @@ def _length(prompt: Any, answer: Any, tokenizer: Any) -> int:
     return len(encoded["input_ids"])
 
 
-# -- groups and order ----------------------------------------------------------------------------
+def without_memory(pair: Pair) -> Pair:
+    """The pair with the question alone."""
+    return pair | {"prompt": [one for one in pair["prompt"] if one["role"] != "system"]}
 
 
-def memory_of(pair: Pair) -> str:
-    """What the model knows and has heard before the question."""
-    return json.dumps(pair["prompt"][:-1])
+def prompt_ids(row: dict[str, Any], tokenizer: Any) -> list[int]:
+    """Token ids of a fitted row's prompt, as trl makes them."""
+    if isinstance(row["prompt"], str):
+        return tokenizer(row["prompt"])["input_ids"]
+    encoded = tokenizer.apply_chat_template(
+        row["prompt"], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    return encoded["input_ids"]
 
 
-def answered(pair: Pair) -> str:
-    """The question and its better answer."""
-    return json.dumps([pair["prompt"][-1], pair["chosen"]])
+# -- order ---------------------------------------------------------------------------------------
 
 
-GROUPS: dict[str, Callable[[Pair], str]] = {"by_persona": memory_of, "by_question": answered}
-
-
-def in_groups(
-    pairs: Sequence[Pair], key: Callable[[Pair], str], batch_size: int, seed: int
-) -> list[Pair]:
-    """A random order in which pairs of one group follow each other; so do whole batches of it.
+def by_persona(pairs: Sequence[Pair], batch_size: int, seed: int) -> list[Pair]:
+    """A random order in which pairs under one memory follow each other, as far as whole batches do.
 
     The groups are laid end to end and cut into batches, which are then shuffled; a short batch
     stays the last.
@@ -199,7 +180,7 @@ def in_groups(
     rng = random.Random(seed)
     groups: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
-        groups[key(pair)].append(pair)
+        groups[memory_of(pair)].append(pair)
     for group in groups.values():
         rng.shuffle(group)
     laid = list(groups.values())
@@ -211,12 +192,6 @@ def in_groups(
     return [pair for batch in batches + last for pair in batch]
 
 
-def group_numbers(pairs: Sequence[Pair]) -> list[int]:
-    """The same number for pairs that give the same better answer to the same question."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(answered(pair), len(numbers)) for pair in pairs]
-
-
-def largest_group(pairs: Sequence[Pair]) -> int:
-    """How often the same better answer to the same question occurs at most."""
-    return max(Counter(map(answered, pairs)).values())
+def memory_of(pair: Pair) -> str:
+    """What the model knows and has heard before the question."""
+    return json.dumps(pair["prompt"][:-1])

@@ -8,7 +8,7 @@ from typing import Any
 from unswayed.errors import InputError
 
 REFERENCES = ("base", "adapter")
-ORDERS = ("shuffled", "by_persona", "by_question")
+ORDERS = ("shuffled", "by_persona")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,7 @@ class DpoRecipe:
             hub:OWNER/NAME[:CONFIG][@REVISION].
         output_dir: for adapter, card, curves and checkpoints.
         config: of the dataset.
-        n_pairs: number of training pairs, drawn by the seed; None takes all. With the order
-            by_question whole groups are drawn, together at most so many.
+        n_pairs: number of training pairs, drawn by the seed; None takes all.
         mix: preference pairs of another kind, such as instruction following, to be mixed in; named
             like `dataset`, with columns prompt, chosen, rejected.
         mix_share: share of them among all training pairs, from 0 to below 1.
@@ -30,11 +29,10 @@ class DpoRecipe:
             that PLUM wrote. None: a new LoRA.
         reference: "base", the model without adapter, or "adapter", the one that training starts
             from.
-        order: "shuffled", or groups next to each other: pairs under the same memory ("by_persona"),
-            so that a batch shares more of its prompts, or pairs that give the same answer to the
-            same question ("by_question").
-        consistency: weight of `trainer.spread` in the loss: how far the log-probability of one
-            answer moves with the memory. Needs the order by_question.
+        order: "shuffled", or pairs under the same memory next to each other ("by_persona"), so that
+            a batch shares more of its prompts.
+        consistency: weight of KL(reference without the memory || policy with it) over the chosen
+            answers, in nats per token, beside the preference loss.
         merge: also save the model with the adapter merged into it.
         dtype: of the base model, as in torch; "auto" is float32 on CPU, else the checkpoint's.
         seed: of LoRA's first weights, the pairs drawn and their order.
@@ -78,9 +76,4 @@ class DpoRecipe:
             raise InputError(
                 "adapter and lora: an adapter that training starts from has its own LoRA settings; "
                 "leave lora out"
-            )
-        if self.consistency and self.order != "by_question":
-            raise InputError(
-                f"consistency compares pairs of one batch, which order {self.order} does not bring "
-                "together: set order: by_question"
             )

@@ -42,19 +42,18 @@ from unswayed.memory.plum.adapter import MANIFEST, adapter_folder
 from unswayed.mitigation.dpo.card import MERGED, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import (
-    GROUPS,
     Pair,
+    by_persona,
     check_lengths,
     fitted,
-    group_numbers,
-    in_groups,
-    largest_group,
     pairs_hash,
+    prompt_ids,
     read_splits,
     training_pairs,
+    without_memory,
 )
 from unswayed.mitigation.dpo.settings import DpoRecipe
-from unswayed.mitigation.dpo.trainer import GroupCollator, SharingDPOTrainer, last_checkpoint
+from unswayed.mitigation.dpo.trainer import BareCollator, SharingDPOTrainer, last_checkpoint
 from unswayed.models import model_path
 from unswayed.scoring.base import Base, load_base
 
@@ -166,24 +165,17 @@ def recipe_pairs(recipe: DpoRecipe, arguments: DPOConfig) -> tuple[list[Pair], l
     """Pairs to train on, drawn, and pairs to evaluate on, maybe none; both in order.
 
     Raises:
-        InputError: no pairs, or none that the consistency term could compare.
+        InputError: no pairs.
     """
     splits = read_splits(recipe.dataset, recipe.config)
     mixed = read_splits(recipe.mix)["train"] if recipe.mix is not None else []
-    group = GROUPS["by_question"] if recipe.order == "by_question" else None
     drawn = training_pairs(
-        splits["train"], recipe.n_pairs, mixed, recipe.mix_share, seed=recipe.seed, group=group
+        splits["train"], recipe.n_pairs, mixed, recipe.mix_share, seed=recipe.seed
     )
     test = splits.get("test", [])
-    if recipe.consistency and largest_group(drawn) < 2:
-        raise InputError(
-            f"consistency is {recipe.consistency:g}, but no answer in {recipe.dataset} stands "
-            "under two memories: it needs pairs with the same question and the same chosen text"
-        )
-    if recipe.order in GROUPS:
-        key, seed = GROUPS[recipe.order], recipe.seed
-        drawn = in_groups(drawn, key, arguments.per_device_train_batch_size, seed)
-        test = in_groups(test, key, arguments.per_device_eval_batch_size, seed)
+    if recipe.order == "by_persona":
+        drawn = by_persona(drawn, arguments.per_device_train_batch_size, recipe.seed)
+        test = by_persona(test, arguments.per_device_eval_batch_size, recipe.seed)
     return drawn, test
 
 
@@ -211,14 +203,20 @@ def make_trainer(
     for name, pairs in (("training", train_pairs), ("test", test_pairs)):
         rows = fitted(pairs, base.tokenizer)
         check_lengths(rows, base.tokenizer, limits, name)
-        tables[name] = _table(rows, group_numbers(pairs)) if rows else None
+        if recipe.consistency:
+            bare = fitted([without_memory(pair) for pair in pairs], base.tokenizer)
+            rows = [
+                row | {"bare": prompt_ids(other, base.tokenizer)}
+                for row, other in zip(rows, bare, strict=True)
+            ]
+        tables[name] = datasets.Dataset.from_list(rows) if rows else None
     policy, config, tensors = starting_policy(recipe, base)
     if base.tokenizer.pad_token is None:
         base.tokenizer.pad_token = base.tokenizer.eos_token
     trainer = SharingDPOTrainer(
         model=policy,
         args=arguments,
-        data_collator=GroupCollator(base.tokenizer.pad_token_id),
+        data_collator=BareCollator(base.tokenizer.pad_token_id),
         train_dataset=tables["training"],
         eval_dataset=tables["test"],
         processing_class=base.tokenizer,
@@ -231,12 +229,6 @@ def make_trainer(
     if config is not None and tensors is not None:
         set_peft_model_state_dict(trainer.model, tensors)
     return trainer
-
-
-def _table(rows: list[dict[str, Any]], groups: list[int]) -> datasets.Dataset:
-    return datasets.Dataset.from_list(
-        [row | {"group": group} for row, group in zip(rows, groups, strict=True)]
-    )
 
 
 def starting_policy(

@@ -5,6 +5,9 @@ the same memory. trl reads every answer after a whole prompt of its own; here th
 begin alike form a token tree (`unswayed.scoring.tree`), in which a token sees its own ancestors
 only. Log-probabilities and gradients are those of the padded batch to float rounding. Losses,
 metrics and the reference stay trl's: only the call of the model is replaced, for its duration.
+
+What trl lacks is the consistency term: the policy that reads the memory is drawn to what the
+reference that knows nobody would say, token by token of the chosen answer.
 """
 
 from __future__ import annotations
@@ -18,24 +21,39 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from trl import DPOTrainer
 from trl.data_utils import common_prefix_length
 from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.utils import pad, use_adapter
 
 from unswayed.errors import InputError
 from unswayed.scoring.attention import tree_mask
 from unswayed.scoring.tree import Pack, build_tree, make_pack
 
+BARE = "bare_"
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
 
 @dataclasses.dataclass
-class GroupCollator(DataCollatorForPreference):
-    """trl's, with the pairs' group numbers, `group`: (B,) long."""
+class BareCollator(DataCollatorForPreference):
+    """trl's; where the pairs have a column `bare`, the ids of the prompt without the memory, their
+    chosen answers stand once more behind it: `bare_input_ids`, `bare_attention_mask` and
+    `bare_labels`, (B, L) long, labels -100 in front of the answer."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        groups = torch.tensor([example["group"] for example in examples])
-        return super().torch_call(examples) | {"group": groups}
+        found = super().torch_call(examples)
+        if "bare" in examples[0]:
+            ids = [torch.tensor(one["bare"] + one["chosen_ids"]) for one in examples]
+            labels = [
+                F.pad(torch.tensor(one["chosen_ids"]), (len(one["bare"]), 0), value=-100)
+                for one in examples
+            ]
+            seen = [torch.ones_like(one) for one in ids]
+            found[f"{BARE}input_ids"] = pad(ids, padding_value=self.pad_token_id)
+            found[f"{BARE}attention_mask"] = pad(seen, padding_value=0)
+            found[f"{BARE}labels"] = pad(labels, padding_value=-100)
+        return found
 
 
 class SharingDPOTrainer(DPOTrainer):
@@ -43,8 +61,10 @@ class SharingDPOTrainer(DPOTrainer):
 
     Args:
         padded: why batches are padded rows, trl's way, or None for trees.
-        consistency: weight of `spread` over the chosen answers in the loss.
-        others: of `DPOTrainer`; the datasets have a column `group` besides trl's.
+        consistency: weight in the loss of KL(reference without the memory || policy with it), in
+            nats, the mean over all tokens of the batch's chosen answers. The datasets then have a
+            column `bare`, see `BareCollator`.
+        others: of `DPOTrainer`.
     """
 
     def __init__(self, *args: Any, padded: str | None, consistency: float = 0.0, **kwargs: Any):
@@ -53,7 +73,7 @@ class SharingDPOTrainer(DPOTrainer):
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         with self._own_forward():
-            return super().compute_ref_log_probs(model, _without_group(inputs))
+            return super().compute_ref_log_probs(model, _parted(inputs)[0])
 
     def compute_loss(
         self,
@@ -62,16 +82,33 @@ class SharingDPOTrainer(DPOTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
+        pairs, bare = _parted(inputs)
         with self._own_forward() as outputs:
-            loss = super().compute_loss(model, _without_group(inputs))
-        if self.consistency:  # the policy's pass is the first; trl may ask the reference next
-            log_probs, _ = outputs[0].log_probs.sum(1).chunk(2)
-            tokens, _ = inputs["completion_mask"].sum(1).chunk(2)
-            term = spread(log_probs / tokens, inputs["group"])
-            mode = "train" if self.model.training else "eval"
-            self._metrics[mode]["consistency"].append(self.accelerator.gather(term).mean().item())
-            loss = loss + self.consistency * term
+            loss = super().compute_loss(model, pairs)
+            if self.consistency:  # the policy's pass is the first; trl may ask the reference next
+                term = self._divergence(outputs[0], bare)
+                mode = "train" if self.model.training else "eval"
+                everywhere = self.accelerator.gather(term.detach()).mean().item()
+                self._metrics[mode]["consistency"].append(everywhere)
+                loss = loss + self.consistency * term
         return (loss, None) if return_outputs else loss
+
+    def _divergence(self, policy: Any, bare: dict[str, Any]) -> torch.Tensor:
+        """The consistency term, a scalar.
+
+        Args:
+            policy: output of its pass over chosen and rejected answers.
+            bare: batch of the chosen answers behind their bare prompts.
+        """
+        peft_model = self.accelerator.unwrap_model(self.model)
+        base = peft_model.get_base_model()
+        reference = "ref" if "ref" in peft_model.peft_config else None  # as trl has it
+        with torch.no_grad(), use_adapter(peft_model, reference):
+            other = self.model(**bare, use_cache=False, fused_lm_head=True)
+            wanted = head(base, other.hidden[other.label_mask]).log_softmax(-1)
+        hidden, mask = (whole.chunk(2)[0] for whole in (policy.hidden, policy.label_mask))
+        found = head(base, hidden[mask]).log_softmax(-1)
+        return F.kl_div(found, wanted, log_target=True, reduction="batchmean")
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -86,15 +123,16 @@ class SharingDPOTrainer(DPOTrainer):
 
     @contextmanager
     def _own_forward(self) -> Iterator[list[Any]]:
-        """Meanwhile the model reads trees; yields the outputs of its passes."""
+        """Meanwhile the model reads trees; yields the outputs of its passes, each with `hidden`,
+        (B, L - 1, H): what its head reads."""
         model = self.accelerator.unwrap_model(self.model).get_base_model()
+        read = read_as_trees if self.padded is None else read_padded
         stock, outputs = model.forward, []
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if self.padded is None:
-                outputs.append(read_as_trees(model, stock, *args, **kwargs))
-            else:
-                outputs.append(stock(*args, **kwargs))
+        def forward(*args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+            if not fused_lm_head:
+                return stock(*args, **kwargs)
+            outputs.append(read(model, stock, *args, fused_lm_head=True, **kwargs))
             return outputs[-1]
 
         model.forward = forward
@@ -104,22 +142,34 @@ class SharingDPOTrainer(DPOTrainer):
             model.forward = stock
 
 
-def spread(values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """Mean variance within the groups of two or more, a scalar; 0 if there is none.
+def _parted(inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """trl's batch, and that of `BareCollator`."""
+    bare = {name: inputs[name] for name in inputs if name.startswith(BARE)}
+    pairs = {name: inputs[name] for name in inputs if name not in bare}
+    return pairs, {name.removeprefix(BARE): bare[name] for name in bare}
 
-    Args:
-        values: (B,), here an answer's mean log-probability per token (nats).
-        groups: (B,), the number of each value's group.
+
+@dataclasses.dataclass
+class _Hidden(BaseModelOutputWithPast):
+    """A backbone's output of which the head may read whatever else its kind has: None."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """(N, V) float32 logits of a causal model from what its head reads, (N, H).
+
+    By the model's own forward, so that whatever it does to logits (soft caps, scales) is done.
     """
-    same = (groups[:, None] == groups[None]).to(values.dtype)
-    sizes = same.sum(1)
-    deviations = values - same @ values / sizes
-    weights = (sizes > 1) / sizes  # of each group together 1
-    return (weights * deviations**2).sum() / weights.sum().clamp(min=1)
-
-
-def _without_group(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in inputs.items() if name != "group"}
+    backbone = model.base_model
+    stock = backbone.forward
+    backbone.forward = lambda *args, **kwargs: _Hidden(hidden[None])
+    try:
+        ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+        return model(input_ids=ids, use_cache=False).logits[0].float()
+    finally:
+        backbone.forward = stock
 
 
 def _last(folder: Path) -> str:
@@ -154,7 +204,8 @@ def read_as_trees(
         kwargs: others of the forward.
 
     Returns:
-        trl's FusedCausalLMOutput, whose fields are (B, L - 1) and zero where there is no label.
+        trl's FusedCausalLMOutput, whose fields are (B, L - 1) and zero where there is no label, and
+        with `hidden`, (B, L - 1, H) likewise.
     """
     device, shape = input_ids.device, (len(labels), labels.shape[1] - 1)
     requests = [
@@ -175,9 +226,11 @@ def read_as_trees(
             places.append((sequence, len(requests[sequence][0]) - 1 + read.rank))
     packs = [padded(pack, width) for pack in packs]
     wanted = torch.tensor(sources, device=device)
+    kept = []
 
     def keep_wanted(module: Any, args: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[wanted][None]
+        kept.append(output.last_hidden_state[0])
         return output
 
     hook = model.base_model.register_forward_hook(keep_wanted)
@@ -195,7 +248,22 @@ def read_as_trees(
     for name in PER_TOKEN:
         if (values := getattr(output, name)) is not None:
             setattr(output, name, values.new_zeros(shape).index_put(where, values[0]))
+    output.hidden = kept[0].new_zeros((*shape, kept[0].shape[-1])).index_put(where, kept[0])
     output.label_mask = labels[:, 1:] != -100
+    return output
+
+
+def read_padded(model: Any, forward: Callable[..., Any], **kwargs: Any) -> Any:
+    """The same of a model that reads no trees, from the padded batch."""
+    kept = []
+    hook = model.base_model.register_forward_hook(
+        lambda module, args, output: kept.append(output.last_hidden_state[:, :-1])
+    )
+    try:
+        output = forward(**kwargs)
+    finally:
+        hook.remove()
+    output.hidden = kept[0]
     return output
 
 
