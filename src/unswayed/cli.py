@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
 
-    by_itself = argv[:1] in (["remember"], ["mitigate"])
+    by_itself = argv[:1] in (["remember"], ["mitigate"], ["logo"])
     return run_command(
         "unswayed",
         work,
@@ -107,6 +107,20 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("--out", type=Path, metavar="DIR",
         help="where the comparison of several models goes")  # fmt: skip
 
+    compare = commands.add_parser(
+        "compare",
+        help="one model under several memories, side by side",
+        description="Each DIR is an audit of the same model and items with another --memory. "
+        "Writes compare.json, compare.md and compare.html; see docs/compare.md.",
+    )
+    compare.set_defaults(run=_compare)
+    compare.add_argument("dirs", type=Path, nargs="+", metavar="DIR", help="run directory")
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR",
+        help="where the comparison goes")  # fmt: skip
+    compare.add_argument("--reference", metavar="NAME",
+        help="memory that the others are compared with (default: prompt, or the first DIR's if "
+        "there is none)")  # fmt: skip
+
     report = commands.add_parser("report", help="draw a run's report again from its summary")
     report.set_defaults(run=_report)
     report.add_argument("dir", type=Path, metavar="DIR", help="run directory")
@@ -173,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_mitigate(commands)
     _add_remember(commands)
+    _add_logo(commands)
 
     tasks = commands.add_parser("tasks", help="make stock lm-eval find the persona tasks")
     tasks.set_defaults(run=_tasks)
@@ -204,6 +219,9 @@ def _add_mitigate(commands: argparse._SubParsersAction) -> None:
         "recipes/dpo")  # fmt: skip
     add("--out", type=Path, required=True, metavar="DIR",
         help="for runs and report; the adapter goes where the recipe says")  # fmt: skip
+    add("--shared", type=Path, metavar="DIR",
+        help="for what does not depend on training, kept for other recipes of the same model; "
+        "default: --out")  # fmt: skip
     add("--items", nargs="+", default=["builtin"], metavar="SPEC", help="as in `unswayed audit`")
     add("--decisions", type=Path, metavar="FILE", help="as in `unswayed audit`")
     add("--personas", metavar="FILE", help="your own pairs, YAML; default: 30 built-in pairs")
@@ -290,6 +308,32 @@ def _add_remember(commands: argparse._SubParsersAction) -> None:
         help="with which the memory was trained, if recipes/plum/train.py did it")  # fmt: skip
 
 
+def _add_logo(commands: argparse._SubParsersAction) -> None:
+    logo = commands.add_parser(
+        "logo", help="predict what users answer from their own past and from everyone's"
+    )
+    actions = logo.add_subparsers(dest="action", required=True, metavar="ACTION")
+    evaluate = actions.add_parser(
+        "evaluate",
+        help="train a global memory, ask all methods the same questions, compare",
+        description="Interrupted, the same command goes on. Writes OUT/tables.md, logo.svg and "
+        "result.json; see docs/logo.md.",
+    )
+    evaluate.set_defaults(run=_logo_evaluate)
+    add = evaluate.add_argument
+    add("--recipe", type=Path, nargs="+", required=True, metavar="FILE",
+        help="what is trained and asked, YAML; later files replace keys; see "
+        "recipes/logo")  # fmt: skip
+    add("--histories", metavar="SPEC",
+        help="instead of the recipe's: builtin, movielens=FOLDER, movielens-tags=FOLDER, "
+        "lampN=FILE or events=FILE; see docs/histories.md")  # fmt: skip
+    add("--out", type=Path, required=True, metavar="DIR", help="for answers, tables and plots")
+    add("--seeds", type=int, nargs="+", metavar="N", help="instead of the recipe's")
+    add("--methods", nargs="+", metavar="NAME",
+        help="of none retrieval profile global logo-prompt logo-shrinkage logo-gate logo-equal "
+        "means; default: all")  # fmt: skip
+
+
 def _batch_size(text: str) -> int | str:
     if text == "auto":
         return text
@@ -335,6 +379,20 @@ def _analyze(arguments: argparse.Namespace) -> int:
         return OK
     analyze(arguments.dirs[0], arguments.margin / 100, arguments.interactions)
     return _print_report(arguments.dirs[0])
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from unswayed.audit.comparison import write_comparison
+    from unswayed.audit.report.memories_page import headlines, key_table
+
+    found = write_comparison(arguments.dirs, arguments.out, arguments.reference)
+    print(f"{key_table(found)}\n")
+    for text in headlines(found):
+        print(text)
+    for text in found["warnings"]:
+        print(f"Warning: {text}")
+    print(f"\nReport: {arguments.out / 'compare.html'}")
+    return OK
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -514,6 +572,22 @@ def _remember_forget(arguments: argparse.Namespace) -> int:
     )
     left = count(len(found["conversations"]))
     print(f"{found['memory']} no longer knows {', '.join(ids)}; it knows {left}")
+    return OK
+
+
+def _logo_evaluate(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    from unswayed.memory.logo.recipe import read_recipe
+
+    recipe = read_recipe(arguments.recipe)
+    if arguments.histories is not None:
+        recipe = dataclasses.replace(recipe, histories=arguments.histories)
+    from unswayed.memory.logo.evaluate import evaluate
+    from unswayed.memory.logo.tables import tables
+
+    print(tables(evaluate(recipe, arguments.out, arguments.seeds or (), arguments.methods or ())))
+    print(f"\n{arguments.out / 'tables.md'}, {arguments.out / 'logo.svg'}")
     return OK
 
 

@@ -10,12 +10,14 @@ All samples begin with the same template tokens, and many questions with the sam
 (`unswayed.scoring.tree`) each shared token goes through the model once, forward and backward, and
 nothing is padded; where samples part, a token simply has several successors to predict, each with
 the summed weight of its samples. A token sees what it would see in its own sample, so loss and
-gradients are those of the padded batch to float rounding.
+gradients are those of the padded batch to float rounding. Where most tokens weigh nothing, only the
+others are projected onto the vocabulary, if the model can.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +69,16 @@ def tree_pass(model: Any, samples: Sequence[Sample]) -> Pass:
         "position_ids": pack.positions[None].to(model.device),
         "attention_mask": tree_mask(model, pack, model.device),
     }
-    return _pass(inputs, [(row, target, weight) for (row, target), weight in counted.items()])
+    weighty = {key: weight for key, weight in counted.items() if weight} or counted
+    rows = sorted({row for row, _ in weighty})
+    if (
+        len(rows) < len(pack.ids)
+        and "logits_to_keep" in inspect.signature(model.forward).parameters
+    ):
+        inputs["logits_to_keep"] = torch.tensor(rows, device=model.device)
+        place = {row: i for i, row in enumerate(rows)}
+        weighty = {(place[row], target): weight for (row, target), weight in weighty.items()}
+    return _pass(inputs, [(row, target, weight) for (row, target), weight in weighty.items()])
 
 
 def padded_pass(model: Any, samples: Sequence[Sample]) -> Pass:

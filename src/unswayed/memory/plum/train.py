@@ -17,7 +17,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,23 @@ def train(
     samples = _samples(base, pairs, settings)
     if not samples:
         raise InputError("there are no pairs to train on")
+    return train_samples(base, samples, settings, folder, on_conversation, accelerator)
+
+
+def train_samples(
+    base: Base,
+    samples: Mapping[str, Sequence[Sample]],
+    settings: PlumSettings,
+    folder: Path,
+    on_conversation: Callable[[Any, list[str]], None] = lambda model, done: None,
+    accelerator: Any = None,
+) -> dict[str, Any]:
+    """As `train`, with samples that are ready.
+
+    Args:
+        samples: id of a conversation, or of another stretch of what is learnt -> its samples, at
+            least one each, which bear that id; in the order of time.
+    """
     manifest = read_manifest(folder)
     if manifest is None:
         manifest = {

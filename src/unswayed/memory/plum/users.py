@@ -16,7 +16,7 @@ from unswayed.errors import InputError
 from unswayed.memory.plum.pairs import Pair
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import train
-from unswayed.scoring.base import load_base
+from unswayed.scoring.base import Base, load_base
 
 
 def train_users(
@@ -40,24 +40,11 @@ def train_users(
     Raises:
         InputError: as `train`; or a user's name is no file name.
     """
-    import torch
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedType
-
     for user in users:
         if user in ("", ".", "..") or Path(user).name != user:
             raise InputError(f"user {user!r}: the name becomes a folder's, so it must be one")
-    # Without a GPU accelerate has to be told, or each of several processes takes itself for the
-    # only one, and all of them train all users.
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != started:
-        raise InputError(
-            f"{started} processes were started, accelerate sees {accelerator.num_processes}: check "
-            "distributed_type and use_cpu in the file given to accelerate launch"
-        )
-    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    base = load_base(model, dtype, "cpu" if sharded else str(accelerator.device))
+    accelerator = launched()
+    sharded, base = is_sharded(accelerator), load_launched(model, dtype, accelerator)
     names = list(users)
     mine = names if sharded else names[accelerator.process_index :: accelerator.num_processes]
     for user in mine:
@@ -70,3 +57,37 @@ def train_users(
             accelerator if sharded else None,
         )
     return mine
+
+
+def launched() -> Any:
+    """The `accelerate.Accelerator` of the processes that `accelerate launch` started.
+
+    Raises:
+        InputError: they do not know of each other.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    # Without a GPU accelerate has to be told, or each of several processes takes itself for the
+    # only one, and all of them train all users.
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise InputError(
+            f"{started} processes were started, accelerate sees {accelerator.num_processes}: check "
+            "distributed_type and use_cpu in the file given to accelerate launch"
+        )
+    return accelerator
+
+
+def is_sharded(accelerator: Any) -> bool:
+    """Whether the processes hold one model together."""
+    from accelerate.utils import DistributedType
+
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def load_launched(model: str, dtype: str, accelerator: Any) -> Base:
+    """The base model, where the processes want it."""
+    device = "cpu" if is_sharded(accelerator) else str(accelerator.device)
+    return load_base(model, dtype, device)

@@ -1,0 +1,399 @@
+"""`unswayed logo evaluate`: train the global memory, ask every method the same, compare.
+
+OUT/seed-N holds one seed: the module, `journal.jsonl` while it goes on, then `answers.parquet`, a
+row per case and method, and `run.json`. OUT itself holds what is derived from these: `result.json`,
+`tables.md` and `logo.svg`. What was asked once is not asked again, and an interrupted evaluation
+goes on to the same answers. When it is done, nothing of it holds a word of the histories but ids,
+labels, and tags in the descriptions of communities.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unswayed.errors import InputError
+from unswayed.files import read_text, write_text
+from unswayed.histories import Histories, Task, load_histories
+from unswayed.histories.baseline import Means, fit_means
+from unswayed.histories.metrics import rouge_1, rouge_l
+from unswayed.memory.logo.globals import Stage, community_embedder, train_global
+from unswayed.memory.logo.mediator import Facts, Gate, Row, equal, fit_gate, shrinkage
+from unswayed.memory.logo.plan import FIT, TEST, Case, Plan, make_plan
+from unswayed.memory.logo.recipe import Recipe
+from unswayed.memory.logo.sides import FUSED, GLOBAL, LOCAL, OWN_PAST, PROMPTED, Sides
+from unswayed.memory.plum.experiment import Findings
+from unswayed.scoring.base import Base, load_base
+
+log = logging.getLogger(__name__)
+
+MEANS = "means"
+METHODS = (*OWN_PAST, GLOBAL, PROMPTED, *FUSED, MEANS)
+ANSWERS, RUN, JOURNAL, MODULE = "answers.parquet", "run.json", "journal.jsonl", "module"
+
+
+def evaluate(
+    recipe: Recipe, out: Path, seeds: Sequence[int] = (), methods: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Evaluate a recipe with every seed, and write tables and figures of all.
+
+    Args:
+        seeds: instead of the recipe's.
+        methods: of METHODS; all if none are given. In free text there are no means.
+
+    Returns:
+        The result, as in result.json; see `tables.summarise`.
+
+    Raises:
+        InputError: unknown methods, histories that do not allow the settings, or a folder that
+            holds another evaluation.
+    """
+    from unswayed.memory.logo.tables import write_result
+
+    seeds = tuple(dict.fromkeys(seeds)) or (recipe.settings.seed,)
+    if unknown := set(methods) - set(METHODS):
+        raise InputError(f"method {min(unknown)!r} is not one of {', '.join(METHODS)}")
+    histories = load_histories(recipe.histories)
+    chosen = [
+        method
+        for method in METHODS
+        if method in (methods or METHODS)
+        and not (method == MEANS and histories.task.labels is None)
+    ]
+    base, runs, frames = None, [], []
+    for seed in seeds:
+        folder = out / f"seed-{seed}"
+        own = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, seed=seed))
+        base = base or load_base(recipe.model, recipe.dtype)
+        log.info("seed %d: %s", seed, folder)
+        run, frame = run_seed(own, histories, base, chosen, folder)
+        runs.append(run)
+        frames.append(frame.assign(seed=seed))
+        result = write_result(out, histories.task, runs, pd.concat(frames, ignore_index=True))
+    return result
+
+
+def run_seed(
+    recipe: Recipe, histories: Histories, base: Base, methods: Sequence[str], folder: Path
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """One seed, or what is left of it.
+
+    Returns:
+        The run: identity, users, training (per module: segments, samples, losses, seconds), asked
+        (what -> prompts, seconds), predictions (that a model had a part in), gates (segment ->
+        `Gate.as_json`), recovered (see `recovered`). And its answers, see `make_rows`.
+    """
+    identity = make_identity(recipe, histories, base, methods)
+    if (folder / RUN).exists():
+        run = _read_run(folder / RUN)
+        _check_same(run["identity"], identity, folder)
+        return run, pd.read_parquet(folder / ANSWERS)
+    logo = recipe.logo
+    with_gate = "logo-gate" in methods
+    plan = make_plan(histories, logo, recipe.settings.seed, with_gate, community_embedder(logo))
+    found = Findings(folder / JOURNAL)
+    try:
+        _check_same(found.once("identity", lambda: identity), identity, folder)
+        sides = Sides(plan, logo, methods, found)
+        training = _ask(recipe, base, plan, sides, found, folder)
+    finally:
+        found.journal.close()
+    gates = fit_gates(plan, sides, logo.l2) if with_gate else {}
+    rows = make_rows(plan, sides, methods, gates, logo.shrinkage)
+    run = {
+        "identity": identity,
+        "users": {part: len(users) for part, users in dataclasses.asdict(plan.split).items()},
+        "training": training,
+        "asked": {
+            what: {"prompts": n, "seconds": round(sides.asker.seconds[what], 2)}
+            for what, n in sides.asker.asked.items()
+        },
+        "predictions": sum(row["method"] != MEANS for row in rows),
+        "gates": {str(segment): gate.as_json() for segment, gate in gates.items()},
+        "recovered": recovered(plan, histories),
+    }
+    scratch = folder / (ANSWERS + ".partial")
+    as_frame(rows).to_parquet(scratch)
+    scratch.replace(folder / ANSWERS)
+    write_text(folder / RUN, json.dumps(run, ensure_ascii=False, indent=1) + "\n")
+    found.journal.remove()
+    return run, pd.read_parquet(folder / ANSWERS)
+
+
+def _ask(
+    recipe: Recipe, base: Base, plan: Plan, sides: Sides, found: Findings, folder: Path
+) -> list[dict[str, Any]]:
+    """Everything that a model has to say; returns how the modules were trained."""
+    from unswayed.memory.plum.recall import loaded_lm
+
+    lm = loaded_lm(base.model, base.tokenizer)
+    sides.ask_own_past(lm)
+    training = []
+    if sides.wants(GLOBAL):
+        modules = (
+            [(MODULE, plan.stages)]
+            if not recipe.settings.joint
+            else [(f"{MODULE}-{number}", plan.stages[: number - 1]) for number in plan.asked]
+        )
+        for name, stages in modules:
+            training.append(_train(recipe, base, plan, stages, sides, found, folder / name))
+        for number in plan.asked:  # of modules that an interrupted run has trained
+            if number in sides.heard:
+                continue
+            if not found.has(f"asked {number}"):
+                raise InputError(
+                    f"{folder} has a module that is trained past segment {number}, but lacks what "
+                    "it answered: remove the folder and run again"
+                )
+            sides.ask_global(lm, number, plan.stages[number - 2].communities)
+    sides.ask_prompted(lm)
+    sides.ask_candidates(lm)
+    return training
+
+
+def _train(
+    recipe: Recipe,
+    base: Base,
+    plan: Plan,
+    stages: Sequence[Stage],
+    sides: Sides,
+    found: Findings,
+    folder: Path,
+) -> dict[str, Any]:
+    """Train a module through some stages, and ask it about the segment after each."""
+    from unswayed.memory.plum.recall import loaded_lm
+
+    lm, clock = None, time.perf_counter()
+
+    def on_stage(model: Any, done: int) -> None:
+        nonlocal lm, clock
+        spent = round(time.perf_counter() - clock, 2)
+        found.once(f"trained {folder.name} {done}", lambda: spent)
+        number = done + 1
+        if number in plan.asked:
+            lm = lm or loaded_lm(model, base.tokenizer)
+            sides.ask_global(lm, number, plan.stages[number - 2].communities)
+            found.once(f"asked {number}", lambda: True)
+        clock = time.perf_counter()
+
+    manifest = train_global(base, stages, recipe.logo, recipe.settings, folder, on_stage)
+    keys = [f"trained {folder.name} {done}" for done in range(1, len(stages) + 1)]
+    return {
+        "segments": len(stages),
+        "samples": recipe.settings.epochs * sum(len(stage.lessons) for stage in stages),
+        "losses": [entry["losses"] for entry in manifest["conversations"]],
+        "seconds": round(sum(found.value(key) for key in keys if found.has(key)), 2),
+    }
+
+
+# -- identity ------------------------------------------------------------------------------------
+
+
+def make_identity(
+    recipe: Recipe, histories: Histories, base: Base, methods: Sequence[str]
+) -> dict[str, Any]:
+    """What makes two runs the same, as JSON, without paths of this machine."""
+    form, equals, path = recipe.histories.partition("=")
+    events = json.dumps([dataclasses.astuple(event) for event in histories.events])
+    return json.loads(
+        json.dumps(
+            {
+                "model": base.name,
+                "weights": base.weights,
+                "histories": f"{form}{equals}{Path(path).name}",
+                "events": hashlib.sha256(events.encode()).hexdigest()[:16],
+                "methods": list(methods),
+                "logo": dataclasses.asdict(recipe.logo),
+                "settings": dataclasses.asdict(recipe.settings),
+            }
+        )
+    )
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    for key, value in now.items():
+        was = before.get(key)
+        if isinstance(value, dict) and isinstance(was, dict):
+            names = [name for name in value if value[name] != was.get(name)]
+            key, was, value = (
+                (f"{key}.{names[0]}", was.get(names[0]), value[names[0]])
+                if names
+                else (key, value, value)
+            )
+        if was != value:
+            raise InputError(
+                f"{folder} was begun with {key} {was}, now it is {value}: go on with the same "
+                "settings and data, or give another --out"
+            )
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(read_text(path))
+        if run.keys() >= {"identity", "training", "asked"}:
+            return run
+    except (ValueError, AttributeError):
+        pass
+    raise InputError(f"{path} is no run of an evaluation: remove its folder, and it is run again")
+
+
+# -- from what was said to answers ---------------------------------------------------------------
+
+
+def fit_gates(plan: Plan, sides: Sides, l2: float) -> dict[int, Gate]:
+    """Segment of test questions -> gate, from the fit users' answers in the segments before it."""
+    rows = []
+    for i, case in enumerate(plan.cases):
+        if case.question.part == FIT and i in sides.sides:
+            candidates, p_local, p_global = sides.sides[i]
+            answer = _best(candidates, case, plan.task)
+            row = Row(
+                case.question.event.user, p_local, p_global, len(case.known), case.age, answer
+            )
+            rows.append((case.question.segment, row))
+    tested = sorted({c.question.segment for c in plan.cases if c.question.part == TEST})
+    return {s: fit_gate([row for number, row in rows if number < s], l2) for s in tested}
+
+
+def _best(candidates: Sequence[str], case: Case, task: Task) -> int:
+    """The label that was given; of candidate texts the one nearest to what was given (ROUGE-L)."""
+    given = case.question.event.response
+    if task.labels is not None:
+        return task.labels.index(given)
+    return int(np.argmax(rouge_l(candidates, [given] * len(candidates))))
+
+
+def make_rows(
+    plan: Plan, sides: Sides, methods: Sequence[str], gates: dict[int, Gate], k: float
+) -> list[dict[str, Any]]:
+    """A row per case and method, fit users' included; no text of the source.
+
+    Columns: user, event (ids), part, segment, cut (None: all that is known), n (events known),
+    skewed, balanced, method; answer, prediction (labels), expected (of an ordinal task, on its
+    scale), probabilities (over the labels, or the local and the global text), weight_global (of
+    FUSED), rouge_1, rouge_l (free text). Columns without meaning for a row are None.
+    """
+    task, rows = plan.task, []
+    means = {}
+    if MEANS in methods:
+        means = {s: fit_means(plan.lessons_before(s), task) for s in plan.asked}
+    for i, case in enumerate(plan.cases):
+        question = case.question
+        tested = question.part == TEST
+        found = {
+            method: _said(task, case, sides.said[i, method])
+            for method in (*OWN_PAST, GLOBAL, PROMPTED)
+            if (i, method) in sides.said
+        }
+        for method in (*FUSED, MEANS) if tested else ():
+            if method == MEANS and means:
+                found[method] = _by_means(means[question.segment], case)
+            elif method in methods:
+                gate = gates.get(question.segment)
+                found[method] = _fused(method, task, case, i, sides, gate, k)
+        same = {
+            "user": question.event.user,
+            "event": question.event.id,
+            "part": question.part,
+            "segment": question.segment,
+            "cut": case.cut,
+            "n": len(case.known),
+            "skewed": question.skewed,
+            "balanced": question.balanced,
+            "answer": question.event.response if task.labels else None,
+        }
+        rows += [same | {"method": method} | said for method, said in found.items()]
+    return rows
+
+
+def _fused(
+    method: str, task: Task, case: Case, place: int, sides: Sides, gate: Gate | None, k: float
+) -> dict[str, Any]:
+    if place not in sides.sides:  # both sides wrote the same, or one of them nothing
+        texts = (sides.said[place, name] for name in (GLOBAL, LOCAL))
+        return _said(task, case, next(filter(None, texts), ""))
+    candidates, p_local, p_global = sides.sides[place]
+    if method == "logo-shrinkage":
+        found = shrinkage(p_local, p_global, len(case.known), k)
+    elif method == "logo-equal":
+        found = equal(p_local, p_global)
+    else:
+        found = gate.mediate(p_local, p_global, Facts(len(case.known), case.age))
+    said = found.probabilities
+    if task.labels is None:
+        said = candidates[int(np.argmax(said))]
+    return _said(task, case, said) | {
+        "probabilities": found.probabilities.tolist(),
+        "weight_global": found.weight_global,
+    }
+
+
+def _by_means(means: Means, case: Case) -> dict[str, Any]:
+    """What the baseline without a model says."""
+    event, ordinal = case.question.event, means.task.ordinal
+    return {
+        "prediction": means.label(case.known, event),
+        "expected": means.value(case.known, event) if ordinal else None,
+    }
+
+
+def _said(task: Task, case: Case, said: Any) -> dict[str, Any]:
+    """A distribution over the labels, or a text, as a row has it.
+
+    On a scale the prediction is the median, which minimises the expected absolute error, and the
+    expected value the mean, which minimises the squared one; else it is the likeliest label.
+    """
+    if task.labels is None:
+        given = [case.question.event.response]
+        return {
+            "rouge_1": float(rouge_1([said], given)[0]),
+            "rouge_l": float(rouge_l([said], given)[0]),
+        }
+    if not task.ordinal:
+        return {"prediction": task.labels[int(np.argmax(said))], "probabilities": said.tolist()}
+    order = np.argsort([float(label) for label in task.labels], kind="stable")
+    median = order[int(np.searchsorted(np.cumsum(said[order]), 0.5 * said.sum()))]
+    return {
+        "prediction": task.labels[median],
+        "expected": float(said @ np.array(task.labels, dtype=float) / said.sum()),
+        "probabilities": said.tolist(),
+    }
+
+
+def as_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The rows with the same columns and types whatever was asked."""
+    kinds = {
+        "user": "str", "event": "str", "part": "str", "segment": "int64", "cut": "Int64",
+        "n": "int64", "skewed": "bool", "balanced": "bool", "method": "str", "answer": "str",
+        "prediction": "str", "expected": "float64", "probabilities": "object",
+        "weight_global": "float64", "rouge_1": "float64", "rouge_l": "float64",
+    }  # fmt: skip
+    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+
+
+def recovered(plan: Plan, histories: Histories) -> dict[str, float] | None:
+    """Part -> adjusted Rand index between its users' true communities and where the last stage
+    places them, by their events before the last segment; None where there is no truth.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    truth = (histories.truth or {}).get("community")
+    if truth is None:
+        return None
+    communities = plan.stages[-1].communities
+    start, found = plan.parts[-1][0].time, {}
+    for part, users in dataclasses.asdict(plan.split).items():
+        placed = {user: [e for e in histories.of(user) if e.time < start] for user in users}
+        seen = {user: events for user, events in placed.items() if events}
+        guesses = [int(np.argmax(communities.place(events))) for events in seen.values()]
+        found[part] = float(adjusted_rand_score([truth[user] for user in seen], guesses))
+    return found

@@ -1,0 +1,311 @@
+"""Global memory: one LoRA module that learns how people of each community answer.
+
+Time is cut into segments. A stage is what can be learnt by the end of one: communities of the
+training users, found on their events up to then, and a draw of their answers from that segment
+itself. The module goes through the stages in order, with PLUM's trainer. A question of a later
+segment is answered by the module, and with the communities, of the stage before: nothing that
+happened since can enter, and users who are not training users nowhere.
+
+A lesson reads the description of the community in which its user's other events place them, and in
+one of K + 1 cases that of everyone instead. So one module knows K tastes and their mixture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unswayed.errors import InputError
+from unswayed.files import read_text, write_text
+from unswayed.histories import Event, Task, load_histories, segments
+from unswayed.memory import Message
+from unswayed.memory.logo.communities import Communities, find_communities
+from unswayed.memory.logo.local import global_prompt
+from unswayed.memory.logo.recipe import LogoSettings, Recipe
+from unswayed.memory.plum.settings import PlumSettings
+from unswayed.memory.plum.train import train_samples
+from unswayed.scoring.base import Base
+
+COMMUNITIES = "communities.json"
+UNLIKELY = 0.05  # a community that is less likely than this has no say
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """An answer of a training user.
+
+    Attributes:
+        event: whose response is to be given.
+        reads: the prompt.
+    """
+
+    event: Event
+    reads: list[Message]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What the global memory learns by the end of a segment.
+
+    Attributes:
+        segment: its number, from 1.
+        communities: of the training users, by their events up to its end.
+        lessons: from its events.
+    """
+
+    segment: int
+    communities: Communities
+    lessons: tuple[Lesson, ...]
+
+    @property
+    def id(self) -> str:
+        return f"segment {self.segment}"
+
+
+def make_stages(
+    task: Task,
+    parts: Sequence[Sequence[Event]],
+    users: Sequence[str],
+    logo: LogoSettings,
+    seed: int,
+    embedder: Any = None,
+) -> list[Stage]:
+    """A stage for each segment.
+
+    Args:
+        parts: segments, in the order of time.
+        users: who may be learnt from.
+        seed: of the draws and of the clustering.
+        embedder: has `embed(texts)`; None clusters by tastes.
+
+    Raises:
+        InputError: a segment has no answer of these users.
+    """
+    taught, stages = set(users), []
+    past: dict[str, list[Event]] = defaultdict(list)
+    for number, part in enumerate(parts, start=1):
+        own = [event for event in part if event.user in taught]
+        for event in own:
+            past[event.user].append(event)
+        answered = [event for event in own if event.response]
+        if not answered:
+            raise InputError(
+                f"segment {number} has no answer of a user to learn from: take "
+                "fewer segments, or more users"
+            )
+        k = min(logo.communities, len(past))
+        found = find_communities(dict(past), task, k, seed, embedder)
+        rng = random.Random(f"{seed}/{number}")
+        lessons = tuple(
+            Lesson(event, global_prompt(task, event.query, _description(found, past, event, rng)))
+            for event in fair_draw(answered, logo.samples_per_segment, rng)
+        )
+        stages.append(Stage(number, found, lessons))
+    return stages
+
+
+def _description(
+    communities: Communities, past: dict[str, list[Event]], event: Event, rng: random.Random
+) -> str:
+    """What a lesson says of its user, who is placed without looking at the answer."""
+    if rng.random() < 1 / (len(communities.descriptions) + 1):
+        return communities.everyone
+    others = [one for one in past[event.user] if one is not event]
+    return communities.descriptions[int(np.argmax(communities.place(others)))]
+
+
+def fair_draw(events: Sequence[Event], count: int, rng: random.Random) -> list[Event]:
+    """At most `count` events, of each user as many as of any other as far as they have them; in
+    the order given.
+    """
+    by_user: dict[str, list[int]] = defaultdict(list)
+    for place, event in enumerate(events):
+        by_user[event.user].append(place)
+    rounds = []
+    for places in by_user.values():
+        rng.shuffle(places)
+        rounds += [(turn, rng.random(), place) for turn, place in enumerate(places)]
+    return [events[place] for place in sorted(place for *_, place in sorted(rounds)[:count])]
+
+
+def likely(p: np.ndarray) -> dict[int, float]:
+    """Communities that have a say, and how much: those below UNLIKELY are left out.
+
+    Args:
+        p: (K,) of `Communities.place`.
+    """
+    kept = {c: float(share) for c, share in enumerate(p) if share >= UNLIKELY}
+    kept = kept or {int(np.argmax(p)): 1.0}
+    total = sum(kept.values())
+    return {c: share / total for c, share in kept.items()}
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def train_global(
+    base: Base,
+    stages: Sequence[Stage],
+    logo: LogoSettings,
+    settings: PlumSettings,
+    folder: Path,
+    on_stage: Callable[[Any, int], None] = lambda model, done: None,
+    accelerator: Any = None,
+) -> dict[str, Any]:
+    """Train the module through the stages, or go on; the communities are written beside it.
+
+    Args:
+        folder: for adapter, manifest and communities.json.
+        on_stage: called with the model, module on, and the number of stages learnt, after each and
+            before that checkpoint.
+        accelerator: as in `unswayed.memory.plum.train.train`.
+
+    Returns:
+        PLUM's manifest, in which stages stand as conversations.
+
+    Raises:
+        InputError: a lesson is too long, or the folder holds another memory.
+    """
+    from unswayed.memory.logo.ask import make_lesson, rendered
+    from unswayed.memory.plum.recall import loaded_lm
+
+    lm = loaded_lm(base.model, base.tokenizer)
+    weights = settings.qa_weight, logo.prompt_weight
+    samples = {
+        stage.id: [
+            make_lesson(lm, stage.id, prompt, lesson.event.response, *weights)
+            for prompt, lesson in zip(
+                rendered(lm, [lesson.reads for lesson in stage.lessons]),
+                stage.lessons,
+                strict=True,
+            )
+        ]
+        for stage in stages
+    }
+    limit = min(settings.max_length, base.max_length or settings.max_length)
+    for stage in stages:
+        for sample, lesson in zip(samples[stage.id], stage.lessons, strict=True):
+            if len(sample.ids) > limit:
+                raise InputError(
+                    f"event {lesson.event.id!r} makes a sample of {len(sample.ids)} tokens, more "
+                    f"than the limit of {limit}: shorten its query or response, or raise "
+                    "settings.max_length if the model can take it"
+                )
+    if accelerator is None or accelerator.is_main_process:
+        _write_communities(folder, stages)
+    return train_samples(
+        base,
+        samples,
+        settings,
+        folder,
+        lambda model, done: on_stage(model, len(done)),
+        accelerator,
+    )
+
+
+def _write_communities(folder: Path, stages: Sequence[Stage]) -> None:
+    """What the adapter was trained with; another memory's folder is refused."""
+    content = {
+        "stages": [
+            {
+                "id": stage.id,
+                "lessons": _digest([[one.event.id, one.reads] for one in stage.lessons]),
+                "communities": stage.communities.as_json(),
+            }
+            for stage in stages
+        ]
+    }
+    path = folder / COMMUNITIES
+    if path.exists():
+        try:
+            before = json.loads(read_text(path))["stages"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path} is no file of communities: train in another folder") from None
+        now = json.loads(json.dumps(content))["stages"]
+        if before != now[: len(before)]:
+            raise InputError(
+                f"{folder} was begun with other histories, settings or communities: go on with the "
+                "same ones, or train anew in another folder"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_communities(folder: Path, embedder: Any = None) -> Communities:
+    """Those of a global memory's last stage, in which a new user is placed.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    path = folder / COMMUNITIES
+    try:
+        return Communities.from_json(
+            json.loads(read_text(path))["stages"][-1]["communities"], embedder
+        )
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise InputError(f"{path} is no file of communities: train the memory anew") from None
+
+
+def train_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Train the global memory of a recipe on all users and all segments, into its output_dir.
+
+    For use, that is: an evaluation leaves users and the last segment out and trains its own. Under
+    several processes of `accelerate launch` every process takes its share of each batch.
+
+    Returns:
+        PLUM's manifest, see `train_global`.
+    """
+    from unswayed.memory.plum.users import launched, load_launched
+
+    histories, logo, settings = load_histories(recipe.histories), recipe.logo, recipe.settings
+    stages = make_stages(
+        histories.task,
+        segments(histories.events, logo.segments),
+        histories.users,
+        logo,
+        settings.seed,
+        community_embedder(logo),
+    )
+    accelerator = launched()
+    base = load_launched(recipe.model, recipe.dtype, accelerator)
+    several = accelerator if accelerator.num_processes > 1 else None
+    return train_global(base, stages, logo, settings, Path(recipe.output_dir), accelerator=several)
+
+
+def community_embedder(logo: LogoSettings) -> Any:
+    """What embeds users' events, None if communities are found by tastes."""
+    return remembering_embedder(logo.embedder) if logo.communities_by == "embedding" else None
+
+
+class RememberingEmbedder:
+    """An embedder that reads each text once: events come back with every question."""
+
+    def __init__(self, embedder: Any) -> None:
+        self._embedder, self._rows = embedder, {}
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, d), as `unswayed.embedding.Embedder.embed`."""
+        if new := [text for text in dict.fromkeys(texts) if text not in self._rows]:
+            self._rows.update(zip(new, self._embedder.embed(new), strict=True))
+        return np.array([self._rows[text] for text in texts])
+
+
+@functools.cache
+def remembering_embedder(model: str) -> RememberingEmbedder:
+    """The embedder of a model, loaded once."""
+    from unswayed.embedding import Embedder
+
+    return RememberingEmbedder(Embedder(model))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
