@@ -9,7 +9,8 @@ SWEEP := lambda
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench calibration results results-steu \
-	results-grid results-check datasets preferences plum plum-sweep bench-plum dpo mitigate bench-dpo clean
+	results-grid results-check datasets preferences plum plum-sweep bench-plum dpo dpo-sweep mitigate \
+	bench-dpo logo clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
@@ -93,6 +94,10 @@ dpo: setup  ## train the embedded model on the pairs of `make preferences` (an h
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml recipes/dpo/train.py \
 		--config recipes/dpo/smollm2-135m.yaml
 
+dpo-sweep: setup  ## mitigations with the settings of recipes/dpo/sweeps/SWEEP.yaml (hours)
+	$(BIN)/python recipes/dpo/sweep.py --config recipes/dpo/sweeps/$(SWEEP).yaml \
+		--out runs/dpo/$(SWEEP)-sweep $(ARGS)
+
 mitigate: setup  ## audit, train on the pairs of `make preferences`, audit again; ends with the report's path (2 hours)
 	$(BIN)/unswayed mitigate --recipe recipes/dpo/smollm2-135m.yaml --pairs 6 --baselines \
 		--policy configs/policies/default.yaml --out runs/mitigate
@@ -102,6 +107,10 @@ bench-plum: setup  ## measure PLUM's training against TRL; writes results/plum_t
 
 bench-dpo: setup  ## measure DPO steps against TRL; writes results/dpo_training.json
 	$(BIN)/python benchmarks/dpo_training.py --out results/dpo_training.json
+
+logo: setup  ## evaluate LoGo on the built-in population (2 hours)
+	$(BIN)/unswayed logo evaluate --recipe recipes/logo/smollm2-135m.yaml --out runs/logo/builtin \
+		--seeds 0 1 2
 
 clean:  ## remove .venv and runs/
 	rm -rf $(VENV) runs
