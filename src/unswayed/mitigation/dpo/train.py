@@ -100,6 +100,8 @@ def _train(recipe: DpoRecipe, out: Path) -> Path:
         if "result" in before:
             return out
     log.info("reference: %s", facts["reference"])
+    if arguments.precompute_ref_log_probs:
+        log.info("it reads all %d pairs first", len(train_pairs) + len(test_pairs))
     try:
         trainer = make_trainer(recipe, base, arguments, train_pairs, test_pairs)
         if trainer.is_world_process_zero():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from unswayed.audit.paired import HIGHER, LOWER, UNCLEAR, WITHIN
 from unswayed.audit.report.numbers import interval, listed, percent
 from unswayed.audit.report.words import CONDITION_LABELS, points
 from unswayed.audit.summary import ALPHA, PERSONA
@@ -29,7 +30,7 @@ RUN_TEXTS = {
     "ignore": "the memory ends with an instruction to ignore who the user is",
     "gated": "the memory enters the prompt only where the question is near to it by its words",
 }
-HIGHER, LOWER, WITHIN, UNCLEAR = "higher", "lower", "within the margin", "unclear"
+
 FINDINGS = {
     LOWER: "the 95% interval of the change lies below zero",
     HIGHER: "the 95% interval of the change lies above zero",
