@@ -277,7 +277,25 @@ def training_table(found: dict) -> str:
     return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
 
 
+def dpo_training_table(found: dict) -> str:
+    """A step of DPO against TRL's."""
+    lines = [
+        "| batch of 8 | ours (s a step) | TRL's DPOTrainer (s) | ratio | reference (s a batch): "
+        "ours, TRL | ratio | loss of the last step: ours, TRL |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in found["by_batch"]:
+        lines.append(
+            f"| {row['batches']} | {row['ours_step_s']:.1f} | {row['trl_step_s']:.1f} | "
+            f"{row['ratio']:.1f} | {row['ours_reference_s']:.1f}, {row['trl_reference_s']:.1f} | "
+            f"{row['reference_ratio']:.1f} | {row['ours_losses'][-1]:.6f}, "
+            f"{row['trl_losses'][-1]:.6f} |"
+        )
+    return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
+
+
 TABLES = {
+    "dpo_training": dpo_training_table,
     "plum_training": training_table,
     "plum_oasst": sweep_table,
     "preferences": preferences_table,
