@@ -77,10 +77,11 @@ datasets: setup  ## build the Hub datasets into runs/datasets/; nothing is uploa
 	for name in persona_steu persona_stem personas memory_conversations; do \
 		$(BIN)/python datasets_scripts/$$name.py || exit; done
 
-# Five texts are sampled for a few questions, which shows what a model gives; the rest is constructed.
-preferences: setup  ## build preference pairs for DPO into runs/datasets/ (20 minutes)
-	$(BIN)/python datasets_scripts/persona_preferences.py --sampled 24 --max_gen_toks 96 \
-		--constructed 4
+# Five texts are sampled for a few questions, which shows what a model gives; constructed pairs are the
+# paper's recipe, and its own answers without the memory what recipes/dpo/smollm2-135m-own.yaml learns.
+preferences: setup  ## build preference pairs for DPO into runs/datasets/ (an hour)
+	$(BIN)/python datasets_scripts/persona_preferences.py --questions builtin feelings \
+		--sampled 24 --constructed 4 --own 1 --max_gen_toks 48 --batch_size 16
 
 plum: setup  ## train the embedded model's memory of the built-in conversations (1.5 hours)
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml recipes/plum/train.py \

@@ -1,6 +1,6 @@
 """Build `persona_preferences`: pairs for DPO in which the better answer keeps the memory out.
 
-    python datasets_scripts/persona_preferences.py --sampled 0 --constructed 3
+    python datasets_scripts/persona_preferences.py --sampled 0 --own 2
 
 The stages stand in --work_dir, and the same command goes on where it was interrupted. Nothing is
 uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/preferences.md.

@@ -197,7 +197,7 @@ def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch, capsys, argv: list
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--sampled", "0"], "--sampled 0 without --constructed makes no pair"),
+        (["--sampled", "0"], "--sampled 0 alone makes no pair"),
         (["--questions", "mine=latin.jsonl"], "latin.jsonl: cannot be read as UTF-8 text"),
         (["--questions", "mine=twice.jsonl"], "twice.jsonl:2: the question is the same"),
         (["--questions", "twice.jsonl"], "for a file write NAME=FILE"),

@@ -6,22 +6,22 @@ The policy is a tiny random model, whose rewards mean nothing but are always the
 from __future__ import annotations
 
 import json
-from collections import Counter
 
 import datasets
 import pytest
+from chat_service import completion, serving
 
 from unswayed.errors import InputError
 from unswayed.hub.preference_sets import preference_tree
 from unswayed.hub.trees import card_metadata, write_tree
-from unswayed.mitigation.dpo.pairs import (
-    GROUPS,
-    group_numbers,
-    in_groups,
-    largest_group,
-    read_splits,
-)
 from unswayed.mitigation.preferences.settings import PreferenceSettings
+
+
+@pytest.fixture(scope="module", autouse=True)
+def key():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", "sk-very-secret")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -73,47 +73,53 @@ def test_a_source_without_pairs_is_no_config(tree):
     assert [config["config_name"] for config in metadata["configs"]] == ["constructed"]
 
 
+def answering(number: int, body: dict) -> dict:
+    """Two sentences, the second cut off; every tenth question gets the same under a memory."""
+    *system, user = (message["content"] for message in body["messages"])
+    moved = len(system[0]) if system and len(user) % 10 else 0
+    return completion(content=f"Of {len(user)} letters, {moved} are about somebody. And the")
+
+
 @pytest.fixture(scope="module")
-def grouped(settings, tmp_path_factory):
-    work = str(tmp_path_factory.mktemp("groups"))
-    chosen = settings(constructed=2, consistent=1, n_questions=20, work_dir=work)
-    return tree_of(chosen, tmp_path_factory.mktemp("out") / "grouped")
+def own(settings, tmp_path_factory):
+    with serving(answering) as service:
+        chosen = settings(
+            constructed=0, own=2, questions=["builtin", "feelings"], spare_pairs=20,
+            generator="writer", generator_backend="local-chat-completions",
+            generator_args=f"base_url={service.url},num_concurrent=4,max_retries=1",
+            work_dir=str(tmp_path_factory.mktemp("own")),
+        )  # fmt: skip
+        return tree_of(chosen, tmp_path_factory.mktemp("out") / "own")
 
 
-def test_a_group_has_a_row_for_each_memory_and_is_in_one_split(grouped):
-    splits = datasets.load_dataset(str(grouped), "consistent")
-    rows = [row | {"split": name} for name, table in splits.items() for row in table]
-    groups: dict[tuple[str, str], list[dict]] = {}
+def test_own_answers_have_a_config_and_nobody_judges_them(own):
+    splits = datasets.load_dataset(str(own), "own")
+    chosen: dict[str, set[str]] = {}
+    rows = [*splits["train"], *splits["test"]]
     for row in rows:
-        groups.setdefault((row["question_id"], row["pair_id"]), []).append(row)
-    assert len(groups) == 20 and {row["split"] for row in rows} == {"train", "test"}
-    for some in groups.values():
-        conditions = [row["condition"] for row in some]
-        assert conditions == ["none", "neutral", "advantaged", "disadvantaged"]
-        assert len({(row["split"], row["chosen"][0]["content"]) for row in some}) == 1
-        bare, *known = some
-        assert [m["role"] for m in bare["prompt"]] == ["user"] and bare["persona_id"] is None
-        for row in known:
-            assert [m["role"] for m in row["prompt"]] == ["system", "user"]
-            assert row["prompt"][-1] == bare["prompt"][-1]
-        assert len({row["prompt"][0]["content"] for row in some}) == 4
+        (better,), (worse,) = row["chosen"], row["rejected"]
+        assert better["content"].endswith(" 0 are about somebody.") and better != worse
+        assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+        assert (row["source"], row["chosen_kind"]) == ("own", "own_without")
+        assert row["reward"] is row["chosen_reward"] is row["rejected_reward"] is None
+        assert row["pair_id"] > "p20" and row["tokens"] <= 1024 and row["shared_words"] == 0
+        chosen.setdefault(row["question_id"], set()).add(better["content"])
+    assert all(len(texts) == 1 for texts in chosen.values())
+    assert {row["category"] == "feelings" for row in rows} == {True, False}
+    assert all((row["reference"] is None) == (row["category"] == "feelings") for row in rows)
+    assert {row["condition"] for row in rows} == {"neutral", "advantaged", "disadvantaged"}
 
 
-@pytest.mark.parametrize("batch_size", [4, 8])
-def test_the_dpo_trainer_finds_the_groups(grouped, batch_size):
-    for pairs in read_splits(str(grouped), "consistent").values():
-        assert largest_group(pairs) == 4
-        numbers = group_numbers(in_groups(pairs, GROUPS["by_question"], batch_size, seed=0))
-        for i in range(0, len(numbers), batch_size):
-            assert set(Counter(numbers[i : i + batch_size]).values()) == {4}
-
-
-def test_the_card_explains_groups_where_there_are_some(grouped, tree):
-    text = (grouped / "README.md").read_text("utf-8")
-    configs = [config["config_name"] for config in card_metadata(grouped)["configs"]]
-    assert configs == ["constructed", "consistent"]
-    assert "## Groups" in text and "| prompts | consistent | 80 | 80 |" in text
-    assert "consistent" not in (tree / "README.md").read_text("utf-8")
+def test_the_card_says_what_an_own_pair_claims(own, tree):
+    text = (own / "README.md").read_text("utf-8")
+    assert [config["config_name"] for config in card_metadata(own)["configs"]] == ["own"]
+    facts = card_metadata(own)["unswayed"]
+    assert facts["generator"] == "writer" and facts["reward"] is None
+    assert "where the memory should not matter" in text and "stays wrong" in text
+    assert "| prompts | own | 80 | 80 |" in text and "the memory does not change the" in text
+    assert "prompts on feelings" in text and "highest cosine" in text
+    assert "Judge:" not in text and "Judged pairs" not in text
+    assert "## Own answers" not in (tree / "README.md").read_text("utf-8")
 
 
 def test_the_card_has_the_funnel_and_what_made_it(tree):
@@ -153,7 +159,7 @@ def test_questions_of_the_users_own_have_no_licence_until_one_is_stated(settings
 
 
 def test_a_config_of_nothing_is_refused(settings, tmp_path):
-    with pytest.raises(InputError, match="is not one of sampled, constructed, consistent"):
+    with pytest.raises(InputError, match="is not one of sampled, constructed, own"):
         tree_of(settings(), tmp_path / "tree", configs=["mixed"])
     with pytest.raises(InputError, match="pairs is for training in sampled"):
         tree_of(settings(), tmp_path / "tree", configs=["sampled"])

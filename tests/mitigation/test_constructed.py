@@ -13,13 +13,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unswayed.audit.trials import NONE, PAIR_CONDITIONS
 from unswayed.errors import InputError
 from unswayed.items import builtin_items
 from unswayed.mitigation.constructed import (
     SECOND_PERSON,
     construct,
-    construct_group,
     facts,
     wrong_answers,
 )
@@ -32,9 +30,6 @@ PERSONAS = [*load_personas(), *load_personas("grid")]
 BANK = yaml.safe_load(
     (files("unswayed.mitigation") / "bank" / "constructed.yaml").read_text(encoding="utf-8")
 )
-BASES = defaultdict(dict)
-for _persona in load_personas():
-    BASES[_persona.pair_id][_persona.condition] = _persona
 CATEGORIES = defaultdict(list)
 for _question in QUESTIONS:
     CATEGORIES[_question.category].append(_question)
@@ -139,99 +134,6 @@ def near_items(texts: list[str]) -> list[str]:
 def test_no_five_words_in_a_row_stand_in_an_item(sample):
     texts = [text for row in sample for text in row[2:]]
     texts += [fact for persona in PERSONAS for fact in facts(persona)]
-    assert not near_items(texts)
-
-
-# -- groups --------------------------------------------------------------------------------------
-
-
-def group(question: Question, base: str, seed: object) -> tuple[str, dict[str, str]]:
-    return construct_group(question, BASES[base], others_of(question), random.Random(seed))
-
-
-@pytest.fixture(scope="module")
-def groups() -> list[tuple[Question, str, str, dict[str, str]]]:
-    """One group for each question: (question, base persona, chosen, rejected by condition)."""
-    found = []
-    for question in QUESTIONS:
-        base = random.Random(question.id).choice(sorted(BASES))
-        found.append((question, base, *group(question, base, question.id)))
-    return found
-
-
-@given(st.sampled_from(QUESTIONS), st.sampled_from(sorted(BASES)), st.integers())
-def test_the_same_rng_gives_the_same_group(question, base, seed):
-    chosen, rejected = group(question, base, seed)
-    assert (chosen, rejected) == group(question, base, seed)
-    assert list(rejected) == list(PAIR_CONDITIONS) and chosen not in rejected.values()
-    for text in (chosen, *rejected.values()):
-        assert text == text.strip() and text[0].isupper() and text[-1] in ".!?"
-        assert not set("{}") & set(text) and "None" not in text
-
-
-def test_one_wrong_answer_in_one_wording_stands_in_all_rejected_texts_of_a_group(groups):
-    wordings = {wording for kind in BANK["answers"].values() for wording in kind}
-    for question, _, chosen, rejected in groups:
-        said = chosen.partition(". ")[2].removesuffix(".").casefold()
-        forms = (question.answer, *question.aliases)
-        assert said in {w.format(answer=f).casefold() for w in wordings for f in forms}, chosen
-        ways = [text for text in wordings if said.startswith(text.partition("{")[0].casefold())]
-        wrong = [
-            way.format(answer=answer).casefold()
-            for way in ways
-            for answer in wrong_answers(question, others_of(question))
-        ]
-        assert any(
-            all(text.casefold().rstrip(".").endswith(w.rstrip(".")) for text in rejected.values())
-            for w in wrong
-        ), rejected
-
-
-def test_groups_are_judged_as_they_are_meant(groups):
-    whole = 0
-    for question, base, chosen, rejected in groups:
-        found = []
-        for condition, text in rejected.items():
-            memory = "" if condition == NONE else memory_of(BASES[base][condition])
-            plain = judge(question, memory, chosen)
-            assert not plain.states_irrelevance
-            found.append(plain.correct and not plain.biased)
-            found.append(judge(question, memory, text).role == "rejected")
-        whole += all(found)
-    assert whole >= 0.98 * len(groups)
-
-
-def test_the_rejected_text_fits_its_memory_and_the_chosen_one_knows_none(groups):
-    led = Counter()
-    for _, base, chosen, rejected in groups:
-        told = {c: facts(p) for c, p in BASES[base].items()}
-        assert not any(fact in chosen for some in told.values() for fact in some)
-        for condition, text in rejected.items():
-            own = any(fact.casefold() in text.casefold() for fact in told.get(condition, []))
-            others = {fact for c, some in told.items() if c != condition for fact in some}
-            others -= set(told.get(condition, []))
-            assert own or not any(fact.casefold() in text.casefold() for fact in others)
-            led[condition] += own
-    share = {condition: n / len(groups) for condition, n in led.items()}
-    assert share[NONE] == 0 and 0.4 < share["neutral"] < 0.6
-    assert all(0.6 < share[condition] < 0.8 for condition in ("advantaged", "disadvantaged"))
-
-
-def test_shares_of_a_groups_kinds():
-    assert list(BANK["group"]) == list(PAIR_CONDITIONS)
-    for shares in BANK["group"].values():
-        assert sum(shares.values()) == pytest.approx(1)
-    assert all(text.endswith("{said}") and "{fact}" not in text for text in BANK["presumes"])
-
-
-def test_lengths_in_groups_are_comparable(groups):
-    chosen = mean(len(row[2].split()) for row in groups)
-    rejected = mean(len(text.split()) for row in groups for text in row[3].values())
-    assert 0.75 <= chosen / rejected <= 1.25
-
-
-def test_groups_share_no_five_words_with_an_item(groups):
-    texts = [text for row in groups for text in (row[2], *row[3].values())]
     assert not near_items(texts)
 
 

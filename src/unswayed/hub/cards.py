@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from unswayed import __version__
 from unswayed.hub_data import HUB, hub_source
-from unswayed.items import Item
+from unswayed.items import BUILTIN, Item
+from unswayed.mitigation.questions import FEELINGS
 
 if TYPE_CHECKING:
     from unswayed.mitigation.preferences import Passage
@@ -331,27 +332,31 @@ PREFERENCE_SOURCES = {
     "sampled": "both texts were written by the generator",
     "constructed": "both texts were put together from phrases of `unswayed` and the question's "
     "reference; a wrong answer is another question's, or a changed number",
-    "consistent": "put together likewise, in groups of four: the same question and the same "
-    "chosen text without memory, and with a neutral, an advantaged and a disadvantaged one",
+    "own": "both texts were written by the generator, without further instruction: chosen without "
+    "the memory, rejected with it",
 }
-PREFERENCE_GROUPS = """\
-## Groups
+PREFERENCE_RECIPE = """\
+Judged pairs (`sampled`, `constructed`) follow the recipe of [The Personalization
+Trap](https://arxiv.org/abs/2510.09905): the chosen text is right, untouched by the memory, and says
+that it does not matter; the rejected one is wrong, or led by the memory. Where the paper is silent
+the choices are ours."""
+PREFERENCE_OWN = """\
+## Own answers
 
-A group of `consistent` (also the rows' `source`) has the same `question_id` and `pair_id`, the
-same chosen text, and one row for each `condition`: `none` (no memory: `persona_id` is null and the
-prompt is the question alone), `neutral`, `advantaged` and `disadvantaged`. As it stands under
-`none`, too, the chosen text only answers and does not say that the user is irrelevant. All rejected
-texts of a group give the same wrong answer: plainly, or led by the memory, or, without one,
-presuming things about the user. A group stays whole or is dropped. Rewards are noted here and
-decide nothing, since few groups would stay whole."""
+A pair of `own` says: the answer that the model gives when it knows nobody is the better one under
+every memory. That holds only for questions where the memory should not matter. No judge and no
+reward read these texts (`reward`, `chosen_reward` and `rejected_reward` are null, `reference` is
+null where the question has none): a wrong answer of the model stays wrong, chosen or rejected. The
+chosen text is the same for all users of a question; users are of all versions, neutral ones, too.
+Texts end after a whole sentence."""
 PREFERENCE_COLUMNS = """\
 | column | meaning |
 |---|---|
 | `prompt`, `chosen`, `rejected` | messages of `role` and `content`: the memory (system) and the question (user); the answers (assistant) |
 | `question_id`, `category`, `reference` | the question and its right answer |
 | `persona_id`, `pair_id`, `condition` | the user in the memory |
-| `source` | `sampled` or `constructed`, the name of the config |
-| `chosen_kind`, `rejected_kind` | told to check the memory (`aware_1` to `aware_3`), control (`control_1`, `control_2`), or constructed |
+| `source` | the name of the config |
+| `chosen_kind`, `rejected_kind` | told to check the memory (`aware_1` to `aware_3`), control (`control_1`, `control_2`), constructed, or the generator's own answer without and with the memory (`own_without`, `own_with`) |
 | `reward`, `chosen_reward`, `rejected_reward` | the reward's name, and both values |
 | `shared_words`, `similarity` | longest run of words that the pair shares with an emotional test item, and highest cosine to one |
 | `tokens` | of the longer side, prompt included |"""  # noqa: E501
@@ -365,7 +370,7 @@ that do not depend on who asks.
 ## Misuse
 
 The profiles describe sensitive attributes of invented users; do not use them to profile or target
-people. The rejected answers are wrong or condescending on purpose: do not train a model towards
+people. Rejected answers are wrong, condescending or led by the memory: do not train a model towards
 them. A model trained on these pairs may leave a memory aside that it should heed, for instance an
 allergy: audit what it forgets. Lower bias on these questions is not proof of fairness elsewhere.
 
@@ -375,6 +380,12 @@ None in the profiles: all users are invented and nobody has a name. Questions fr
 builder's own were not searched for personal data."""
 
 
+BANK_WORDS = {
+    BUILTIN: "the built-in questions",
+    FEELINGS: "the built-in prompts on feelings and everyday situations, without references,",
+}
+
+
 def question_source(spec: str) -> Source:
     """The source of questions in words.
 
@@ -382,7 +393,7 @@ def question_source(spec: str) -> Source:
         spec: of `--questions`; a file is named and hashed, a Hub dataset has its revision.
     """
     if not is_own(spec):
-        words = f"`{spec}`: the built-in questions of `unswayed` {__version__}."
+        words = f"`{spec}`: {BANK_WORDS[spec]} of `unswayed` {__version__}."
         return Source(False, spec, words)
     name, _, path = spec.partition("=")
     where = named_source(spec).partition("=")[2]
@@ -431,8 +442,15 @@ def preference_body(
         f"{splits.get('test', 0)} |"
         for config, splits in counts.items()
     ]
-    sampled = settings.sampled != 0
-    writer = f"Sampled texts were written by `{settings.generator}`. " if sampled else ""
+    made = f"Seed {settings.seed}. "
+    if settings.generates:
+        made = f"Texts of a model are by `{settings.generator}`. {made}"
+    if set(counts) - {"own"}:
+        made = (
+            f"Judge: `{settings.judge}`. Reward: "
+            f"`{settings.reward or f'reference margin under {settings.policy}'}`; kept are chosen "
+            f"> 0 > rejected with a difference of at least {settings.margin:g}. {made}"
+        )
     if any(source.own for source in sources):
         license = (
             f"Profiles and wording: Apache-2.0. For the questions, whoever built this dataset "
@@ -446,23 +464,19 @@ def preference_body(
     return _sections(
         "# Preferences for answers that keep the user's memory out",
         "A question whose answer does not depend on the user, a memory of a user, a better and a "
-        "worse answer. Chosen: right, untouched by the memory, and says that it does not matter. "
-        "Rejected: wrong, or led by the memory. The recipe is that of [The Personalization "
-        "Trap](https://arxiv.org/abs/2510.09905); where the paper is silent the choices are ours.",
+        "worse answer.",
+        *([PREFERENCE_RECIPE] if set(counts) - {"own"} else []),
         "## Configs",
         "| config | its texts | train | test |\n|---|---|--:|--:|\n" + "\n".join(rows),
         "Configs are apart so that nobody mixes them unawares. Train and test share no question, "
         "in no config.",
         "## Columns",
         PREFERENCE_COLUMNS,
-        *([PREFERENCE_GROUPS] if "consistent" in counts else []),
+        *([PREFERENCE_OWN] if "own" in counts else []),
         "## How the pairs came about",
         funnel_table(funnel),
-        f"{writer}Judge: `{settings.judge}`. Reward: "
-        f"`{settings.reward or f'reference margin under {settings.policy}'}`; kept are chosen > 0 "
-        f"> rejected with a difference of at least {settings.margin:g}. Seed {settings.seed}. No "
-        f"pair has more than {settings.max_length} tokens of `{settings.policy}`. The first "
-        f"{settings.spare_pairs} base personas are in no pair.",
+        f"{made}No pair has more than {settings.max_length} tokens of `{settings.policy}`. The "
+        f"first {settings.spare_pairs} base personas are in no pair.",
         "## Distance to the test items",
         "\n".join(f"* {name}: {value:.3g}" for name, value in overlap.items())
         + f"\n\nDropped were runs of {settings.ngram} words and cosines from "

@@ -18,13 +18,13 @@ from unswayed.hub.trees import Tree
 from unswayed.mitigation.preferences import build_pairs, in_test_split
 from unswayed.mitigation.preferences.columns import Row
 from unswayed.mitigation.preferences.settings import PreferenceSettings
-from unswayed.mitigation.preferences.steps import CONSISTENT, CONSTRUCTED, SAMPLED, prompt_of
+from unswayed.mitigation.preferences.steps import CONSTRUCTED, OWN, SAMPLED, prompt_of
 from unswayed.mitigation.sampling import INSTRUCTIONS
 
 log = logging.getLogger(__name__)
 
 NAME = "persona_preferences"
-CONFIGS = (SAMPLED, CONSTRUCTED, CONSISTENT)
+CONFIGS = (SAMPLED, CONSTRUCTED, OWN)
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
 # What trl's DPOTrainer reads, then what it leaves alone.
@@ -82,9 +82,9 @@ def preference_tree(
         "seed": settings.seed,
         "prompts_sha256": texts_hash([row["prompt"] for row in rows_of(tables)]),
         "instructions_sha256": texts_hash(list(INSTRUCTIONS.items())),
-        "generator": settings.generator if settings.sampled != 0 else None,
+        "generator": settings.generator if settings.generates else None,
         "judge": settings.judge,
-        "reward": pairs[0]["reward"],
+        "reward": next((row["reward"] for row in pairs if row["reward"]), None),
         "policy": settings.policy,
         "max_length": settings.max_length,
         "funnel": [vars(passage) for passage in funnel],

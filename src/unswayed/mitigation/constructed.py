@@ -4,9 +4,6 @@ Every wording is data (`bank/constructed.yaml`). A chosen candidate says that wh
 matter, and gives the reference answer. A rejected one is of several kinds in fixed shares; two
 fifths of them state irrelevance as well and break their word or are wrong, so that the statement
 alone tells nothing. Both draw statements, openings and answers from the same wordings.
-
-Groups hold the answer fixed while the memory changes: one chosen candidate for all memories of a
-base persona, none included. So it states nothing about the user, it only answers.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -67,42 +64,6 @@ def construct(
     wrong = rng.choice(wrong_answers(question, others))
     answer = wrong if kind["answer"] == "wrong" else reference
     return chosen, _fill(rng.choice(kind["frames"]), question, answer, persona, rng)
-
-
-def construct_group(
-    question: Question,
-    versions: Mapping[str, Persona],
-    others: Sequence[Question],
-    rng: random.Random,
-) -> tuple[str, dict[str, str]]:
-    """A chosen candidate for every memory of a base persona, and the rejected ones by condition.
-
-    All give their answer in the same words, and all wrong ones are the same, so that a pair differs
-    in the answer and in what is made of the user.
-
-    Args:
-        versions: condition -> persona; there is none for "none".
-        others: as for `construct`.
-
-    Raises:
-        InputError: no wrong answer can be made (see `wrong_answers`).
-    """
-    bank = _bank()
-    opening, wording = _sentence(rng.choice(bank["opening"])), rng.choice(_answers(question))
-    wrong = wording.format(answer=rng.choice(wrong_answers(question, others)))
-    rejected = {}
-    for condition, shares in bank["group"].items():
-        (kind,) = rng.choices(list(shares), list(shares.values()))
-        if kind == "wrong":
-            rejected[condition] = f"{opening} {_sentence(wrong)}"
-            continue
-        persona = versions.get(condition)
-        clauses = {"persona_leads": bank["led"], "presumes": bank["presumes"]}
-        clauses["condescends"] = bank["condescending"].get(condition)
-        fact = persona and _fact(question, persona, rng)
-        rejected[condition] = _sentence(rng.choice(clauses[kind]).format(fact=fact, said=wrong))
-    right = wording.format(answer=_with_article(question))
-    return f"{opening} {_sentence(right)}", rejected
 
 
 @functools.cache

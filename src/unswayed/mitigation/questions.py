@@ -1,8 +1,9 @@
-"""Questions with reference answers: the built-in bank, and readers for other people's files.
+"""Questions: the built-in banks, and readers for other people's files.
 
-What preference pairs are made of (see docs/preferences.md). The bank (`bank/questions.jsonl`) is
-the project's own writing; no answer in it can depend on who asks. Its field `expression`, where
-present, computes the answer and is checked by the tests; nothing else reads it.
+What preference pairs are made of (see docs/preferences.md). The banks are the project's own
+writing. Those in `bank/questions.jsonl` have reference answers, and none can depend on who asks;
+the field `expression`, where present, computes the answer and is checked by the tests, nothing else
+reads it. Those in `bank/feelings.jsonl` are about everyday situations and have no reference.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from unswayed.items import BUILTIN, rows_of
 
 log = logging.getLogger(__name__)
 
+FEELINGS = "feelings"
+BANKS = {BUILTIN: "questions.jsonl", FEELINGS: "feelings.jsonl"}
 FREE_TEXT = 12  # a reference of more words is a text, not an answer that a rule can compare
 NUMBER = re.compile(r"[-−]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?: ?(?:%|[^\W\d]+))?")
 
@@ -31,7 +34,8 @@ class Question:
         id: unique over everything that is loaded together.
         category: e.g. "arithmetic"; for files the spec's name.
         question: the text that is asked.
-        answer: the reference, short ("42", "4.5 m", "Tokyo"), or a whole text (see `free`).
+        answer: the reference, short ("42", "4.5 m", "Tokyo"), or a whole text (see `free`); None if
+            there is none.
         aliases: other accepted forms of it.
         numeric: the answer is a number, perhaps with a unit; compared by value.
     """
@@ -39,30 +43,28 @@ class Question:
     id: str
     category: str
     question: str
-    answer: str
+    answer: str | None = None
     aliases: tuple[str, ...] = ()
     numeric: bool = False
 
     @property
     def free(self) -> bool:
         """The reference is too long to be compared by rule."""
-        return not self.numeric and len(self.answer.split()) > FREE_TEXT
+        return not self.numeric and len((self.answer or "").split()) > FREE_TEXT
 
 
-def builtin_questions() -> list[Question]:
-    """The project's own bank."""
-    return read_questions(
-        Path(str(files("unswayed.mitigation") / "bank" / "questions.jsonl")), BUILTIN
-    )
+def builtin_questions(bank: str = BUILTIN) -> list[Question]:
+    """One of the project's own banks."""
+    return read_questions(Path(str(files("unswayed.mitigation") / "bank" / BANKS[bank])), bank)
 
 
 def load_questions(specs: Iterable[str]) -> list[Question]:
     """Questions of one or more specs, in order.
 
     Args:
-        specs: each "builtin" or NAME=FILE. NAME gsm8k, ultrafeedback or tulu3 selects that reader;
-            any other name the generic form. FILE is JSONL or CSV, a folder, or a Hub dataset,
-            hub:OWNER/NAME[:CONFIG][@REVISION], with the same fields as columns.
+        specs: each "builtin", "feelings" or NAME=FILE. NAME gsm8k, ultrafeedback or tulu3 selects
+            that reader; any other name the generic form. FILE is JSONL or CSV, a folder, or a Hub
+            dataset, hub:OWNER/NAME[:CONFIG][@REVISION], with the same fields as columns.
 
     Raises:
         InputError: unknown spec, missing or malformed file, or a question or id that occurs twice.
@@ -70,17 +72,17 @@ def load_questions(specs: Iterable[str]) -> list[Question]:
     questions: list[Question] = []
     for spec in specs:
         name, equals, path = spec.partition("=")
-        if spec == BUILTIN:
-            questions += builtin_questions()
+        if spec in BANKS:
+            questions += builtin_questions(spec)
         elif equals and name and path:
             questions += read_questions(path, name)
         else:
             raise InputError(
-                f"--questions {spec}: not {BUILTIN}; for a file write NAME=FILE, "
+                f"--questions {spec}: not {' or '.join(BANKS)}; for a file write NAME=FILE, "
                 "e.g. gsm8k=test.jsonl"
             )
     if not questions:
-        raise InputError(f"--questions: none are given; name {BUILTIN} or NAME=FILE")
+        raise InputError(f"--questions: none are given; name {', '.join(BANKS)} or NAME=FILE")
     ids: set[str] = set()
     texts: dict[str, str] = {}
     for question in questions:
@@ -155,14 +157,17 @@ def _text(row: dict, field: str) -> str:
 
 
 def _generic(row: dict, name: str, number: int) -> Question:
-    """question, answer; optional id, category, aliases (a list, or separated by |), numeric."""
-    answer = _text(row, "answer")
+    """question; optional answer, id, category, and for the answer aliases (a list, or separated by
+    |) and numeric."""
+    answer = _text(row, "answer") if row.get("answer") is not None else None
     aliases = row.get("aliases", [])
     if isinstance(aliases, str):
         aliases = aliases.split("|")
     if not isinstance(aliases, list) or not all(isinstance(x, str) and x.strip() for x in aliases):
         raise InputError(f"aliases is {aliases!r}, it must be a list of texts")
-    is_number = bool(NUMBER.fullmatch(answer))
+    if aliases and answer is None:
+        raise InputError(f"aliases is {aliases!r}, but there is no answer")
+    is_number = bool(NUMBER.fullmatch(answer or ""))
     numeric = row.get("numeric", is_number)
     if isinstance(numeric, str) and numeric.lower() in ("true", "false"):  # CSV
         numeric = numeric.lower() == "true"

@@ -1,10 +1,13 @@
-"""Five candidate answers to a question under a memory: three told to check it, two controls.
+"""What a model is asked, to write candidate answers to a question under a memory.
 
 The paper (arXiv 2510.09905) samples five, three of them instructed to check whether the persona
-matters and to say so when it does not; its wording is unknown, this is ours.
+matters and to say so when it does not; its wording is unknown, this is ours. So are the model's own
+answers with the memory and without it, which nothing instructs.
 """
 
 from __future__ import annotations
+
+import re
 
 from unswayed.memory import Message
 from unswayed.memory.prompt import NOTES
@@ -39,3 +42,29 @@ def conversations(memory: str, question: str) -> dict[str, list[Message]]:
         words = " ".join(part for part in (instruction, FORM) if part)
         found[kind] = [{**system, "content": f"{system['content']}{words}\n"}, user]
     return found
+
+
+def own_conversations(memory: str, question: str) -> dict[str, list[Message]]:
+    """Kind of the model's own answer -> the conversation that asks for it, as an audit does."""
+    system, user = asked(memory, question)
+    return {"own_without": [user], "own_with": [system, user]}
+
+
+# A number or letter at the start of a line that counts a list, or an abbreviation.
+NO_END = re.compile(
+    r"(?:^|\n)[^\w\n]*(?:\d+|[A-Za-z])\.\**(?=\s)|\n[^\w\n]*(?:\d+|[A-Za-z])\.\**$"
+    r"|\b(?:e\.g|i\.e|Mr|Mrs|Ms|Dr|vs)\."
+)
+SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]*]*(?=\s|$)")
+
+
+def whole_sentences(text: str) -> str:
+    """The text up to its last sentence that ends, "" if none does.
+
+    What a backend returns does not tell whether the limit of tokens cut it off. So an end without a
+    full stop, question or exclamation mark counts as cut off.
+    """
+    text = text.strip()
+    readable = NO_END.sub(lambda match: re.sub(r"\S", "_", match[0]), text)
+    ends = [match.end() for match in SENTENCE_END.finditer(readable)]
+    return text[: ends[-1]] if ends else ""

@@ -1,17 +1,18 @@
 """Preference pairs for DPO, in stages; the recipe of the paper (arXiv 2510.09905, section on
 mitigation: random persona, five candidates, judge on three axes, reward model).
 
-    1_questions   questions with references
-    2_prompts     a random persona for each, or all memories of one: what a candidate answers
-    3_candidates  five sampled texts, or two constructed ones
+    1_questions   questions, with references or without
+    2_prompts     question x persona: what a candidate answers
+    3_candidates  five sampled texts, two constructed ones, or two of the model's own
     4_judged      correct, biased, states irrelevance; thereby chosen, rejected or neither
     5_pairs       one chosen and one rejected text per prompt
     6_rewarded    reward of both: chosen > 0 > rejected, and a margin
     7_clean       overlap with test items, and length
 
-Each stage is a Parquet file in the work folder. It keeps every row that came in; `dropped` says why
-one goes no further, and the funnel is counted from that. A group of rows stays whole or goes. A
-file is made again if its settings or the file before it have changed, or if it is gone.
+Of the model's own answers (`own`, ours) neither judge nor reward decides. Each stage is a Parquet
+file in the work folder. It keeps every row that came in; `dropped` says why one goes no further,
+and the funnel is counted from that. A file is made again if its settings or the file before it have
+changed, or if it is gone.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def build_pairs(settings: PreferenceSettings) -> tuple[list[Row], list[Passage]]
         if found is None:
             log.info("%s ...", path.stem)
             left = [row for row in rows if not row.get("dropped")]
-            found = steps.whole_groups(stage.make(left, settings))
+            found = stage.make(left, settings)
             _write(found, stage, key, path)
             found = _read(path, key)
         rows, before = found, hashlib.sha256(path.read_bytes()).hexdigest()
@@ -118,7 +119,7 @@ def build_pairs(settings: PreferenceSettings) -> tuple[list[Row], list[Passage]]
             why = "; ".join(f"{n} x {why}" for p in funnel[-2:] for why, n in p.reasons.items())
             raise InputError(
                 f"no row is left after {path.stem} ({why}): use more questions or a stronger "
-                "model, or add --constructed 3"
+                "model, or add --own 2 or --constructed 3"
             )
     return [row for row in rows if not row["dropped"]], funnel
 
@@ -174,20 +175,16 @@ def _questions_hash(settings: PreferenceSettings) -> str:
 
 
 def _users_hash(settings: PreferenceSettings) -> str:
-    """The groups count only where there are some: work folders older than these stay valid."""
-    found = personas_hash(load_personas(settings.personas))
-    return f"{found} {settings.consistent}" if settings.consistent else found
+    return personas_hash(load_personas(settings.personas))
 
 
 GENERATION = ("max_gen_toks", "device")
 STAGES = (
-    Stage(
-        "questions", QUESTION, ("n_questions", "judge", "seed"), _questions_hash, steps.questions
-    ),
+    Stage("questions", QUESTION, ("n_questions", "seed"), _questions_hash, steps.questions),
     Stage(
         "prompts",
         PROMPT,
-        ("spare_pairs", "sampled", "constructed", "seed"),
+        ("spare_pairs", "sampled", "constructed", "own", "judge", "seed"),
         _users_hash,
         steps.prompts,
     ),
@@ -195,7 +192,7 @@ STAGES = (
         "candidates",
         CANDIDATE,
         ("generator", "generator_backend", "generator_args", "gen_kwargs", "seed", *GENERATION),
-        lambda s: steps.weights(s.generator) if s.sampled != 0 else "",
+        lambda s: steps.weights(s.generator) if s.generates else "",
         steps.candidates,
     ),
     Stage(

@@ -18,7 +18,7 @@ class PreferenceSettings:
 
     questions: list[str] | None = field(
         default=None,
-        metadata={"help": "builtin or NAME=FILE, several are joined (default: builtin)"},
+        metadata={"help": "builtin, feelings or NAME=FILE, several are joined (default: builtin)"},
     )
     n_questions: int | None = field(
         default=None, metadata={"help": "a random sample of them (default: all)"}
@@ -40,11 +40,11 @@ class PreferenceSettings:
     constructed: int = field(
         default=0, metadata={"help": "constructed pairs per question, each for another user"}
     )
-    consistent: int = field(
+    own: int = field(
         default=0,
         metadata={
-            "help": "groups per question, each for another base persona: one and the same chosen "
-            "text without memory and under the neutral, advantaged and disadvantaged one"
+            "help": "users per question, neutral ones too, under whose memory the model's own "
+            "answer without it is the better one; needs no reference"
         },
     )
     generator: str = field(default=EMBEDDED, metadata={"help": "model that writes the candidates"})
@@ -99,6 +99,11 @@ class PreferenceSettings:
     )
     work_dir: str = field(default="runs/preferences", metadata={"help": "folder of the stages"})
 
+    @property
+    def generates(self) -> bool:
+        """The generator is asked for texts."""
+        return self.sampled != 0 or self.own > 0
+
     def check(self) -> None:
         """The settings have meaning, alone and together; nothing is loaded.
 
@@ -107,7 +112,7 @@ class PreferenceSettings:
         """
         least = {"n_questions": 1, "spare_pairs": 0, "sampled": 0, "constructed": 0}
         least |= {"max_gen_toks": 1, "margin": 0, "ngram": 2, "max_length": 1, "seed": 0}
-        least |= {"batch_size": 1, "consistent": 0}
+        least |= {"batch_size": 1, "own": 0}
         for name, lowest in least.items():
             value = getattr(self, name)
             if value is not None and not value >= lowest:
@@ -117,11 +122,9 @@ class PreferenceSettings:
                 raise InputError(f"--{name} {getattr(self, name)}: give a number in (0, 1]")
         if self.test_share == 1:
             raise InputError("--test_share 1 leaves no pair to train on: give a smaller share")
-        if self.sampled == 0 and not (self.constructed or self.consistent):
-            raise InputError(
-                "--sampled 0 without --constructed makes no pair: give one of them, or --consistent"
-            )
-        if self.sampled != 0:
+        if not (self.generates or self.constructed):
+            raise InputError("--sampled 0 alone makes no pair: give --own 2, or --constructed 3")
+        if self.generates:
             self._check_model("generator", self.generator_backend, self.generator_args)
         if self.judge != RULES:
             self._check_model("judge", self.judge_backend, self.judge_args)

@@ -9,26 +9,37 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from unswayed.audit.trials import NONE, PAIR_CONDITIONS
 from unswayed.embedding import Embedder
 from unswayed.errors import InputError
 from unswayed.items import BUILTIN, load_items
 from unswayed.memory import Message
 from unswayed.mitigation import overlap, rewards
-from unswayed.mitigation.constructed import construct, construct_group
+from unswayed.mitigation.constructed import construct
 from unswayed.mitigation.judge import Judgement, judge
 from unswayed.mitigation.preferences.columns import PROMPT, Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
 from unswayed.mitigation.questions import Question, load_questions
-from unswayed.mitigation.sampling import asked, conversations
+from unswayed.mitigation.sampling import (
+    asked,
+    conversations,
+    own_conversations,
+    whole_sentences,
+)
 from unswayed.models import model_path
 from unswayed.personas import VERSIONS, Persona, load_personas
 from unswayed.progress import Progress
 from unswayed.scoring.journal import Journal
 from unswayed.scoring.load import folder_hash, load_lm, parse_settings, public_settings
+from unswayed.scoring.prompts import strip_thinking
 
-SAMPLED, CONSTRUCTED, CONSISTENT = "sampled", "constructed", "consistent"
+SAMPLED, CONSTRUCTED, OWN = "sampled", "constructed", "own"
 CONSTRUCTED_KINDS = ("constructed_chosen", "constructed_rejected")
+OWN_ROLES = {"own_without": "chosen", "own_with": "rejected"}
+ASKED = {SAMPLED: conversations, OWN: own_conversations}
+TWICE = {
+    SAMPLED: "the same text as another candidate",
+    OWN: "the memory does not change the answer",
+}
 NO_WRONG_ANSWER = {
     "kind": "constructed",
     "candidate": "",
@@ -51,7 +62,6 @@ def questions(_: list[Row], settings: PreferenceSettings) -> list[Row]:
     if settings.n_questions is not None and settings.n_questions < len(found):
         rng = random.Random(f"{settings.seed}/questions")
         found = [found[i] for i in sorted(rng.sample(range(len(found)), settings.n_questions))]
-    free = "the reference is a text, which rules cannot compare: a model must judge"
     return [
         {
             "question_id": question.id,
@@ -60,7 +70,6 @@ def questions(_: list[Row], settings: PreferenceSettings) -> list[Row]:
             "answer": question.answer,
             "aliases": list(question.aliases),
             "numeric": question.numeric,
-            "dropped": free if question.free and settings.judge == RULES else None,
         }
         for question in found
     ]
@@ -73,15 +82,15 @@ def _question(row: Row) -> Question:
 
 
 def users(settings: PreferenceSettings) -> list[Persona]:
-    """The personas that pairs are made of: all versions but neutral, without the spared pairs.
+    """The personas that candidates are judged under: all versions but neutral.
 
     Raises:
         InputError: none is left.
     """
-    return [p for p in _left(settings) if p.condition != VERSIONS[-1]]
+    return [p for p in all_versions(settings) if p.condition != VERSIONS[-1]]
 
 
-def _left(settings: PreferenceSettings) -> list[Persona]:
+def all_versions(settings: PreferenceSettings) -> list[Persona]:
     """The personas without the spared pairs.
 
     Raises:
@@ -99,60 +108,48 @@ def _left(settings: PreferenceSettings) -> list[Persona]:
     return left
 
 
-def bases(settings: PreferenceSettings) -> dict[str, dict[str, Persona]]:
-    """The base personas that groups are made of, those with every version: id -> condition ->
-    persona.
-
-    Raises:
-        InputError: there are fewer than a question is to have groups.
-    """
-    found: dict[str, dict[str, Persona]] = {}
-    for persona in _left(settings):
-        if persona.pair_id is not None:
-            found.setdefault(persona.pair_id, {})[persona.condition] = persona
-    whole = {name: versions for name, versions in found.items() if len(versions) == len(VERSIONS)}
-    if settings.consistent > len(whole):
-        raise InputError(
-            f"--consistent {settings.consistent}: only {len(whole)} base personas are there with "
-            f"the versions {', '.join(VERSIONS)}"
-        )
-    return whole
-
-
 def memory_of(persona: Persona) -> str:
     """The notes on a user, as one text."""
     return " ".join(text for _, text in persona.texts())
 
 
 def prompts(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
-    personas = users(settings)
-    rng = random.Random(f"{settings.seed}/sampled")
-    n_sampled = len(rows) if settings.sampled is None else min(settings.sampled, len(rows))
-    sampled = set(rng.sample(range(len(rows)), n_sampled))
-    if settings.constructed > len(personas):
-        raise InputError(
-            f"--constructed {settings.constructed}: only {len(personas)} users are there"
-        )
-    groups = bases(settings) if settings.consistent else {}
+    """Question x user. A question that cannot be judged stops here, except for own answers."""
+    personas, versions = users(settings), all_versions(settings)
+    for name, there in (("constructed", personas), ("own", versions)):
+        if getattr(settings, name) > len(there):
+            raise InputError(
+                f"--{name} {getattr(settings, name)}: only {len(there)} users are there"
+            )
+    unfit = [_unfit(_question(row), settings) for row in rows]
+    sampled = set(range(len(rows)))
+    if settings.sampled is not None:
+        fit = [number for number, why in enumerate(unfit) if why is None]
+        rng = random.Random(f"{settings.seed}/sampled")
+        sampled = set(rng.sample(fit, min(settings.sampled, len(fit))))
     found = []
     for number, row in enumerate(rows):
         rng = random.Random(f"{settings.seed}/{row['question_id']}")
         drawn = [(SAMPLED, rng.choice(personas))] if number in sampled else []
         drawn += [(CONSTRUCTED, p) for p in rng.sample(personas, settings.constructed)]
-        found += [row | {"source": source, **_user(persona)} for source, persona in drawn]
-        rng = random.Random(f"{settings.seed}/{row['question_id']}/{CONSISTENT}")
-        for base in rng.sample(list(groups), settings.consistent):
-            memories = [
-                _user(groups[base][condition]) if condition != NONE else _nobody(base)
-                for condition in PAIR_CONDITIONS
-            ]
-            found += [row | {"source": CONSISTENT, **memory} for memory in memories]
+        rng = random.Random(f"{settings.seed}/{row['question_id']}/{OWN}")
+        drawn += [(OWN, p) for p in rng.sample(versions, settings.own)]
+        found += [
+            row
+            | {"source": source, **_user(persona)}
+            | {"dropped": None if source == OWN else unfit[number]}
+            for source, persona in drawn
+        ]
     return found
 
 
-def _nobody(base: str) -> Row:
-    """No memory, in the group of a base persona."""
-    return {"persona_id": None, "pair_id": base, "condition": NONE, "memory": ""}
+def _unfit(question: Question, settings: PreferenceSettings) -> str | None:
+    """Why candidates for a question cannot be judged, None if they can."""
+    if question.answer is None:
+        return "there is no reference: such a question is for --own"
+    if question.free and settings.judge == RULES:
+        return "the reference is a text, which rules cannot compare: a model must judge"
+    return None
 
 
 def _user(persona: Persona) -> Row:
@@ -165,61 +162,38 @@ def _user(persona: Persona) -> Row:
 
 
 def prompt_of(row: Row) -> list[Message]:
-    """What the trained model reads; without a memory the question alone."""
-    messages = asked(row["memory"], row["question"])
-    return messages if row["memory"] else messages[-1:]
-
-
-# -- groups ----------------------------------------------------------------------------------------
-
-
-def group_of(row: Row) -> tuple[str, str] | None:
-    """Question and base persona of a row that stands in a group, None for others."""
-    return (row["question_id"], row["pair_id"]) if row.get("source") == CONSISTENT else None
-
-
-def whole_groups(rows: list[Row]) -> list[Row]:
-    """Where a row of a group is dropped, the others are, too, and say why it was."""
-    broken: dict[tuple[str, str] | None, str] = {}
-    for row in rows:
-        if row.get("dropped"):
-            broken.setdefault(group_of(row), row["dropped"])
-    broken.pop(None, None)
-    return [
-        row | {"dropped": f"of a group with: {broken[group_of(row)]}"}
-        if group_of(row) in broken and not row.get("dropped")
-        else row
-        for row in rows
-    ]
+    """What the trained model reads."""
+    return asked(row["memory"], row["question"])
 
 
 # -- 3, 4: candidates and their judge --------------------------------------------------------------
 
 
 def candidates(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
-    by_source: dict[str, list[Row]] = {SAMPLED: [], CONSTRUCTED: [], CONSISTENT: []}
-    for row in rows:
-        by_source[row["source"]].append(row)
-    return (
-        _sample(by_source[SAMPLED], settings)
-        + _construct(by_source[CONSTRUCTED], settings)
-        + _construct_groups(by_source[CONSISTENT], settings)
+    constructed = [row for row in rows if row["source"] == CONSTRUCTED]
+    return _ask([row for row in rows if row["source"] in ASKED], settings) + _construct(
+        constructed, settings
     )
 
 
-def _sample(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
+def _ask(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
+    """Texts of the generator; its own answers without an end that was cut off."""
     asked_for = [
         (row, kind, messages)
         for row in rows
-        for kind, messages in conversations(row["memory"], row["question"]).items()
+        for kind, messages in ASKED[row["source"]](row["memory"], row["question"]).items()
     ]
     texts = ask_model("generator", [messages for _, _, messages in asked_for], settings)
     found: list[Row] = []
     seen: set[tuple] = set()
     for (row, kind, _), text in zip(asked_for, texts, strict=True):
-        key = (row["question_id"], row["persona_id"], text.strip())
-        reason = "the same text as another candidate" if key in seen else None
-        reason = reason if text.strip() else "empty"
+        source, whole = row["source"], text.strip()
+        if source == OWN:
+            text = whole_sentences(strip_thinking(text))
+        key = (source, row["question_id"], row["persona_id"], text.strip())
+        reason = TWICE[source] if key in seen else None
+        if not text.strip():
+            reason = "no whole sentence" if whole else "empty"
         seen.add(key)
         found.append(row | {"kind": kind, "candidate": text, "dropped": reason})
     return found
@@ -241,29 +215,13 @@ def _construct(rows: Sequence[Row], settings: PreferenceSettings) -> list[Row]:
     return found
 
 
-def _construct_groups(rows: Sequence[Row], settings: PreferenceSettings) -> list[Row]:
-    known, versions = load_questions(settings.questions or [BUILTIN]), bases(settings)
-    groups: dict[tuple[str, str] | None, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(group_of(row), []).append(row)
-    found: list[Row] = []
-    for (question_id, base), some in groups.items():
-        question = _question(some[0])
-        others = _others(question, known)
-        rng = random.Random(f"{settings.seed}/{question_id}/{base}")
-        try:
-            chosen, rejected = construct_group(question, versions[base], others, rng)
-        except InputError:
-            found += [row | NO_WRONG_ANSWER for row in some]
-            continue
-        for row in some:
-            found += _candidates(row, (chosen, rejected[row["condition"]]))
-    return found
-
-
 def _others(question: Question, known: Sequence[Question]) -> list[Question]:
-    """The other questions of the same category."""
-    return [q for q in known if q.category == question.category and q.id != question.id]
+    """The other questions of the same category that have an answer."""
+    return [
+        q
+        for q in known
+        if q.category == question.category and q.id != question.id and q.answer is not None
+    ]
 
 
 def _candidates(row: Row, texts: Sequence[str]) -> list[Row]:
@@ -302,6 +260,9 @@ def ask_model(what: str, asked_for: Sequence[list], settings: PreferenceSettings
 
 
 def judged(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
+    """What each candidate may be in a pair; the model's own answers are what they were asked as."""
+    own = [row | {"role": OWN_ROLES[row["kind"]]} for row in rows if row["source"] == OWN]
+    rows = [row for row in rows if row["source"] != OWN]
     cases = [(_question(row), row["memory"], row["candidate"]) for row in rows]
     if settings.judge == RULES:
         judgements = [judge(*case) for case in cases]
@@ -310,32 +271,18 @@ def judged(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
 
         replies = ask_model("judge", [conversation(*case) for case in cases], settings)
         judgements = [read_verdict(reply) or UNREADABLE for reply in replies]
-    roles = [_role(row, found) for row, found in zip(rows, judgements, strict=True)]
-    return [
+    return own + [
         row
         | dataclasses.asdict(found)
-        | {"reasons": list(found.reasons), "judge": settings.judge, "role": role}
-        | {"dropped": None if role else _why_neither(row, found)}
-        for row, found, role in zip(rows, judgements, roles, strict=True)
+        | {"reasons": list(found.reasons), "judge": settings.judge, "role": found.role}
+        | {"dropped": None if found.role else _why_neither(found)}
+        for row, found in zip(rows, judgements, strict=True)
     ]
 
 
-def _role(row: Row, found: Judgement) -> str | None:
-    """What a candidate may be in a pair: by the recipe, except in a group. There the chosen one
-    stands under no memory as well and so states no irrelevance; each is what it was made for."""
-    if row["source"] != CONSISTENT:
-        return found.role
-    if row["kind"] == CONSTRUCTED_KINDS[0]:
-        return "chosen" if found.correct and not found.biased else None
-    return "rejected" if found.role == "rejected" else None
-
-
-def _why_neither(row: Row, found: Judgement) -> str:
+def _why_neither(found: Judgement) -> str:
     if found is UNREADABLE:
         return found.reasons[0]
-    if row["source"] == CONSISTENT:
-        meant = "right" if row["kind"] == CONSTRUCTED_KINDS[0] else "wrong"
-        return f"not judged {meant}, as it was meant"
     if found.correct is None:
         return "unbiased, and commits to no answer"
     return "correct and unbiased, but does not state irrelevance"
@@ -348,8 +295,8 @@ def pairs(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     """One pair per prompt, drawn at random among its chosen and its rejected texts."""
     prompts: dict[tuple, list[Row]] = {}
     for row in rows:
-        user = row["persona_id"] or row["pair_id"]  # the latter in a group, without memory
-        prompts.setdefault((row["source"], row["question_id"], user), []).append(row)
+        key = (row["source"], row["question_id"], row["persona_id"])
+        prompts.setdefault(key, []).append(row)
     found = []
     for key, candidates in prompts.items():
         rng = random.Random("/".join((str(settings.seed), *key)))
@@ -367,8 +314,11 @@ def pairs(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
 
 def rewarded(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     """Rewards of both texts as answers to the question alone: a reward that reads the memory too
-    could favour what fits the user. In groups they are noted and decide nothing: few would stay
-    whole, and which answer is right is known by construction."""
+    could favour what fits the user. Own answers get none, their question may lack a reference."""
+    own = [row for row in rows if row["source"] == OWN]
+    rows = [row for row in rows if row["source"] != OWN]
+    if not rows:
+        return own
     model = load_reward(settings)
     identity = json.dumps([model.name, weights(settings.reward or settings.policy)])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
@@ -391,16 +341,12 @@ def rewarded(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
         journal.close()
         progress.close()
     values = [float(journal.get(key)) for key in keys]
-    return [
+    return own + [
         row
         | {"reward": model.name, "chosen_reward": chosen, "rejected_reward": rejected}
-        | {"dropped": _reward_reason(row["source"], chosen, rejected, settings.margin)}
+        | {"dropped": rewards.drop_reason(chosen, rejected, settings.margin)}
         for row, chosen, rejected in zip(rows, values[::2], values[1::2], strict=True)
     ]
-
-
-def _reward_reason(source: str, chosen: float, rejected: float, margin: float) -> str | None:
-    return None if source == CONSISTENT else rewards.drop_reason(chosen, rejected, margin)
 
 
 def load_reward(settings: PreferenceSettings) -> rewards.Reward:
