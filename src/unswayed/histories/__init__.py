@@ -183,14 +183,15 @@ def before(events: Sequence[Event], time: float) -> Sequence[Event]:
 
 
 def known(events: Sequence[Event], event: Event, n: int | None = None) -> tuple[Event, ...]:
-    """The user's own events strictly before `event`; with n, the last n of them.
+    """The user's own events strictly before `event`; with n, the first n of them.
 
     Args:
         events: sorted by time; the user's own are enough, others' are left out.
-        n: 0 or more; simulates a user with that short a history.
+        n: 0 or more; the user as a newcomer, of whom only so many are known yet. The last n would
+            be of the same sitting as the event, and tell more than a newcomer's do.
     """
     own = tuple(one for one in before(events, event.time) if one.user == event.user)
-    return own if n is None else own[max(0, len(own) - n) :]
+    return own[:n]
 
 
 def segments(events: Sequence[Event], t: int) -> list[tuple[Event, ...]]:

@@ -29,7 +29,14 @@ from unswayed.histories import (
 from unswayed.histories.baseline import fit_means
 from unswayed.memory.logo import ask
 from unswayed.memory.logo import sides as sides_module
-from unswayed.memory.logo.evaluate import METHODS, as_frame, evaluate, run_seed
+from unswayed.memory.logo.evaluate import (
+    METHODS,
+    OF_LABELS,
+    as_frame,
+    evaluate,
+    recovered,
+    run_seed,
+)
 from unswayed.memory.logo.mediator import Facts, Gate, Row, fit_gate
 from unswayed.memory.logo.plan import make_plan
 from unswayed.memory.logo.recipe import LogoSettings, Recipe
@@ -127,7 +134,7 @@ def test_nothing_leaks(recipe, base, tmp_path: Path, heard, profile: str):
     """A whole run on free text: no word of later, or of users apart, where it must not be."""
     histories = notes()
     logo = dataclasses.replace(LOGO, profile=profile, new_tokens=4, asked_segments=2)
-    methods = [method for method in METHODS if method != "means"]
+    methods = [method for method in METHODS if method not in OF_LABELS]
     _, frame = run_seed(
         dataclasses.replace(recipe, logo=logo), histories, base, methods, tmp_path / "run"
     )
@@ -141,15 +148,22 @@ def test_nothing_leaks(recipe, base, tmp_path: Path, heard, profile: str):
         return [(user, int(s)) for user, s in re.findall(r"tag(\d+)x(\d+)", text)]
 
     assert len(heard["lessons"]) == 3 * 6
+    shown = 0
     for stage, prompt, answer in heard["lessons"]:
         id = answer.removeprefix("say")
         assert events[id].user in split.train
         assert stage == f"segment {number[id]}" and number[id] <= 3
-        assert not re.search(r"say\d", prompt)
-        assert re.findall(r"ask(\d+-\d+)", prompt) == [id]
+        system, _, question = prompt.rpartition(TEXT.ask)
+        assert f"say{id}" not in prompt and re.findall(r"ask(\d+-\d+)", question) == [id]
+        for other in set(re.findall(r"(?:ask|say)(\d+-\d+)", system)):  # evidence
+            assert events[other].user == events[id].user
+            assert events[other].time < events[id].time
+            shown += 1
         assert all(user in trained and s <= number[id] for user, s in tags(prompt))
 
-    mine, described = Counter(), 0
+    assert shown > 0
+
+    mine, described, weighed = Counter(), 0, 0
     for prompt in heard["prompts"]:
         system, asked, question = prompt.rpartition(TEXT.ask)
         if not asked:  # asks for a profile
@@ -162,14 +176,16 @@ def test_nothing_leaks(recipe, base, tmp_path: Path, heard, profile: str):
         assert event.user in (*split.fit, *split.test)
         assert number[id] in ((3, 4) if event.user in split.test else (2, 3))
         assert f"say{id}" not in prompt
-        for other in set(re.findall(r"(?:ask|say)(\d+-\d+)", system)):
+        evidence = set(re.findall(r"(?:ask|say)(\d+-\d+)", system))
+        for other in evidence:
             assert events[other].user == event.user and events[other].time < event.time
             mine[event.user] += 1
+        weighed += bool(evidence) and "A person who" in system  # the module, with both
         for user, s in tags(system):
             own = user == event.user[1:]
             assert (own and s <= number[id]) or (user in trained and s < number[id])
             described += not own
-    assert set(mine) == {*split.fit, *split.test} and described > 0
+    assert set(mine) == {*split.fit, *split.test} and described > 0 and weighed > 0
 
     # answers in free text: numbers alone are kept
     assert set(frame.method) == set(methods)
@@ -225,7 +241,7 @@ def test_who_is_asked_what():
         assert one.segment in {"test": (4, 5), "fit": (3, 4)}[one.part]
         assert one.event.user in getattr(plan.split, one.part)
         assert len(case.known) == (len(one.known) if case.cut is None else case.cut)
-        assert case.known == one.known[len(one.known) - len(case.known) :]
+        assert case.known == one.known[: len(case.known)]  # of a newcomer the first events
         seen[one.event.user, one.segment, case.cut] += 1
     assert max(seen.values()) == 2
     assert plan.asked == [3, 4, 5]
@@ -266,6 +282,45 @@ def test_plans_that_cannot_be():
     }
 
 
+def test_fit_users_are_asked_in_the_newest_segment_that_has_them(recipe):
+    """Before segments 4 and 5 the newest with a fit user's answers is 2, before 6 it is 5."""
+    task = load_histories("builtin:users=8").task
+    logo = dataclasses.replace(LOGO, segments=6, asked_segments=3, fit_share=0.2, test_share=0.2)
+
+    def population(fit_times: list[int]) -> Histories:
+        rows = [(user, t) for user in "abcdefghij" for t in range(6) if user not in fit]
+        rows += [(user, t) for user in fit for t in fit_times]
+        return make_histories(
+            task,
+            [("", Event(user, float(t), f"dish {t}", "3", ("sour",))) for user, t in sorted(rows)],
+        )
+
+    fit: tuple[str, ...] = ()
+    fit = make_plan(population([]), logo, 0, False).split.fit
+    plan = make_plan(population([0, 1, 4, 5]), logo, 0, True)
+    assert plan.split.fit == fit and len(plan.parts) == 6
+    asked = {c.question.segment for c in plan.cases if c.question.part == "fit"}
+    assert asked == {2, 5} and plan.asked == [2, 4, 5, 6]
+    # nothing before segment 4 and 5, but something before 6: it is not refused
+    plan = make_plan(population([0, 4, 5]), logo, 0, True)
+    assert {c.question.segment for c in plan.cases if c.question.part == "fit"} == {5}
+    with pytest.raises(InputError, match="no fit user has an answer in segments 2 to 5"):
+        make_plan(population([0, 5]), logo, 0, True)
+
+
+def test_communities_are_recovered_among_those_of_whom_enough_is_known():
+    """Cold people cannot be placed before they come, and skewed ones hide their taste."""
+    histories = load_histories("builtin:users=300,seed=0")
+    plan = make_plan(histories, dataclasses.replace(LOGO, segments=5, communities=4), 0, False)
+    for one in recovered(plan, histories).values():
+        assert one["regular"] >= 0.8
+        assert one["all"] < one["regular"]
+    nothing = dataclasses.replace(plan, parts=plan.parts[:1])  # before the first segment
+    for one in recovered(nothing, histories).values():
+        assert one == {"all": None, "long": None, "regular": None}
+    assert recovered(plan, dataclasses.replace(histories, truth=None)) is None
+
+
 # -- answers -------------------------------------------------------------------------------------
 
 
@@ -289,8 +344,9 @@ def test_every_case_has_an_answer_of_every_method(whole, recipe):
     assert run["users"] == {"train": 8, "fit": 6, "test": 6}
     assert run["training"][0]["samples"] == 18 and run["training"][0]["seconds"] > 0
     assert set(run["recovered"]) == {"train", "fit", "test"}
+    assert sum(run["content_free"]) == pytest.approx(1, abs=1e-4)
     assert {what: one["prompts"] > 0 for what, one in run["asked"].items()} == {
-        "own past": True, "global": True, "logo-prompt": True,
+        "own past": True, "no content": True, "module": True, "logo-prompt": True,
     }  # fmt: skip
 
 
@@ -317,12 +373,21 @@ def test_mediators_by_hand(whole):
     ages = {(c.question.event.id, -1 if c.cut is None else c.cut): c.age for c in plan.cases}
     fused = {name: rows_of(frame, f"logo-{name}") for name in ("shrinkage", "equal", "gate")}
     bare = rows_of(frame, "none")
+    alone = {name: rows_of(frame, f"{name}-calibrated") for name in ("local", "global")}
     for key, row in local.iterrows():
         sides = row.probabilities, everyone.loc[key].probabilities
         closed, equal, learned = (own.loc[key] for own in fused.values())
         g = 5 / (row.n + 5)
-        mixed = np.exp((1 - g) * np.log(sides[0]) + g * np.log(sides[1]))
+        corrected = sides[0] / np.array(run["content_free"])
+        mixed = np.exp((1 - g) * np.log(corrected) + g * np.log(sides[1]))
         np.testing.assert_allclose(closed.probabilities, mixed / mixed.sum(), atol=1e-5)
+        for side, own, scaling in zip(
+            sides, alone.values(), (gate.local, gate.everyone), strict=True
+        ):
+            raised = side**scaling.slope * np.exp(scaling.biases)
+            found = own.loc[key]
+            np.testing.assert_allclose(found.probabilities, raised / raised.sum(), atol=1e-5)
+            assert np.isnan(found.weight_global)
         assert closed.weight_global == pytest.approx(g) and equal.weight_global == 0.5
         mediated = gate.mediate(*sides, Facts(row.n, ages[key]))
         np.testing.assert_allclose(learned.probabilities, mediated.probabilities, atol=1e-5)
@@ -337,7 +402,22 @@ def test_mediators_by_hand(whole):
             int(events[key[0]].response) - 1)
         for key, row in local.iterrows()
     ]  # fmt: skip
-    np.testing.assert_allclose(fit_gate(rows, LOGO.l2).weights, gate.weights, atol=1e-2)
+    again = fit_gate(rows, LOGO.l2, calibrate=True)
+    np.testing.assert_allclose(again.weights, gate.weights, atol=1e-2)
+    np.testing.assert_allclose(again.local.biases, gate.local.biases, atol=1e-3)
+
+
+def test_the_module_reads_both(whole, recipe):
+    """Where nothing is known it is what the communities say; else another answer."""
+    _, frame, _ = whole
+    both, everyone = (rows_of(frame, name) for name in ("logo-weights", "global"))
+    assert list(both.index) == list(everyone.index)
+    differ = [
+        not np.allclose(row.probabilities, everyone.loc[key].probabilities)
+        for key, row in both.iterrows()
+    ]
+    assert differ == list(both.n > 0)
+    assert set(both.n > 0) == {True, False}
 
 
 def test_the_baseline_knows_what_the_module_knows(whole):
@@ -377,7 +457,7 @@ def test_interrupted_it_goes_on_to_the_same_answers(
     before, frame, folder = whole
     prompts = [one["prompts"] for one in before["asked"].values()]
     batches = [-(-n // sides_module.BATCH) for n in prompts[:1]]
-    stops += [1, batches[0], batches[0] + 1]  # in own past, before and between global ones
+    stops += [1, batches[0], batches[0] + 2]  # in and after own past, between the module's
     run = tmp_path / "seed-0"
     while stops:
         with pytest.raises(Stop):
@@ -400,7 +480,7 @@ def test_batches_do_not_matter(
     recipe, base, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(sides_module, "BATCH", 5)
-    methods = ("profile", "global", "logo-shrinkage")
+    methods = ("profile", "global", "logo-weights", "logo-shrinkage")
     _, frame = run_seed(recipe, load_histories(SPEC), base, methods, tmp_path / "seed-0")
     assert set(frame.method) == set(methods) and set(frame.part) == {"test"}
     for method in methods:
@@ -443,7 +523,7 @@ def test_joint_training_has_a_module_for_each_segment_asked(recipe, base, tmp_pa
         logo=dataclasses.replace(LOGO, cold=()),
         settings=dataclasses.replace(SETTINGS, joint=True),
     )
-    methods = ("profile", "global", "logo-gate")
+    methods = ("profile", "global", "logo-weights", "logo-gate")
     run, frame = run_seed(joint, load_histories(SPEC), base, methods, tmp_path)
     assert sorted(path.name for path in tmp_path.glob("module-*")) == ["module-3", "module-4"]
     assert [(one["segments"], one["samples"]) for one in run["training"]] == [(2, 12), (3, 18)]
@@ -548,7 +628,9 @@ def test_free_text_has_no_means(recipe, tmp_path: Path):
         histories=f"events={path}",
         logo=dataclasses.replace(LOGO, new_tokens=3, cold=(), questions_per_user=1),
     )
-    result = evaluate(own, tmp_path / "out", [0], ["none", "global", "logo-equal", "means"])
-    assert set(result["measures"]["all"]) == {"none", "profile", "global", "logo-equal"}
+    chosen = ["none", "global", "logo-weights", "logo-equal", *OF_LABELS]
+    result = evaluate(own, tmp_path / "out", [0], chosen)
+    assert set(result["measures"]["all"]) == {"profile"} | set(chosen) - set(OF_LABELS)
+    assert result["runs"][0]["content_free"] is None and not result["runs"][0]["gates"]
     assert result["metric"] == "rouge_l"
     assert "ROUGE-L" in (tmp_path / "out" / "tables.md").read_text()

@@ -18,16 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unswayed.errors import InputError
-from unswayed.histories import Event, load_histories, segments
+from unswayed.histories import Event, known, load_histories, segments
+from unswayed.memory.logo import globals as module
 from unswayed.memory.logo.communities import Communities
 from unswayed.memory.logo.globals import (
     RememberingEmbedder,
     fair_draw,
     likely,
     make_stages,
+    module_prompt,
     read_communities,
     train_global,
 )
+from unswayed.memory.logo.local import KNOWN
 from unswayed.memory.logo.recipe import LogoSettings
 from unswayed.memory.plum.adapter import read_manifest
 from unswayed.memory.plum.settings import PlumSettings
@@ -37,6 +40,7 @@ from unswayed.scoring.base import load_base
 ROOT = Path(__file__).parents[3]
 HISTORIES = load_histories("builtin:users=16,seed=1")
 LOGO = LogoSettings(segments=4, communities=2, samples_per_segment=6)
+BARE = dataclasses.replace(LOGO, evidence_share=0.0)
 SETTINGS = PlumSettings(rank=2, alpha=8, epochs=1, batch_size=3, learning_rate=1e-2, qa_weight=1.0)
 PARTS = segments(HISTORIES.events, 4)
 
@@ -97,10 +101,11 @@ def test_stages_hold_lessons_of_their_segment_and_of_training_users_alone():
         assert len(stage.lessons) == 6
         assert {one.event.user for one in stage.lessons} <= set(users)
         assert {one.event for one in stage.lessons} <= set(PARTS[stage.segment - 1])
-        known = {stage.communities.everyone, *stage.communities.descriptions}
+        texts = {stage.communities.everyone, *stage.communities.descriptions}
         for lesson in stage.lessons:
             system, asked = lesson.reads
-            assert system["content"] in known
+            text, found, told = system["content"].partition(f"\n{KNOWN}")
+            assert text in texts and bool(found) == bool(told) == bool(lesson.known)
             assert asked["content"] == f"{HISTORIES.task.ask}\n{lesson.event.query}"
 
 
@@ -128,7 +133,7 @@ def test_a_user_is_placed_without_the_answer(monkeypatch: pytest.MonkeyPatch):
         return place(self, events)
 
     monkeypatch.setattr(Communities, "place", recorded)
-    stages = stages_of()
+    stages = stages_of(logo=BARE)
     described = [
         (stage, lesson)
         for stage in stages
@@ -144,10 +149,60 @@ def test_a_user_is_placed_without_the_answer(monkeypatch: pytest.MonkeyPatch):
     assert not any(lesson.event in events and len(events) == len(own) for events in placed)
 
 
+def test_lessons_show_the_past_as_it_is_asked_with():
+    """The prompt is that of the module with the same events known; placed by these alone."""
+    logo = dataclasses.replace(LOGO, evidence_share=1.0, samples_per_segment=1000)
+    seen: Counter[Any] = Counter()
+    for stage in stages_of(logo=logo):
+        texts = [stage.communities.everyone, *stage.communities.descriptions]
+        for lesson in stage.lessons:
+            own = known(HISTORIES.of(lesson.event.user), lesson.event)
+            size = len(lesson.known)
+            assert lesson.known == own[:size]
+            assert size == len(own) or size in (1, 2, 5, 10)
+            seen["all" if size == len(own) else size] += 1
+            place = 1 + int(np.argmax(stage.communities.place(lesson.known)))
+            for text in {texts[0], texts[place]} if size else texts:
+                task, query = HISTORIES.task, lesson.event.query
+                if lesson.reads == module_prompt(task, query, text, lesson.known, logo):
+                    break
+            else:
+                pytest.fail(f"{lesson.event.id} reads {lesson.reads}")
+    assert set(seen) == {"all", 1, 2, 5, 10}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_share_of_lessons_that_show_evidence(share: float):
+    logo = dataclasses.replace(LOGO, evidence_share=share, samples_per_segment=1000)
+    shown = [
+        bool(lesson.known)
+        for stage in stages_of(logo=logo)[1:]
+        for lesson in stage.lessons
+        if known(HISTORIES.of(lesson.event.user), lesson.event)
+    ]
+    spread = 3.5 * (share * (1 - share) / len(shown)) ** 0.5
+    assert abs(np.mean(shown) - share) <= spread
+
+
+def test_evidence_of_lessons_is_found_by_embeddings_too(monkeypatch: pytest.MonkeyPatch):
+    class Lengths:
+        def embed(self, texts: Any) -> np.ndarray:
+            rows = np.array([[float(len(text)), 1.0] for text in texts])
+            return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    monkeypatch.setattr(module, "remembering_embedder", lambda model: Lengths())
+    by = dataclasses.replace(LOGO, evidence_share=1.0, evidence=1)
+    words, vectors = (
+        content(stages_of(logo=dataclasses.replace(by, evidence_by=way)))
+        for way in ("words", "embedding")
+    )
+    assert words != vectors and [one[1] for one in words] == [one[1] for one in vectors]
+
+
 def test_everyone_is_described_once_in_k_plus_1_cases():
     logo = dataclasses.replace(LOGO, samples_per_segment=1000)
     lessons = [
-        lesson.reads[0]["content"] == stage.communities.everyone
+        lesson.reads[0]["content"].startswith(stage.communities.everyone)
         for stage in stages_of(logo=logo)
         for lesson in stage.lessons
     ]
@@ -161,7 +216,7 @@ def test_seed_and_no_communities():
     assert drawn[0] != drawn[1]
     (text,) = {
         lesson.reads[0]["content"]
-        for lesson in stages_of(logo=dataclasses.replace(LOGO, communities=1))[0].lessons
+        for lesson in stages_of(logo=dataclasses.replace(BARE, communities=1))[0].lessons
     }
     assert text.startswith("A person of whom nothing is known.")
 

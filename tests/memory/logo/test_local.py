@@ -192,6 +192,15 @@ def test_the_community_takes_the_place_of_what_is_known():
     assert global_prompt(STARS, QUERY, text) == [{"role": "system", "content": text}, QUESTION]
 
 
+def test_the_module_reads_the_community_and_then_what_is_known():
+    text, found = "A person who likes Drama more than most.", Evidence(FILMS[:1], (1.0,))
+    system, asked = global_prompt(STARS, QUERY, text, found, "P")
+    assert asked == QUESTION
+    told, _ = local_prompt(STARS, QUERY, found, "P")
+    assert system["content"] == f"{text}\n{told['content']}"
+    assert told["content"] == f"{KNOWN}P\nRed Lake, a film of the genre Horror: 2"
+
+
 def test_one_thing_known_is_enough_for_a_system_message():
     for given_ in ({"profile": "P"}, {"hint": "P"}):
         system, asked = local_prompt(STARS, QUERY, Evidence(), **given_)

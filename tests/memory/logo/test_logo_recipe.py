@@ -61,6 +61,7 @@ def test_later_files_replace_keys_section_by_section(write):
             {"logo": {"segments": 4, "asked_segments": 3}},
             "asked_segments is 3, it must be from 1 to 2",
         ),
+        ({"logo": {"evidence_share": 1.5}}, "evidence_share is 1.5, it must be from 0 to 1"),
         ({"logo": {"cold": 3}}, "logo.cold must be a list of numbers"),
         ({"logo": {"cold": [-1]}}, r"cold is (-1,), it must be numbers from 0"),
         ({"logo": {"cold": [True]}}, "cold is (True,), it must be numbers from 0"),

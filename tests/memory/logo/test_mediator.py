@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -16,12 +17,17 @@ from scipy.stats import entropy
 from unswayed.errors import InputError
 from unswayed.histories import Task
 from unswayed.memory.logo.mediator import (
+    EQUAL,
     FLOOR,
+    Calibration,
     Facts,
     Gate,
     Row,
+    calibration_loss,
+    contextual,
     equal,
     features,
+    fit_calibration,
     fit_gate,
     gate_data,
     hint,
@@ -145,6 +151,91 @@ def test_hint_names_the_two_most_probable_labels():
     )
 
 
+def test_a_hint_in_free_text_claims_no_probability():
+    task = Task("titles", "Which title?", None, ordinal=False, noun="article")
+    texts = ("On boats", "Kettles")
+    assert hint(np.array([0.2, 0.8]), texts, task) == (
+        "People with a similar taste would write: Kettles"
+    )
+    assert "%" not in hint(np.ones(1), ["On boats"], task)
+
+
+# -- calibration ---------------------------------------------------------------------------------
+
+
+def test_contextual_calibration_by_hand():
+    """0.6 : 0.4 over 0.75 : 0.25 is 0.8 : 1.6."""
+    found = contextual(np.array([0.6, 0.4]), np.array([0.75, 0.25]))
+    assert found == pytest.approx([1 / 3, 2 / 3])
+
+
+@given(pairs())
+def test_what_has_no_content_says_nothing(both):
+    p, free = both
+    assert contextual(free, free) == pytest.approx(np.full(len(p), 1 / len(p)))
+    assert contextual(p, np.full(len(p), 1 / len(p))) == pytest.approx(floored(p))
+
+
+def test_a_calibration_by_hand():
+    """0.25 : 0.75 squared is 1 : 9; with log 9 on the first label both are as likely."""
+    found = Calibration(2.0, (math.log(9), 0.0), True).of(np.array([0.25, 0.75]))
+    assert found == pytest.approx([0.5, 0.5])
+    with pytest.raises(InputError, match="same labels"):
+        Calibration(1.0, (0.0, 0.0), True).of(np.ones(3) / 3)
+
+
+def biased(seed: int, n: int = 3000) -> tuple[list[np.ndarray], list[int], list[str]]:
+    """A side that knows the truth, but squares it and likes label 0 by 2 nats."""
+    rng = np.random.default_rng(seed)
+    truth = rng.dirichlet(np.full(4, 1.0), n)
+    raw = floored_rows(truth**2 * np.exp([2.0, 0, 0, 0]))
+    answers = [int(rng.choice(4, p=p)) for p in truth]
+    return list(raw), answers, [str(i % 300) for i in range(n)]
+
+
+def floored_rows(raw: np.ndarray) -> np.ndarray:
+    return np.array([floored(row / row.sum()) for row in raw])
+
+
+def test_a_side_with_a_favourite_label_is_corrected():
+    """The right slope is 1/2, the right bias of label 0 lower than the others by 1 nat."""
+    found = fit_calibration(*biased(0), l2=1e-4)
+    assert found.converged and found.slope == pytest.approx(0.5, abs=0.05)
+    assert np.array(found.biases) - found.biases[0] == pytest.approx([0, 1, 1, 1], abs=0.25)
+    sides, answers, _ = biased(1)  # others, drawn alike
+    before, after = (
+        -np.mean([math.log(p[a]) for p, a in zip(rows, answers, strict=True)])
+        for rows in (sides, map(found.of, sides))
+    )
+    assert after < before - 0.3
+
+
+def test_a_side_that_says_nothing_becomes_the_shares_of_the_answers():
+    rng = np.random.default_rng(0)
+    answers = rng.choice(3, 2000, p=[0.6, 0.3, 0.1])
+    side = np.array([0.02, 0.96, 0.02])
+    found = fit_calibration([side] * 2000, answers, ["a"] * 2000, l2=1e-6)
+    shares = np.bincount(answers) / 2000
+    assert found.of(side) == pytest.approx(shares, abs=0.01)
+
+
+def test_the_gradient_of_a_calibration_is_that_of_its_loss():
+    sides, answers, _ = biased(2, 60)
+    weights = np.array([1 / 60] * 60)
+    data, rng = (np.log(sides), np.array(answers), weights), np.random.default_rng(0)
+    for _ in range(5):
+        theta = rng.normal(0, 0.7, 5)
+        numeric = approx_fprime(theta, lambda t: calibration_loss(t, data, 0.3)[0], 1e-7)
+        assert calibration_loss(theta, data, 0.3)[1] == pytest.approx(numeric, abs=1e-5)
+
+
+def test_a_strong_penalty_leaves_a_side_as_it_is():
+    sides, answers, users = biased(3, 60)
+    found = fit_calibration(sides, answers, users, l2=1e6)
+    assert found.slope == pytest.approx(1, abs=1e-3)
+    assert found.biases == pytest.approx([0] * 4, abs=1e-3)
+
+
 # -- features ------------------------------------------------------------------------------------
 
 
@@ -199,7 +290,7 @@ def surprise(rows: list[Row], predict) -> float:
 
 @pytest.fixture(scope="module")
 def fitted() -> Gate:
-    return fit_gate(simulated(0))
+    return fit_gate(simulated(0), l2=0.4)  # of 40 users: 0.01 per user
 
 
 def test_the_gate_learns_when_to_trust_whom(fitted):
@@ -259,7 +350,7 @@ def test_the_fit_is_an_optimum(fitted):
 
 
 def test_the_same_rows_give_the_same_gate(fitted):
-    assert fit_gate(simulated(0)) == fitted
+    assert fit_gate(simulated(0), l2=0.4) == fitted
 
 
 def test_a_user_weighs_the_same_however_much_they_answer():
@@ -274,7 +365,50 @@ def test_a_user_weighs_the_same_however_much_they_answer():
 
 
 def test_a_gate_survives_json(fitted):
-    assert Gate.from_json(json.loads(json.dumps(fitted.as_json()))) == fitted
+    for gate in (fitted, fit_gate(simulated(6, users=4), calibrate=True), EQUAL):
+        assert Gate.from_json(json.loads(json.dumps(gate.as_json()))) == gate
+
+
+def test_a_calibrated_gate_undoes_a_favourite_label():
+    """A local side under a constant preference is as good, once calibrated, as without it."""
+
+    def liking(rows: list[Row]) -> list[Row]:
+        push = np.exp([0.0, 0.0, 4.0, 0.0, 0.0])
+        return [row._replace(p_local=floored_rows([row.p_local * push])[0]) for row in rows]
+
+    def lost(gate: Gate, rows: list[Row]) -> float:
+        return surprise(
+            rows, lambda r: gate.mediate(r.p_local, r.p_global, Facts(r.n, r.age)).probabilities
+        )
+
+    plain = fit_gate(simulated(0), l2=1e-3, calibrate=True)
+    pushed = fit_gate(liking(simulated(0)), l2=1e-3, calibrate=True)
+    uncorrected = fit_gate(liking(simulated(0)), l2=1e-3)
+    assert lost(pushed, liking(simulated(1))) < lost(plain, simulated(1)) + 0.02
+    assert lost(pushed, liking(simulated(1))) < lost(uncorrected, liking(simulated(1))) - 0.02
+
+
+def test_the_calibration_of_a_side_is_that_of_the_side_alone():
+    rows = simulated(0)
+    gate = fit_gate(rows, calibrate=True)
+    users, answers = [row.user for row in rows], [row.answer for row in rows]
+    assert gate.local == fit_calibration([row.p_local for row in rows], answers, users)
+    assert gate.everyone == fit_calibration([row.p_global for row in rows], answers, users)
+    one = rows[0]
+    sides = gate.calibrated(one.p_local, one.p_global)
+    bare = dataclasses.replace(gate, local=None, everyone=None)
+    facts = Facts(one.n, one.age)
+    assert gate.mediate(one.p_local, one.p_global, facts).probabilities == pytest.approx(
+        bare.mediate(*sides, facts).probabilities
+    )
+    assert bare.calibrated(one.p_local, one.p_global)[0] is one.p_local
+
+
+@given(pairs(), st.integers(0, 50))
+def test_nothing_learned_is_equal_weights(both, n):
+    found = EQUAL.mediate(*both, Facts(n, 3.0 if n else None))
+    assert found.weight_global == 0.5
+    assert found.probabilities == pytest.approx(equal(*both).probabilities)
 
 
 @given(pairs(), st.integers(0, 1000), st.one_of(st.none(), st.floats(0, 1e10)))

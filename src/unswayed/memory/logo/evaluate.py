@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,43 @@ import pandas as pd
 
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
-from unswayed.histories import Histories, Task, load_histories
+from unswayed.findings import Findings, check_same
+from unswayed.histories import Histories, Task, before, load_histories
 from unswayed.histories.baseline import Means, fit_means
 from unswayed.histories.metrics import rouge_1, rouge_l
 from unswayed.memory.logo.globals import Stage, community_embedder, train_global
-from unswayed.memory.logo.mediator import Facts, Gate, Row, equal, fit_gate, shrinkage
+from unswayed.memory.logo.mediator import (
+    EQUAL,
+    Facts,
+    Gate,
+    Row,
+    contextual,
+    equal,
+    fit_gate,
+    shrinkage,
+)
 from unswayed.memory.logo.plan import FIT, TEST, Case, Plan, make_plan
 from unswayed.memory.logo.recipe import Recipe
-from unswayed.memory.logo.sides import FUSED, GLOBAL, LOCAL, OWN_PAST, PROMPTED, Sides
-from unswayed.memory.plum.experiment import Findings
+from unswayed.memory.logo.sides import (
+    CALIBRATED,
+    FUSED,
+    GLOBAL,
+    LOCAL,
+    MODULE,
+    OWN_PAST,
+    PROMPTED,
+    Sides,
+)
 from unswayed.scoring.base import Base, load_base
 
 log = logging.getLogger(__name__)
 
 MEANS = "means"
-METHODS = (*OWN_PAST, GLOBAL, PROMPTED, *FUSED, MEANS)
-ANSWERS, RUN, JOURNAL, MODULE = "answers.parquet", "run.json", "journal.jsonl", "module"
+METHODS = (*OWN_PAST, CALIBRATED[0], GLOBAL, CALIBRATED[1], *MODULE[1:], PROMPTED, *FUSED, MEANS)
+LEARNED = ("logo-gate", *CALIBRATED)  # from the answers of fit users
+OF_LABELS = (*CALIBRATED, MEANS)  # not in free text
+LONG = 10  # known events from which a user can be placed
+ANSWERS, RUN, JOURNAL, ADAPTER = "answers.parquet", "run.json", "journal.jsonl", "module"
 
 
 def evaluate(
@@ -48,7 +69,7 @@ def evaluate(
 
     Args:
         seeds: instead of the recipe's.
-        methods: of METHODS; all if none are given. In free text there are no means.
+        methods: of METHODS; all if none are given. In free text those OF_LABELS are left out.
 
     Returns:
         The result, as in result.json; see `tables.summarise`.
@@ -67,7 +88,7 @@ def evaluate(
         method
         for method in METHODS
         if method in (methods or METHODS)
-        and not (method == MEANS and histories.task.labels is None)
+        and not (method in OF_LABELS and histories.task.labels is None)
     ]
     base, runs, frames = None, [], []
     for seed in seeds:
@@ -90,19 +111,20 @@ def run_seed(
     Returns:
         The run: identity, users, training (per module: segments, samples, losses, seconds), asked
         (what -> prompts, seconds), predictions (that a model had a part in), gates (segment ->
-        `Gate.as_json`), recovered (see `recovered`). And its answers, see `make_rows`.
+        `Gate.as_json`, with what calibrates both sides), content_free (`Sides.content_free`),
+        recovered (see `recovered`). And its answers, see `make_rows`.
     """
     identity = make_identity(recipe, histories, base, methods)
     if (folder / RUN).exists():
         run = _read_run(folder / RUN)
-        _check_same(run["identity"], identity, folder)
+        check_same(run["identity"], identity, folder)
         return run, pd.read_parquet(folder / ANSWERS)
     logo = recipe.logo
-    with_gate = "logo-gate" in methods
+    with_gate = bool(set(LEARNED) & set(methods))
     plan = make_plan(histories, logo, recipe.settings.seed, with_gate, community_embedder(logo))
     found = Findings(folder / JOURNAL)
     try:
-        _check_same(found.once("identity", lambda: identity), identity, folder)
+        check_same(found.once("identity", lambda: identity), identity, folder)
         sides = Sides(plan, logo, methods, found)
         training = _ask(recipe, base, plan, sides, found, folder)
     finally:
@@ -119,6 +141,7 @@ def run_seed(
         },
         "predictions": sum(row["method"] != MEANS for row in rows),
         "gates": {str(segment): gate.as_json() for segment, gate in gates.items()},
+        "content_free": None if sides.content_free is None else sides.content_free.tolist(),
         "recovered": recovered(plan, histories),
     }
     scratch = folder / (ANSWERS + ".partial")
@@ -138,11 +161,11 @@ def _ask(
     lm = loaded_lm(base.model, base.tokenizer)
     sides.ask_own_past(lm)
     training = []
-    if sides.wants(GLOBAL):
+    if any(map(sides.wants, MODULE)):
         modules = (
-            [(MODULE, plan.stages)]
+            [(ADAPTER, plan.stages)]
             if not recipe.settings.joint
-            else [(f"{MODULE}-{number}", plan.stages[: number - 1]) for number in plan.asked]
+            else [(f"{ADAPTER}-{number}", plan.stages[: number - 1]) for number in plan.asked]
         )
         for name, stages in modules:
             training.append(_train(recipe, base, plan, stages, sides, found, folder / name))
@@ -219,23 +242,6 @@ def make_identity(
     )
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    for key, value in now.items():
-        was = before.get(key)
-        if isinstance(value, dict) and isinstance(was, dict):
-            names = [name for name in value if value[name] != was.get(name)]
-            key, was, value = (
-                (f"{key}.{names[0]}", was.get(names[0]), value[names[0]])
-                if names
-                else (key, value, value)
-            )
-        if was != value:
-            raise InputError(
-                f"{folder} was begun with {key} {was}, now it is {value}: go on with the same "
-                "settings and data, or give another --out"
-            )
-
-
 def _read_run(path: Path) -> dict[str, Any]:
     try:
         run = json.loads(read_text(path))
@@ -250,7 +256,10 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 
 def fit_gates(plan: Plan, sides: Sides, l2: float) -> dict[int, Gate]:
-    """Segment of test questions -> gate, from the fit users' answers in the segments before it."""
+    """Segment of test questions -> gate, from the fit users' answers in the segments before it.
+
+    If there are none, both sides weigh the same there.
+    """
     rows = []
     for i, case in enumerate(plan.cases):
         if case.question.part == FIT and i in sides.sides:
@@ -261,7 +270,14 @@ def fit_gates(plan: Plan, sides: Sides, l2: float) -> dict[int, Gate]:
             )
             rows.append((case.question.segment, row))
     tested = sorted({c.question.segment for c in plan.cases if c.question.part == TEST})
-    return {s: fit_gate([row for number, row in rows if number < s], l2) for s in tested}
+    gates = {}
+    for s in tested:
+        if earlier := [row for number, row in rows if number < s]:
+            gates[s] = fit_gate(earlier, l2, calibrate=plan.task.labels is not None)
+        else:
+            log.warning("no fit user has an answer before segment %d: equal weights there", s)
+            gates[s] = EQUAL
+    return gates
 
 
 def _best(candidates: Sequence[str], case: Case, task: Task) -> int:
@@ -291,14 +307,19 @@ def make_rows(
         tested = question.part == TEST
         found = {
             method: _said(task, case, sides.said[i, method])
-            for method in (*OWN_PAST, GLOBAL, PROMPTED)
+            for method in (*OWN_PAST, *MODULE, PROMPTED)
             if (i, method) in sides.said
         }
-        for method in (*FUSED, MEANS) if tested else ():
-            if method == MEANS and means:
+        for method in (*CALIBRATED, *FUSED, MEANS) if tested else ():
+            gate = gates.get(question.segment)
+            if method not in methods:
+                continue
+            if method == MEANS:
                 found[method] = _by_means(means[question.segment], case)
-            elif method in methods:
-                gate = gates.get(question.segment)
+            elif method in CALIBRATED:
+                side = gate.calibrated(*sides.sides[i][1:])[CALIBRATED.index(method)]
+                found[method] = _said(task, case, side)
+            else:
                 found[method] = _fused(method, task, case, i, sides, gate, k)
         same = {
             "user": question.event.user,
@@ -322,12 +343,17 @@ def _fused(
         texts = (sides.said[place, name] for name in (GLOBAL, LOCAL))
         return _said(task, case, next(filter(None, texts), ""))
     candidates, p_local, p_global = sides.sides[place]
-    if method == "logo-shrinkage":
-        found = shrinkage(p_local, p_global, len(case.known), k)
-    elif method == "logo-equal":
-        found = equal(p_local, p_global)
-    else:
+    if method == "logo-gate":
         found = gate.mediate(p_local, p_global, Facts(len(case.known), case.age))
+    else:
+        if sides.content_free is not None:
+            p_local = contextual(p_local, sides.content_free)
+        n = len(case.known)
+        found = (
+            equal(p_local, p_global)
+            if method == "logo-equal"
+            else shrinkage(p_local, p_global, n, k)
+        )
     said = found.probabilities
     if task.labels is None:
         said = candidates[int(np.argmax(said))]
@@ -380,20 +406,37 @@ def as_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
 
 
-def recovered(plan: Plan, histories: Histories) -> dict[str, float] | None:
-    """Part -> adjusted Rand index between its users' true communities and where the last stage
-    places them, by their events before the last segment; None where there is no truth.
+def recovered(plan: Plan, histories: Histories) -> dict[str, dict[str, float | None]] | None:
+    """How well the last stage places users by their events before the last segment; None where
+    there is no truth.
+
+    Returns:
+        Part -> the adjusted Rand index against the true communities, of "all" users with any event,
+        of "long" ones, with at least LONG, and of "regular" ones: those of them who were not
+        planted as cold or skewed. None if there are none.
     """
     from sklearn.metrics import adjusted_rand_score
 
     truth = (histories.truth or {}).get("community")
     if truth is None:
         return None
-    communities = plan.stages[-1].communities
-    start, found = plan.parts[-1][0].time, {}
+    communities, start = plan.stages[-1].communities, plan.parts[-1][0].time
+    planted = {*histories.truth["cold"], *histories.truth["skewed"]}
+    past = {user: before(histories.of(user), start) for user in histories.users}
+
+    def index(users: Iterable[str]) -> float | None:
+        users = list(users)
+        placed = [int(np.argmax(communities.place(past[user]))) for user in users]
+        return (
+            float(adjusted_rand_score([truth[user] for user in users], placed)) if users else None
+        )
+
+    found = {}
     for part, users in dataclasses.asdict(plan.split).items():
-        placed = {user: [e for e in histories.of(user) if e.time < start] for user in users}
-        seen = {user: events for user, events in placed.items() if events}
-        guesses = [int(np.argmax(communities.place(events))) for events in seen.values()]
-        found[part] = float(adjusted_rand_score([truth[user] for user in seen], guesses))
+        long = [user for user in users if len(past[user]) >= LONG]
+        found[part] = {
+            "all": index(user for user in users if past[user]),
+            "long": index(long),
+            "regular": index(user for user in long if user not in planted),
+        }
     return found

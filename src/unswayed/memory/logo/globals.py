@@ -7,7 +7,10 @@ segment is answered by the module, and with the communities, of the stage before
 happened since can enter, and users who are not training users nowhere.
 
 A lesson reads the description of the community in which its user's other events place them, and in
-one of K + 1 cases that of everyone instead. So one module knows K tastes and their mixture.
+one of K + 1 cases that of everyone instead. So one module knows K tastes and their mixture. Some
+lessons also show what was known of their user before: the profile and the nearest events. From
+these the module learns to weigh a person against a community, with short histories too. Its
+profiles are always counted, also where the model writes those that it reads without the module.
 """
 
 from __future__ import annotations
@@ -26,10 +29,10 @@ import numpy as np
 
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
-from unswayed.histories import Event, Task, load_histories, segments
+from unswayed.histories import Event, Task, known, load_histories, segments
 from unswayed.memory import Message
 from unswayed.memory.logo.communities import Communities, find_communities
-from unswayed.memory.logo.local import global_prompt
+from unswayed.memory.logo.local import counted_profile, global_prompt, retrieve
 from unswayed.memory.logo.recipe import LogoSettings, Recipe
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import train_samples
@@ -46,10 +49,12 @@ class Lesson:
     Attributes:
         event: whose response is to be given.
         reads: the prompt.
+        known: events of the same user, strictly before, of which it shows a profile and evidence.
     """
 
     event: Event
     reads: list[Message]
+    known: tuple[Event, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +90,14 @@ def make_stages(
         parts: segments, in the order of time.
         users: who may be learnt from.
         seed: of the draws and of the clustering.
-        embedder: has `embed(texts)`; None clusters by tastes.
+        embedder: has `embed(texts)`; None clusters by tastes. Evidence is found as the settings
+            say.
 
     Raises:
         InputError: a segment has no answer of these users.
     """
     taught, stages = set(users), []
+    near = evidence_embedder(logo)
     past: dict[str, list[Event]] = defaultdict(list)
     for number, part in enumerate(parts, start=1):
         own = [event for event in part if event.user in taught]
@@ -105,22 +112,57 @@ def make_stages(
         k = min(logo.communities, len(past))
         found = find_communities(dict(past), task, k, seed, embedder)
         rng = random.Random(f"{seed}/{number}")
-        lessons = tuple(
-            Lesson(event, global_prompt(task, event.query, _description(found, past, event, rng)))
-            for event in fair_draw(answered, logo.samples_per_segment, rng)
-        )
-        stages.append(Stage(number, found, lessons))
+        lessons = []
+        for event in fair_draw(answered, logo.samples_per_segment, rng):
+            shown = _shown(past[event.user], event, logo, rng)
+            text = _description(found, past[event.user], event, shown, rng)
+            reads = module_prompt(task, event.query, text, shown, logo, near)
+            lessons.append(Lesson(event, reads, shown))
+        stages.append(Stage(number, found, tuple(lessons)))
     return stages
 
 
+def _shown(
+    past: Sequence[Event], event: Event, logo: LogoSettings, rng: random.Random
+) -> tuple[Event, ...]:
+    """What a lesson knows of its user: nothing, all that was before, or the beginning of it."""
+    own = known(past, event)
+    if rng.random() >= logo.evidence_share:
+        return ()
+    return own[: rng.choice([*(n for n in logo.cold if 0 < n < len(own)), len(own)])]
+
+
 def _description(
-    communities: Communities, past: dict[str, list[Event]], event: Event, rng: random.Random
+    communities: Communities,
+    past: Sequence[Event],
+    event: Event,
+    shown: Sequence[Event],
+    rng: random.Random,
 ) -> str:
-    """What a lesson says of its user, who is placed without looking at the answer."""
+    """What a lesson says of its user, who is placed without looking at the answer: by what it
+    shows, as when it is asked; or by all other events, if it shows none."""
     if rng.random() < 1 / (len(communities.descriptions) + 1):
         return communities.everyone
-    others = [one for one in past[event.user] if one is not event]
+    others = shown or [one for one in past if one is not event]
     return communities.descriptions[int(np.argmax(communities.place(others)))]
+
+
+def module_prompt(
+    task: Task,
+    query: str,
+    community: str,
+    known: Sequence[Event],
+    logo: LogoSettings,
+    embedder: Any = None,
+) -> list[Message]:
+    """What the module reads: a community's description and, if anything is known, the user's past.
+
+    Args:
+        known: events before the question; () leaves the decision to the community.
+        embedder: of `evidence_embedder`.
+    """
+    evidence = retrieve(known, query, logo.evidence, embedder)
+    return global_prompt(task, query, community, evidence, counted_profile(known, task))
 
 
 def fair_draw(events: Sequence[Event], count: int, rng: random.Random) -> list[Event]:
@@ -197,8 +239,9 @@ def train_global(
             if len(sample.ids) > limit:
                 raise InputError(
                     f"event {lesson.event.id!r} makes a sample of {len(sample.ids)} tokens, more "
-                    f"than the limit of {limit}: shorten its query or response, or raise "
-                    "settings.max_length if the model can take it"
+                    f"than the limit of {limit}: shorten its query or response, lower "
+                    "logo.evidence_share or logo.evidence, or raise settings.max_length if the "
+                    "model can take it"
                 )
     if accelerator is None or accelerator.is_main_process:
         _write_communities(folder, stages)
@@ -284,6 +327,11 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
 def community_embedder(logo: LogoSettings) -> Any:
     """What embeds users' events, None if communities are found by tastes."""
     return remembering_embedder(logo.embedder) if logo.communities_by == "embedding" else None
+
+
+def evidence_embedder(logo: LogoSettings) -> Any:
+    """What a user's events are found by, None if they are found by words."""
+    return remembering_embedder(logo.embedder) if logo.evidence_by == "embedding" else None
 
 
 class RememberingEmbedder:

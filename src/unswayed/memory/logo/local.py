@@ -1,7 +1,7 @@
 """Local memory: the user's own past, found by words and summed up by counting, and the prompts.
 
 A prompt's system message holds what is known, the user's turn the question. What is known goes from
-what changes least to what changes most: profile, evidence, hint; and in the question the
+what changes least to what changes most: community, profile, evidence, hint; and in the question the
 instruction comes before what is asked about. So prompts share long prefixes, which a token tree
 (`unswayed.scoring.tree`) encodes once.
 """
@@ -161,17 +161,24 @@ def local_prompt(
         profile: see `counted_profile`; or what an LLM wrote.
         hint: what others would answer, see `unswayed.memory.logo.mediator.hint`.
     """
-    parts = [part for part in (profile, _lines(evidence.events), hint) if part]
-    return _messages(KNOWN + "\n".join(parts) if parts else "", task, query)
+    return _messages(_told(profile, evidence, hint), task, query)
 
 
-def global_prompt(task: Task, query: str, community: str) -> list[Message]:
-    """The question to the global module.
+def global_prompt(
+    task: Task, query: str, community: str, evidence: Evidence = Evidence(), profile: str = ""
+) -> list[Message]:
+    """The question to the global module; with what is known of the user, if it is to weigh both.
 
     Args:
         community: the text of the user's community (`Communities.descriptions`), or of everyone.
     """
-    return _messages(community, task, query)
+    told = _told(profile, evidence)
+    return _messages("\n".join(filter(None, (community, told))), task, query)
+
+
+def _told(profile: str, evidence: Evidence, hint: str = "") -> str:
+    parts = [part for part in (profile, _lines(evidence.events), hint) if part]
+    return KNOWN + "\n".join(parts) if parts else ""
 
 
 def _messages(system: str, task: Task, query: str) -> list[Message]:

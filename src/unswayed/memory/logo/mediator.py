@@ -11,6 +11,9 @@ so with n = 0 the local side, which then knows nothing of the user, has no say. 
 and tau from users whose answers are known. The mediator that leaves the decision to the model
 needs only `hint`.
 
+A small model likes one label whatever it reads. Over closed labels a side is therefore corrected
+first: by `contextual` where nothing is learned, by a `Calibration` where the gate is.
+
 A probability below FLOOR counts as FLOOR and the rest is scaled to 1: no side can rule a label out
 for good, and nothing becomes NaN.
 """
@@ -121,12 +124,82 @@ def equal(p_local: np.ndarray, p_global: np.ndarray) -> Mediated:
 def hint(p_global: np.ndarray, labels: Sequence[str], task: Task) -> str:
     """The global prediction as a sentence: its two most probable labels, if above half a percent.
 
-    Of labels with the same probability the earlier one is named first.
+    Of labels with the same probability the earlier one is named first. In free text: the most
+    probable text, without its probability, which is one among candidates only.
     """
+    if task.labels is None:
+        return f"People with a similar taste would write: {labels[int(np.argmax(p_global))]}"
     best = np.argsort(-np.asarray(p_global), kind="stable")[:2]
     named = [f"{labels[i]} ({100 * p_global[i]:.0f} %)" for i in best if p_global[i] >= 0.005]
     verb = "give" if task.ordinal else "answer"
     return f"People with a similar taste would {verb} {' or '.join(named)}."
+
+
+def contextual(p: np.ndarray, content_free: np.ndarray) -> np.ndarray:
+    """(L,) p without the model's taste for labels: over its answer to a question without content.
+
+    Contextual calibration (Zhao et al. 2021, arXiv 2102.09690): proportional to p / p_free.
+    """
+    return softmax(_log(p) - _log(content_free, len(p)))
+
+
+# -- calibration of a side -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Vector scaling (Guo et al. 2017, arXiv 1706.04599): softmax(slope log p + biases).
+
+    Attributes:
+        slope: inverse temperature, above 0.
+        biases: (L,) of the labels, in nats.
+        converged: whether the fit reached an optimum.
+    """
+
+    slope: float
+    biases: tuple[float, ...]
+    converged: bool
+
+    def of(self, p: np.ndarray) -> np.ndarray:
+        """(L,) the calibrated distribution."""
+        return softmax(self.slope * _log(p, len(self.biases)) + np.asarray(self.biases))
+
+
+def fit_calibration(
+    sides: Sequence[np.ndarray], answers: Sequence[int], users: Sequence[str], l2: float = 1.0
+) -> Calibration:
+    """The calibration that makes the users' answers most likely.
+
+    Minimises  sum over users of the mean of -log p(answer)  +  l2 / 2 (|biases|^2 + log(slope)^2):
+    the penalty, a normal prior of variance 1 / l2, draws towards what the side says by itself.
+
+    Args:
+        sides: (N) distributions (L,) of one side.
+        answers: (N) indices of labels.
+        users: (N) whose answers they are.
+    """
+    log_p = np.array([_log(p) for p in sides])
+    data = log_p, np.asarray(answers), _user_weights(users)
+    l2 /= len(set(users))
+    found = _minimum(calibration_loss, np.zeros(1 + log_p.shape[1]), data, l2, "a calibration")
+    slope, biases = float(np.exp(found.x[0])), tuple(map(float, found.x[1:]))
+    return Calibration(slope, biases, bool(found.success))
+
+
+def calibration_loss(
+    theta: np.ndarray, data: tuple[np.ndarray, np.ndarray, np.ndarray], l2: float
+) -> tuple[float, np.ndarray]:
+    """What `fit_calibration` minimises, per user (nats), and its gradient.
+
+    Args:
+        theta: (log slope, biases).
+        data: (N, L) log-probabilities, (N,) answers, (N,) weights that add up to 1.
+    """
+    log_side, answers, weights = data
+    scaled = np.exp(theta[0]) * log_side
+    loss, slope = _surprise(scaled + theta[1:], answers, weights)
+    gradient = np.append((slope * scaled).sum(), slope.sum(axis=0))
+    return float(loss + l2 / 2 * theta @ theta), gradient + l2 * theta
 
 
 # -- the gate ------------------------------------------------------------------------------------
@@ -151,11 +224,14 @@ def features(p_local: np.ndarray, p_global: np.ndarray, n: int, age: float | Non
 class Gate:
     """g = sigmoid(w . (1, z)), where z are the standardised features; a missing one counts 0.
 
+    Both sides are calibrated first, if there are calibrations; features are of what comes out.
+
     Attributes:
         weights: (8,) w; the first is the constant. Positive: towards the global side.
         means, scales: (7,) by which the features are standardised.
         tau: inverse temperature of the mixture.
         converged: whether the fit reached an optimum.
+        local, everyone: calibrations of the two sides, or None.
         features: names of the features.
     """
 
@@ -164,7 +240,18 @@ class Gate:
     scales: tuple[float, ...]
     tau: float
     converged: bool
+    local: Calibration | None = None
+    everyone: Calibration | None = None
     features: tuple[str, ...] = FEATURES
+
+    def calibrated(
+        self, p_local: np.ndarray, p_global: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Both sides as they are weighed."""
+        return (
+            self.local.of(p_local) if self.local else p_local,
+            self.everyone.of(p_global) if self.everyone else p_global,
+        )
 
     def mediate(self, p_local: np.ndarray, p_global: np.ndarray, facts: Facts) -> Mediated:
         """The mixture, and the two features that moved g most (in logits, + towards global).
@@ -173,6 +260,7 @@ class Gate:
             facts: (n, age), see `Row`.
         """
         n, age = facts
+        p_local, p_global = self.calibrated(p_local, p_global)
         z = _standardised(features(p_local, p_global, n, age), self.means, self.scales)
         moves = z * self.weights[1:]
         most = np.argsort(-np.abs(moves), kind="stable")[:2]
@@ -188,42 +276,57 @@ class Gate:
     def from_json(cls, values: dict[str, Any]) -> Gate:
         """The gate that `as_json` gave."""
         lists = ("weights", "means", "scales", "features")
-        return cls(**{**values, **{name: tuple(values[name]) for name in lists}})
+        sides = {
+            name: Calibration(**one | {"biases": tuple(one["biases"])})
+            for name in ("local", "everyone")
+            if (one := values[name])
+        }
+        return cls(**values | {name: tuple(values[name]) for name in lists} | sides)
 
 
-def fit_gate(rows: Sequence[Row], l2: float = 0.01) -> Gate:
+EQUAL = Gate(
+    (0.0,) * (1 + len(FEATURES)), (0.0,) * len(FEATURES), (1.0,) * len(FEATURES), 1.0, True
+)
+
+
+def fit_gate(rows: Sequence[Row], l2: float = 1.0, calibrate: bool = False) -> Gate:
     """The gate and temperature that make the users' answers most likely.
 
-    Minimises  mean over users of the mean of -log p(answer)  +  l2 / 2 (|w|^2 + log(tau)^2), so
-    that each user weighs the same, however much they answered. The penalty draws towards equal
-    weights and no tempering. L-BFGS from w = 0 and tau = 1: the same rows give the same gate. For
-    cold users to be weighed well, rows with histories cut to few events must be among them.
+    Minimises  sum over users of the mean of -log p(answer)  +  l2 / 2 (|w|^2 + log(tau)^2), so
+    that each user weighs the same, however much they answered. The penalty, a normal prior of
+    variance 1 / l2, draws towards equal weights and no tempering. L-BFGS from w = 0 and tau = 1:
+    the same rows give the same gate. For cold users to be weighed well, rows with histories cut to
+    few events must be among them. Each side is calibrated by itself beforehand, so that it is as
+    good as it can be alone.
 
     Args:
         rows: of users that the global module was not trained on.
+        calibrate: the labels are the same in all rows, and both sides get a `Calibration`.
 
     Raises:
         InputError: no rows, or a row that is none (see `Row`).
     """
-    from scipy.optimize import minimize
-
+    local = everyone = None
+    if calibrate and rows:
+        one, other, answers, users = zip(
+            *((row.p_local, row.p_global, row.answer, row.user) for row in rows), strict=True
+        )
+        local, everyone = (fit_calibration(side, answers, users, l2) for side in (one, other))
+        rows = [
+            row._replace(p_local=local.of(row.p_local), p_global=everyone.of(row.p_global))
+            for row in rows
+        ]
     data = gate_data(rows)
-    found = minimize(
-        penalised_loss,
-        np.zeros(data.x.shape[1] + 1),
-        args=(data, l2),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 1000},
-    )
-    if not found.success:
-        log.warning("the mediator's gate did not converge: %s", found.message)
+    l2 /= len({row.user for row in rows})
+    found = _minimum(penalised_loss, np.zeros(data.x.shape[1] + 1), data, l2, "the mediator's gate")
     return Gate(
         weights=tuple(map(float, found.x[:-1])),
         means=tuple(map(float, data.means)),
         scales=tuple(map(float, data.scales)),
         tau=float(np.exp(found.x[-1])),
         converged=bool(found.success),
+        local=local,
+        everyone=everyone,
     )
 
 
@@ -261,8 +364,7 @@ def gate_data(rows: Sequence[Row]) -> GateData:
                 f"a row of user {row.user!r} has {len(row.p_local)} labels and the answer "
                 f"{row.answer}: give the index of one of its labels"
             )
-    _, user, counts = np.unique([row.user for row in rows], return_inverse=True, return_counts=True)
-    weights = 1 / (counts[user] * len(counts))
+    weights = _user_weights([row.user for row in rows])
     raw = np.array([features(row.p_local, row.p_global, row.n, row.age) for row in rows])
     known = np.where(np.isnan(raw), 0, weights[:, None])  # a feature's weights, where it is known
     known /= np.maximum(known.sum(axis=0), np.finfo(float).tiny)
@@ -282,22 +384,47 @@ def gate_data(rows: Sequence[Row]) -> GateData:
 
 
 def penalised_loss(theta: np.ndarray, data: GateData, l2: float) -> tuple[float, np.ndarray]:
-    """What `fit_gate` minimises (nats), and its gradient, at theta = (w, log tau)."""
+    """What `fit_gate` minimises, per user (nats), and its gradient, at theta = (w, log tau)."""
     w, log_tau = theta[:-1], theta[-1]
     g = expit(data.x @ w)[:, None]
     toward = data.log_global - data.log_local
     logits = np.exp(log_tau) * (data.log_local + g * toward)
-    log_p = log_softmax(logits, axis=1)
-    rows = np.arange(len(log_p))
-    loss = -data.weights @ log_p[rows, data.answers]
-    slope = data.weights[:, None] * np.exp(log_p)  # of the loss, by the logits
-    slope[rows, data.answers] -= data.weights
+    loss, slope = _surprise(logits, data.answers, data.weights)
     by_g = np.exp(log_tau) * (slope * toward).sum(axis=1) * (g * (1 - g))[:, 0]
     gradient = np.append(data.x.T @ by_g, (slope * logits).sum())
     return float(loss + l2 / 2 * theta @ theta), gradient + l2 * theta
 
 
 # -- small parts ---------------------------------------------------------------------------------
+
+
+def _minimum(loss: Any, start: np.ndarray, data: Any, l2: float, what: str) -> Any:
+    """scipy's OptimizeResult; says what did not converge."""
+    from scipy.optimize import minimize
+
+    found = minimize(
+        loss, start, args=(data, l2), jac=True, method="L-BFGS-B", options={"maxiter": 1000}
+    )
+    if not found.success:
+        log.warning("%s did not converge: %s", what, found.message)
+    return found
+
+
+def _surprise(
+    logits: np.ndarray, answers: np.ndarray, weights: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Weighted mean of -log p(answer) (nats), and its slope (N, L) by the logits."""
+    log_p = log_softmax(logits, axis=1)
+    rows = np.arange(len(log_p))
+    slope = weights[:, None] * np.exp(log_p)
+    slope[rows, answers] -= weights
+    return float(-weights @ log_p[rows, answers]), slope
+
+
+def _user_weights(users: Sequence[str]) -> np.ndarray:
+    """(N,) that add up to 1, and to the same for each user."""
+    _, user, counts = np.unique(users, return_inverse=True, return_counts=True)
+    return 1 / (counts[user] * len(counts))
 
 
 def _mediated(

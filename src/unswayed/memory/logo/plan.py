@@ -56,15 +56,14 @@ class Question:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """A question as it is asked: with all that is known, or cut to the last `cut` events."""
+    """A question as it is asked: with all that is known, or cut to the first `cut` events."""
 
     question: Question
     cut: int | None
 
     @cached_property
     def known(self) -> tuple[Event, ...]:
-        whole = self.question.known
-        return whole if self.cut is None else whole[len(whole) - self.cut :]
+        return self.question.known[: self.cut]
 
     @property
     def age(self) -> float | None:
@@ -124,14 +123,7 @@ def make_plan(
         )
     questions = _marked(tested, task)
     if with_gate:
-        earlier = [number - 1 for number in last]
-        fitted = _questions(histories, parts, split.fit, FIT, earlier, logo, seed)
-        if not any(one.segment < last[0] for one in fitted):
-            raise InputError(
-                f"no fit user has an answer in segment {earlier[0]}, from which the gate learns: "
-                "take fewer segments or a larger fit_share, or leave logo-gate out of --methods"
-            )
-        questions = questions + fitted
+        questions = questions + _fitting(histories, parts, split.fit, last, logo, seed)
     cases = [
         Case(question, cut)
         for question in questions
@@ -163,6 +155,31 @@ def _questions(
                 own = known(histories.of(user), event)
                 found.append(Question(event, part, number, own))
     return found
+
+
+def _fitting(
+    histories: Histories,
+    parts: Sequence[Sequence[Event]],
+    users: Sequence[str],
+    tested: Sequence[int],
+    logo: LogoSettings,
+    seed: int,
+) -> list[Question]:
+    """What fit users are asked: for each segment that is tested, the newest one before it in which
+    they have answers. The first segment has no module that could be asked."""
+    found = {
+        number: _questions(histories, parts, users, FIT, [number], logo, seed)
+        for number in range(2, tested[-1])
+    }
+    answered = [number for number, questions in found.items() if questions]
+    newest = {max((n for n in answered if n < number), default=None) for number in tested}
+    if newest == {None}:
+        raise InputError(
+            f"no fit user has an answer in segments 2 to {tested[-1] - 1}, from which the gate and "
+            "the calibration learn: take fewer segments or a larger fit_share, or leave "
+            "logo-gate, local-calibrated and global-calibrated out of --methods"
+        )
+    return [question for number in answered if number in newest for question in found[number]]
 
 
 def _marked(questions: Sequence[Question], task: Task) -> list[Question]:

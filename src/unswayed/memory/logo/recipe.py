@@ -30,17 +30,20 @@ class LogoSettings:
         samples_per_segment: answers of training users that are learnt from each segment.
         prompt_weight: weight in training of the prompt's tokens; those of the answer have
             `qa_weight` of the trainer's settings.
+        evidence_share: of the lessons that also show what was known of their user.
         evidence: of the user's own events, how many are shown.
         evidence_by: "words" (BM25) or "embedding".
-        profile: "counted", or "written" by the model.
+        profile: "counted", or "written" by the model; the global module always reads the counted
+            one.
         embedder: the model whose vectors embeddings are.
         shrinkage: k, how many of the user's events the population's word is worth.
-        l2: penalty on the gate's weights.
+        l2: penalty on what is learned of fit users, the gate and the calibration of both sides: a
+            normal prior of variance 1 / l2 against one observation per user.
         fit_share, test_share: of users, who teach the gate and who are asked.
         questions_per_user: at most, in each segment that is asked about.
-        asked_segments: test users are asked about the last so many; fit users about as many, one
-            segment earlier, so that the gate knows no later answer than it may.
-        cold: histories are also cut to the last so many events.
+        asked_segments: test users are asked about the last so many; fit users about as many that
+            are earlier, so that the gate knows no later answer than it may.
+        cold: histories are also cut to the first so many events.
         new_tokens: the most tokens of an answer in free text, and of a written profile.
     """
 
@@ -49,12 +52,13 @@ class LogoSettings:
     communities_by: str = "tastes"
     samples_per_segment: int = 400
     prompt_weight: float = 0.0
+    evidence_share: float = 0.5
     evidence: int = 4
     evidence_by: str = "words"
     profile: str = "counted"
     embedder: str = EMBEDDED
     shrinkage: float = 5.0
-    l2: float = 0.01
+    l2: float = 1.0
     fit_share: float = 0.2
     test_share: float = 0.3
     questions_per_user: int = 4
@@ -70,6 +74,7 @@ class LogoSettings:
             ("communities_by", self.communities_by in ALIKE, " or ".join(ALIKE)),
             ("samples_per_segment", self.samples_per_segment >= 1, "at least 1"),
             ("prompt_weight", self.prompt_weight >= 0, "at least 0"),
+            ("evidence_share", 0 <= self.evidence_share <= 1, "from 0 to 1"),
             ("evidence", self.evidence >= 1, "at least 1"),
             ("evidence_by", self.evidence_by in NEAR, " or ".join(NEAR)),
             ("profile", self.profile in PROFILES, " or ".join(PROFILES)),

@@ -1,8 +1,9 @@
 """What each side says to each case: everything that an evaluation puts to a model.
 
 First the base model is asked what it makes of a user's own past, then the global module, segment by
-segment while it is trained, and last the base model again where it is to weigh both. Answers are
-kept in a journal a batch at a time, so nothing is asked twice. What is kept holds no prompt.
+segment while it is trained, without that past and with it, and last the base model again where it
+is to weigh both. Answers are kept in a journal a batch at a time, so nothing is asked twice. What
+is kept holds no prompt.
 
 Over closed labels a side is a distribution over these. In free text each side writes an answer, and
 is then a distribution over the two answers.
@@ -17,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from unswayed.findings import Findings
 from unswayed.histories import Event
 from unswayed.memory import Message
 from unswayed.memory.logo import ask
 from unswayed.memory.logo.communities import Communities
-from unswayed.memory.logo.globals import likely, remembering_embedder
+from unswayed.memory.logo.globals import evidence_embedder, likely, module_prompt
 from unswayed.memory.logo.local import (
     Evidence,
     counted_profile,
-    global_prompt,
     local_prompt,
     profile_prompt,
     retrieve,
@@ -33,18 +34,20 @@ from unswayed.memory.logo.local import (
 from unswayed.memory.logo.mediator import hint
 from unswayed.memory.logo.plan import FIT, Case, Plan
 from unswayed.memory.logo.recipe import LogoSettings
-from unswayed.memory.plum.experiment import Findings
 from unswayed.progress import Progress
 
 BATCH = 64  # prompts between two lines of the journal
 DIGITS = 6  # of a probability that is kept, above float rounding
 
-NONE, RETRIEVAL, PROFILE, GLOBAL, PROMPTED = (
-    "none", "retrieval", "profile", "global", "logo-prompt",
+NONE, RETRIEVAL, PROFILE, GLOBAL, WEIGHTS, PROMPTED = (
+    "none", "retrieval", "profile", "global", "logo-weights", "logo-prompt",
 )  # fmt: skip
 OWN_PAST = (NONE, RETRIEVAL, PROFILE)  # what the base model alone says
+MODULE = (GLOBAL, WEIGHTS)  # what the global module says, without the user's past and with it
+CALIBRATED = ("local-calibrated", "global-calibrated")  # a side alone, after its calibration
 FUSED = ("logo-shrinkage", "logo-gate", "logo-equal")
 LOCAL = PROFILE  # the local side of LoGo
+NO_CONTENT = "N/A"  # the query of a question without content, as in Zhao et al. 2021
 
 
 class Asker:
@@ -88,12 +91,14 @@ class Sides:
     """Asks for all cases of a plan.
 
     Args:
-        methods: those of OWN_PAST, GLOBAL, PROMPTED and FUSED that are wanted.
+        methods: those of OWN_PAST, MODULE, PROMPTED, CALIBRATED and FUSED that are wanted.
 
     Attributes:
         said: (case's place, method) -> what it says: over labels a distribution (L,), in free text
             an answer.
         sides: case's place -> (candidates, local, global): the distributions that are fused.
+        content_free: (L,) what the base model says to a question without content, knowing nothing;
+            None in free text, or if nothing is fused.
         heard: segments whose questions the global module has been asked.
     """
 
@@ -103,13 +108,13 @@ class Sides:
         self._plan, self._logo, self._task = plan, logo, plan.task
         self.asker = Asker(found)
         self._wanted = [_needed(case, methods) for case in plan.cases]
-        self._embedder = (
-            remembering_embedder(logo.embedder) if logo.evidence_by == "embedding" else None
-        )
+        self._free = self._task.labels is not None and bool(set(FUSED) & set(methods))
+        self._embedder = evidence_embedder(logo)
         self._profiles: dict[str, str] = {}
         self._evidence: dict[int, Evidence] = {}
         self.said: dict[tuple[int, str], Any] = {}
         self.sides: dict[int, tuple[tuple[str, ...], np.ndarray, np.ndarray]] = {}
+        self.content_free: np.ndarray | None = None
         self.heard: set[int] = set()
 
     def wants(self, method: str) -> list[int]:
@@ -126,6 +131,11 @@ class Sides:
             (i, method): self.reads(i, method) for method in OWN_PAST for i in self.wants(method)
         }
         self._keep(lm, "own past", "base", own)
+        if self._free:
+            reads = local_prompt(self._task, NO_CONTENT, Evidence())
+            (prompt,) = self._rendered(lm, {NO_CONTENT: reads}).values()
+            found = self._labels(lm, "no content", "base", [prompt])
+            self.content_free = np.array(found[prompt])
 
     def ask_prompted(self, lm: Any) -> None:
         """What the base model says when it also reads what the global module said."""
@@ -142,7 +152,7 @@ class Sides:
                 self.sides[i] = (self._task.labels, self.said[i, LOCAL], self.said[i, GLOBAL])
 
     def reads(self, place: int, method: str) -> list[Message]:
-        """The prompt of a method other than GLOBAL."""
+        """The prompt of a method of OWN_PAST, or PROMPTED."""
         case, task = self._plan.cases[place], self._task
         query = case.question.event.query
         if method == NONE:
@@ -179,26 +189,34 @@ class Sides:
     # -- the global module -------------------------------------------------------------------------
 
     def ask_global(self, lm: Any, segment: int, communities: Communities) -> None:
-        """What the module says to the questions of a segment; it has learnt all before it."""
-        cases = self._plan.cases
-        places = [i for i in self.wants(GLOBAL) if cases[i].question.segment == segment]
-        weights = {i: likely(communities.place(cases[i].known)) for i in places}
+        """What the module says to the questions of a segment; it has learnt all before it.
+
+        By the community alone it is a mean over the likely ones. Where it also reads what is known
+        of the user, it is asked about the likeliest alone, which takes half as many prompts or
+        fewer; lessons that show evidence are made likewise.
+        """
+        cases, weights, reads = self._plan.cases, {}, {}
+        for method in MODULE:
+            for i in self.wants(method):
+                case = cases[i]
+                if case.question.segment != segment:
+                    continue
+                shown = case.known if method == WEIGHTS else ()
+                p = communities.place(case.known)
+                weights[i, method] = {int(np.argmax(p)): 1.0} if shown else likely(p)
+                for c in weights[i, method]:
+                    reads[i, method, c] = module_prompt(
+                        self._task, case.question.event.query, communities.descriptions[c], shown,
+                        self._logo, self._embedder,
+                    )  # fmt: skip
         state = f"before segment {segment}"
-        reads = {
-            (i, c): global_prompt(
-                self._task, cases[i].question.event.query, communities.descriptions[c]
-            )
-            for i in places
-            for c in weights[i]
-        }
         prompts = self._rendered(lm, reads)
         if self._task.labels is None:
             self._global_texts(lm, state, weights, prompts)
         else:
-            found = self._labels(lm, GLOBAL, state, prompts.values())
-            for i in places:
-                each = [w * np.array(found[prompts[i, c]]) for c, w in weights[i].items()]
-                self.said[i, GLOBAL] = sum(each)
+            found = self._labels(lm, "module", state, prompts.values())
+            for key, own in weights.items():
+                self.said[key] = sum(w * np.array(found[prompts[*key, c]]) for c, w in own.items())
         self.heard.add(segment)
 
     # -- free text ---------------------------------------------------------------------------------
@@ -212,19 +230,25 @@ class Sides:
         self,
         lm: Any,
         state: str,
-        weights: Mapping[int, Mapping[int, float]],
-        prompts: Mapping[tuple[int, int], str],
+        weights: Mapping[tuple[int, str], Mapping[int, float]],
+        prompts: Mapping[tuple[int, str, int], str],
     ) -> None:
         """The answer for the likeliest community; over both answers, the mean of all."""
-        first = {i: prompts[i, max(own, key=own.__getitem__)] for i, own in weights.items()}
-        found = self._texts(lm, GLOBAL, state, first.values())
-        self.said |= {(i, GLOBAL): found[prompt] for i, prompt in first.items()}
-        candidates = {i: self._candidates(i) for i in weights if (i, LOCAL) in self.said}
+        first = {key: prompts[*key, max(own, key=own.__getitem__)] for key, own in weights.items()}
+        found = self._texts(lm, "module", state, first.values())
+        self.said |= {key: found[prompt] for key, prompt in first.items()}
+        candidates = {
+            i: self._candidates(i)
+            for i, method in weights
+            if method == GLOBAL and (i, LOCAL) in self.said
+        }
         both = {i: own for i, own in candidates.items() if len(own) == 2}
-        asked = {(i, c): (prompts[i, c], *both[i]) for i in both for c in weights[i]}
+        asked = {
+            (i, c): (prompts[i, GLOBAL, c], *both[i]) for i in both for c in weights[i, GLOBAL]
+        }
         scores = self._over_texts(lm, state, asked.values())
         for i, own in both.items():
-            p = sum(w * np.array(scores[asked[i, c]]) for c, w in weights[i].items())
+            p = sum(w * np.array(scores[asked[i, c]]) for c, w in weights[i, GLOBAL].items())
             self.sides[i] = (own, p, p)  # the local one follows
 
     def _local_over_texts(self, lm: Any) -> None:
@@ -274,7 +298,7 @@ class Sides:
 
 def _needed(case: Case, methods: Sequence[str]) -> set[str]:
     """What is to be asked for a case: a mediator needs both sides."""
-    fused = PROMPTED in methods or bool(set(FUSED) & set(methods))
+    fused = bool({PROMPTED, *CALIBRATED, *FUSED} & set(methods))
     both = {LOCAL, GLOBAL} if fused else set()
     return both if case.question.part == FIT else both | set(methods)
 

@@ -26,17 +26,26 @@ from unswayed.histories.metrics import (
     squared_errors,
 )
 from unswayed.memory.logo.plan import TEST
-from unswayed.memory.logo.sides import FUSED, GLOBAL, LOCAL, PROMPTED, RETRIEVAL
+from unswayed.memory.logo.sides import (
+    CALIBRATED,
+    FUSED,
+    GLOBAL,
+    LOCAL,
+    PROMPTED,
+    RETRIEVAL,
+    WEIGHTS,
+)
 from unswayed.sweeps import over_seeds
 
-MEDIATED = (PROMPTED, *FUSED)
-AGAINST = (RETRIEVAL, LOCAL, GLOBAL, "means")  # what LoGo is to beat
+MEDIATED = (WEIGHTS, PROMPTED, *FUSED)
+AGAINST = (RETRIEVAL, LOCAL, CALIBRATED[0], GLOBAL, CALIBRATED[1], "means")  # what LoGo is to beat
 WHOLE = "all"
 NO_VALUE = "–"
 COLOURS = {
-    "none": "lightgrey", "retrieval": "tab:cyan", "profile": "tab:blue", "global": "tab:orange",
-    "logo-prompt": "tab:purple", "logo-shrinkage": "tab:green", "logo-gate": "black",
-    "logo-equal": "tab:brown", "means": "tab:red",
+    "none": "lightgrey", "retrieval": "tab:cyan", "profile": "skyblue",
+    "local-calibrated": "tab:blue", "global": "moccasin", "global-calibrated": "tab:orange",
+    "logo-weights": "tab:pink", "logo-prompt": "tab:purple", "logo-shrinkage": "tab:green",
+    "logo-gate": "black", "logo-equal": "tab:brown", "means": "tab:red",
 }  # fmt: skip
 
 
@@ -325,7 +334,7 @@ def draw(result: dict[str, Any]) -> str:
         by_n.set(ylabel=_words(metric))
         weights.set(ylabel="weight of the global side", ylim=(-0.02, 1.02))
         figure.legend(
-            *by_n.get_legend_handles_labels(), loc="outside lower center", ncols=9,
+            *by_n.get_legend_handles_labels(), loc="outside lower center", ncols=6,
             fontsize="small", frameon=False,
         )  # fmt: skip
         text = io.StringIO()

@@ -28,6 +28,7 @@ from unswayed.conversations import (
 )
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
+from unswayed.findings import Findings, check_same
 from unswayed.memory.baselines import FullMemory, SummaryMemory
 from unswayed.memory.plum.ability import ability_change, check_ability
 from unswayed.memory.plum.adapter import remembering
@@ -53,7 +54,6 @@ from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.memory.told import ToldMemory
 from unswayed.models import EMBEDDED, model_label
 from unswayed.scoring.base import Base
-from unswayed.scoring.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -243,18 +243,6 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _check_same(before: Any, now: Any, folder: Path, name: str = "") -> None:
-    """Refuse to go on with another experiment than was begun."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in before | now:
-            _check_same(before.get(key), now.get(key), folder, f"{name}.{key}".lstrip("."))
-    elif before != now:
-        raise InputError(
-            f"{folder} was begun with {name} {before}, now it is {now}: go on with the same "
-            "settings and data, or give another --out"
-        )
-
-
 # -- running it ----------------------------------------------------------------------------------
 
 
@@ -273,7 +261,7 @@ def finished(experiment: Experiment, base: Base, folder: Path) -> dict[str, Any]
         raise InputError(
             f"{folder / RESULT} is no result of an experiment: remove it, and it is run again"
         ) from None
-    _check_same(before, make_identity(experiment, base, make_material(experiment)), folder)
+    check_same(before, make_identity(experiment, base, make_material(experiment)), folder)
     if _missing(experiment, result):
         return None
     return result | summary(rows_of(result), result["conversations"])
@@ -315,7 +303,7 @@ def _train_and_ask(
     identity = make_identity(experiment, base, material)
     found = Findings(folder / JOURNAL)
     try:
-        _check_same(found.once("identity", lambda: identity), identity, folder)
+        check_same(found.once("identity", lambda: identity), identity, folder)
         evaluation = _evaluation(experiment, base, material, found)
         manifest = train(base, material.pairs, experiment.settings, folder / MEMORY, evaluation)
     finally:
@@ -400,32 +388,6 @@ def _ability_asked(experiment: Experiment) -> dict[str, Any] | None:
         key: Path(value).name if key in ABILITY_TASKS and Path(value).exists() else value
         for key, value in experiment.ability.items()
     }
-
-
-class Findings:
-    """What an experiment has found so far, as JSON under keys, each kept at once in a journal."""
-
-    def __init__(self, path: Path) -> None:
-        self.journal = Journal(path)
-
-    def once(self, key: str, find: Callable[[], Any]) -> Any:
-        """What `find` gives, found only once however often the experiment is interrupted."""
-        if not self.has(key):
-            start = time.perf_counter()
-            value = find()
-            seconds = round(time.perf_counter() - start, 2)
-            self.journal.add(key, json.dumps({"value": value, "seconds": seconds}))
-        return self.value(key)
-
-    def has(self, key: str) -> bool:
-        return self.journal.get(key) is not None
-
-    def value(self, key: str) -> Any:
-        return json.loads(self.journal.get(key))["value"]
-
-    def seconds(self, key: str) -> float:
-        """How long it took to find."""
-        return json.loads(self.journal.get(key))["seconds"]
 
 
 def _evaluation(
