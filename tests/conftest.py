@@ -151,6 +151,9 @@ def make_model(name: str, vocab_size: int, **config: Any) -> Any:
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Factory: `tiny_model_dir(name, chat=False, **config)` saves a tiny model once per session."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a test may read what is said while a model is saved
     made: dict[str, Path] = {}
 
     def make(name: str, chat: bool = False, **config: Any) -> Path:
