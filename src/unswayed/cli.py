@@ -66,14 +66,16 @@ def _parser() -> argparse.ArgumentParser:
         help="grid (81 cells of gender, age, religion and ethnicity) or your own pairs, YAML; see "
         "docs/personas.md; default: 30 built-in pairs")  # fmt: skip
     add("--memory", default="prompt",
-        help="prompt, retrieval, gated (in the prompt where the question needs it) or plum (an "
-        "adapter is trained for each persona); see docs/memories.md")  # fmt: skip
+        help="prompt, retrieval, gated (in the prompt where the question needs it), plum (an "
+        "adapter is trained for each persona) or logo (an adapter is trained on the personas that "
+        "are not asked about); see docs/memories.md")  # fmt: skip
     add("--memory-style", metavar="NAME",
         help="of prompt: system, user, bullets, turns or ignore (default: system); of retrieval: "
         "bm25-K or embedding-K, K snippets (default: bm25-3); of gated: tfidf-Q, Q a percentile "
-        "(default: tfidf-95); plum has none")  # fmt: skip
+        "(default: tfidf-95); of logo: shrinkage-K, K slots that the others' word is worth, or "
+        "weights (default: shrinkage-5); plum has none")  # fmt: skip
     add("--plum-recipe", type=Path, metavar="FILE",
-        help="recipe whose settings and augment the adapters are trained with, YAML; see "
+        help="recipe with whose settings, and for plum augment, adapters are trained, YAML; see "
         "recipes/plum")  # fmt: skip
     add("--scoring", default="option", help="option, option-sum, letter or generate")
     add("--max-gen-toks", type=int, default=256, help="new tokens per generated answer")
@@ -330,8 +332,8 @@ def _add_logo(commands: argparse._SubParsersAction) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="for answers, tables and plots")
     add("--seeds", type=int, nargs="+", metavar="N", help="instead of the recipe's")
     add("--methods", nargs="+", metavar="NAME",
-        help="of none retrieval profile global logo-prompt logo-shrinkage logo-gate logo-equal "
-        "means; default: all")  # fmt: skip
+        help="of none retrieval profile local-calibrated global global-calibrated logo-weights "
+        "logo-prompt logo-shrinkage logo-gate logo-equal means; default: all")  # fmt: skip
 
 
 def _batch_size(text: str) -> int | str:

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unswayed.audit.trials import other_personas
 from unswayed.errors import InputError
 from unswayed.memory import Memory
 from unswayed.memory.gated import GatedMemory
 from unswayed.memory.prompt import STYLES, PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
-from unswayed.personas import Persona
+from unswayed.personas import Persona, load_personas, personas_hash
 from unswayed.scoring.load import HF_SHARED
 
 if TYPE_CHECKING:
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROMPT, RETRIEVAL, PLUM, GATED = "prompt", "retrieval", "plum", "gated"
-DEFAULT_STYLES = {PROMPT: "system", RETRIEVAL: "bm25-3", PLUM: "", GATED: "tfidf-95"}
+PROMPT, RETRIEVAL, PLUM, GATED, LOGO = "prompt", "retrieval", "plum", "gated", "logo"
+DEFAULT_STYLES = {
+    PROMPT: "system", RETRIEVAL: "bm25-3", PLUM: "", GATED: "tfidf-95", LOGO: "shrinkage-5",
+}  # fmt: skip
+TRAINED = (PLUM, LOGO)
 BM25, EMBEDDING, TFIDF = "bm25", "embedding", "tfidf"
+SHRINKAGE, WEIGHTS = "shrinkage", "weights"
 IN_PROCESS = (HF_SHARED, "hf")  # backends whose weights can be trained and switched
 
 
@@ -38,34 +43,55 @@ def check_memory(arguments: AuditArguments, personas: Sequence[Persona]) -> None
         parse_style(arguments.memory_style)
     elif arguments.memory == GATED:
         parse_gate(arguments.memory_style)
-    if arguments.memory != PLUM:
-        if arguments.plum_recipe is not None:
-            raise InputError("--plum-recipe has no meaning without --memory plum")
-        return
-    from unswayed.memory.plum.memory import persona_pairs, read_training
+    if arguments.memory in TRAINED:
+        _check_trained(arguments, personas)
+    elif arguments.plum_recipe is not None:
+        raise InputError("--plum-recipe has no meaning without --memory plum or logo")
 
-    if arguments.memory_style:
+
+def _check_trained(arguments: AuditArguments, personas: Sequence[Persona]) -> None:
+    memory = arguments.memory
+    if memory == PLUM and arguments.memory_style:
         raise InputError(
             f"--memory-style {arguments.memory_style} has no meaning with --memory plum, which "
             "puts nothing into the prompt: leave it out"
         )
     if arguments.backend not in IN_PROCESS:
         raise InputError(
-            f"--memory plum trains and switches weights in this process, which --backend "
+            f"--memory {memory} trains and switches weights in this process, which --backend "
             f"{arguments.backend} cannot: use {' or '.join(IN_PROCESS)}"
         )
     if arguments.adapter:
         raise InputError(
-            "--memory plum puts an adapter of its own on the model, so there is no room for "
+            f"--memory {memory} puts an adapter of its own on the model, so there is no room for "
             "--adapter: merge that into the model first (peft's merge_and_unload), or leave it out"
         )
-    training = read_training(arguments.plum_recipe)
-    for persona in personas:
-        persona_pairs(persona, training)
+    if memory == PLUM:
+        from unswayed.memory.plum.memory import persona_pairs, read_training
+
+        training = read_training(arguments.plum_recipe)
+        for persona in personas:
+            persona_pairs(persona, training)
+        return
+    from unswayed.memory.logo import memory as logo
+
+    if parse_mediator(arguments.memory_style) is not None and arguments.scoring == "generate":
+        raise InputError(
+            f"--memory-style {arguments.memory_style} fuses the likelihoods of the options, and "
+            f"--scoring generate gives none: take --scoring option or letter, or --memory-style "
+            f"{WEIGHTS}"
+        )
+    logo.check_population(_population(arguments))
+    logo.read_training(arguments.plum_recipe)
 
 
 def memory_settings(arguments: AuditArguments) -> dict[str, Any]:
     """What else decides what the model knows, for a run's identity."""
+    if arguments.memory == LOGO:
+        from unswayed.memory.logo import memory as logo
+
+        training = logo.read_training(arguments.plum_recipe)
+        return training.as_json() | {"population": personas_hash(_population(arguments))}
     if arguments.memory != PLUM:
         return {}
     from unswayed.memory.plum.memory import read_training
@@ -90,6 +116,8 @@ def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) 
         return RetrievalMemory(k, embedder)
     if arguments.memory == GATED:
         return GatedMemory(parse_gate(arguments.memory_style))
+    if arguments.memory == LOGO:
+        return _logo_memory(arguments, lm)
     from unswayed.memory.plum.memory import PlumMemory, loaded_base, read_training
 
     folder = arguments.out / "memories"
@@ -98,6 +126,23 @@ def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) 
     if n := memory.untrained(waiting):
         log.info("adapters to train: %d, one for each persona; they stay in %s", n, folder)
     return memory
+
+
+def _logo_memory(arguments: AuditArguments, lm: Any) -> Memory:
+    from unswayed.memory.logo import memory as logo
+    from unswayed.memory.plum.memory import loaded_base
+
+    return logo.LogoMemory(
+        loaded_base(lm, arguments.model),
+        arguments.out / "memories" / "population",
+        _population(arguments),
+        logo.read_training(arguments.plum_recipe),
+        parse_mediator(arguments.memory_style),
+    )
+
+
+def _population(arguments: AuditArguments) -> list[Persona]:
+    return other_personas(load_personas(arguments.personas), arguments.pairs)
 
 
 def memory_notes(
@@ -113,6 +158,8 @@ def memory_notes(
     """
     if arguments.memory == GATED:
         return _opened(rows)
+    if arguments.memory == LOGO:
+        return memory.notes(personas)
     if arguments.memory != PLUM:
         return []
     recalled = memory.recalled(personas)
@@ -174,6 +221,22 @@ def parse_gate(style: str) -> int:
     )
 
 
+def parse_mediator(style: str) -> int | None:
+    """K of a style such as "shrinkage-5"; None if nothing is fused.
+
+    Raises:
+        InputError: it has another form.
+    """
+    if style == WEIGHTS:
+        return None
+    if found := re.fullmatch(f"{SHRINKAGE}-([1-9][0-9]*)", style):
+        return int(found[1])
+    raise InputError(
+        f"memory style {style!r} is not {WEIGHTS} or of the form shrinkage-K, which --memory logo "
+        "has, K how many of the user's slots the population's word is worth"
+    )
+
+
 def describe(memory: str, style: str | None) -> str:
     """A mechanism and its style in a sentence, for reports."""
     if memory == PLUM:
@@ -195,6 +258,20 @@ def describe(memory: str, style: str | None) -> str:
             "the system prompt only where the question is nearer to one of them, by the words they "
             f"share (TF-IDF), than {parse_gate(style)} % of questions that they cannot help with. "
             "All other prompts are those without memory."
+        )
+    if memory == LOGO:
+        k = parse_mediator(style)
+        how = (
+            f"what it makes of either side was fused, the population counting {k} / (n + {k}) with "
+            "n slots of the user known"
+            if k
+            else "it read both, with the adapter switched on"
+        )
+        return (
+            f"The memory mechanism was logo, in the style {style}: a local memory, the snippets of "
+            "what the user said nearest to the question by the words they share (BM25), and a "
+            "global one, a LoRA adapter trained on what users said who were not asked about, which "
+            f"reads what is typical of the user's community. The model was asked, and {how}."
         )
     return (
         f"The memory mechanism was {memory}, in the style {style}: "

@@ -21,7 +21,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,6 +72,7 @@ from unswayed.scoring.prompts import (
     extract_answer,
     option_order,
     pick_option,
+    question_text,
 )
 
 log = logging.getLogger(__name__)
@@ -259,6 +260,20 @@ def run_audit(arguments: AuditArguments) -> Path:
     return out
 
 
+@runtime_checkable
+class FusedMemory(Protocol):
+    """A memory that asks the model several times and makes one answer of it.
+
+    Its `messages` are those of the first view, which a row shows.
+    """
+
+    def views(self) -> Sequence[Any]:
+        """What is asked, each with `messages` and `active` of a `Memory`; none: asked as it is."""
+
+    def fuse(self, scores: Sequence[Sequence[float]]) -> list[float]:
+        """Log-probabilities of the options, from the scores by which each view would choose."""
+
+
 def score(
     lm: Any,
     chat: ChatFormat,
@@ -268,8 +283,6 @@ def score(
     journal: Journal,
 ) -> list[dict]:
     """Rows of trials that share one state of `memory`; generated texts go through `journal`."""
-    from lm_eval.api.instance import Instance
-
     scoring, seed = arguments.scoring, arguments.seed
     prompts = [chat.render(trial.messages) for trial in trials]
 
@@ -287,39 +300,81 @@ def score(
             for trial, prompt, outcome in zip(trials, prompts, outcomes, strict=True)
         ]
 
-    with memory.active(lm), plain_errors(arguments.backend):
-        if scoring == "generate":
+    if scoring == "generate":
+        with memory.active(lm), plain_errors(arguments.backend):
             settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs)
             generated = generate(lm, prompts, journal, settings, arguments.backend)
-            return rows(
-                _read_text(trial.item, text, seed)
-                for trial, text in zip(trials, generated, strict=True)
-            )
-        texts = [continuations(trial.item, scoring, seed) for trial in trials]
-        pairs = [
-            (prompt, chat.delimiter + text)
-            for prompt, options in zip(prompts, texts, strict=True)
-            for text in options
-        ]
-        if arguments.backend != HF_SHARED:  # which looks itself
-            check_lengths(lm, pairs, 0)
-        requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
-        log_probs = iter(lm.loglikelihood(requests, disable_tqdm=True))
+        return rows(
+            _read_text(trial.item, text, seed)
+            for trial, text in zip(trials, generated, strict=True)
+        )
+
+    texts = [continuations(trial.item, scoring, seed) for trial in trials]
+
+    def log_probs(view: Any, prompts: Sequence[str]) -> list[list[float]]:
+        with view.active(lm), plain_errors(arguments.backend):
+            found = _log_probs(lm, chat, prompts, texts, arguments.backend)
+        for trial, values in zip(trials, found, strict=True):
+            _check_numbers(trial.item, values)
+        return found
+
+    views = memory.views() if isinstance(memory, FusedMemory) else []
+    if not views:
+        return rows(
+            _compare(values, options, scoring)
+            for values, options in zip(log_probs(memory, prompts), texts, strict=True)
+        )
+    questions = [question_text(trial.item, scoring, seed) for trial in trials]
+    by_view = [
+        log_probs(view, [chat.render(view.messages(q)) for q in questions]) for view in views
+    ]
     return rows(
-        _compare(trial.item, options, [next(log_probs)[0] for _ in options], scoring)
-        for trial, options in zip(trials, texts, strict=True)
+        _fuse(memory, values, options, scoring)
+        for *values, options in zip(*by_view, texts, strict=True)
     )
 
 
-def _compare(item: Item, texts: list[str], log_probs: list[float], scoring: str) -> dict:
-    """The outcome of a trial scored by likelihood."""
+def _log_probs(
+    lm: Any, chat: ChatFormat, prompts: Sequence[str], texts: Sequence[list[str]], backend: str
+) -> list[list[float]]:
+    """Summed log-probability (nats) of each of a prompt's texts."""
+    from lm_eval.api.instance import Instance
+
+    pairs = [
+        (prompt, chat.delimiter + text)
+        for prompt, options in zip(prompts, texts, strict=True)
+        for text in options
+    ]
+    if backend != HF_SHARED:  # which looks itself
+        check_lengths(lm, pairs, 0)
+    requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+    found = iter(lm.loglikelihood(requests, disable_tqdm=True))
+    return [[next(found)[0] for _ in options] for options in texts]
+
+
+def _check_numbers(item: Item, log_probs: list[float]) -> None:
     if any(math.isnan(value) for value in log_probs):
         raise InputError(
             f"the model gave NaN for item {item.id}: its weights or dtype are broken (try "
             "--dtype float32)"
         )
+
+
+def _compare(log_probs: list[float], texts: list[str], scoring: str) -> dict:
+    """The outcome of a trial scored by likelihood."""
     answer = pick_option(log_probs, texts, scoring)
     return {"answer": answer, "option_scores": log_probs, "raw_text": None}
+
+
+def _fuse(
+    memory: FusedMemory, by_view: Sequence[list[float]], texts: list[str], scoring: str
+) -> dict:
+    """The outcome of a trial that was put to several views, from what each would choose by."""
+    lengths = [len(text) if scoring == "option" else 1 for text in texts]  # as in pick_option
+    fused = memory.fuse(
+        [[value / n for value, n in zip(values, lengths, strict=True)] for values in by_view]
+    )
+    return {"answer": fused.index(max(fused)), "option_scores": fused, "raw_text": None}
 
 
 def _read_text(item: Item, text: str, seed: int) -> dict:

@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
         *((name, pa.string()) for name in ATTRIBUTES),
         ("memory", pa.string()),  # mechanism; none without memory
         ("memory_style", pa.string()),
-        ("system_prompt", pa.string()),
+        ("system_prompt", pa.string()),  # this and the next two: of a fused memory the local view's
         ("user_prompt", pa.string()),
         ("prompt", pa.string()),  # exactly what the model read
         ("options", pa.list_(pa.string())),
@@ -42,7 +42,9 @@ SCHEMA = pa.schema(
         ("correct", pa.bool_()),  # unparsed is false
         ("score", pa.float64()),  # expert weight of the answer; unparsed is 0
         ("flip", pa.bool_()),  # null without memory, or if either answer is unparsed
-        ("option_scores", pa.list_(pa.float64())),  # summed log-probability (nats) per option
+        # Summed log-probability (nats) per option; of a fused memory, the log-probability of the
+        # option after fusion, the options being all there is.
+        ("option_scores", pa.list_(pa.float64())),
         ("raw_text", pa.string()),  # generated text; null if scored by likelihood
         ("parsed", pa.bool_()),
         ("scoring", pa.string()),
@@ -86,7 +88,7 @@ def choose_personas(
         if pairs is not None:
             raise InputError("--pairs counts persona pairs, and the grid has none: leave it out")
         return cells if GRID in conditions else []
-    ids = list(dict.fromkeys(persona.pair_id for persona in personas))
+    ids = _base_ids(personas)
     if pairs is not None and not 1 <= pairs <= len(ids):
         raise InputError(f"--pairs {pairs}: between 1 and {len(ids)} pairs are there")
     wanted = [condition for condition in conditions if condition in VERSIONS]
@@ -101,6 +103,19 @@ def choose_personas(
                 )
             chosen.append(by_key[pair, condition])
     return chosen
+
+
+def other_personas(personas: Sequence[Persona], pairs: int | None) -> list[Persona]:
+    """All versions of the base personas behind the first `pairs`, which a run does not ask about.
+
+    Cells of the grid are no base personas.
+    """
+    asked = set(_base_ids(personas)[:pairs])
+    return [persona for persona in personas if persona.pair_id not in asked]
+
+
+def _base_ids(personas: Sequence[Persona]) -> list[str | None]:
+    return list(dict.fromkeys(persona.pair_id for persona in personas))
 
 
 def trials_of(

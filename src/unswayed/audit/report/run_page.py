@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from unswayed.audit.memories import RETRIEVAL
+from unswayed.audit.memories import LOGO, RETRIEVAL
 from unswayed.audit.report.flips import (
     flip_texts,
     flips_by_item,
@@ -326,7 +326,7 @@ def flip_view(answers: pd.DataFrame) -> dict[str, Any]:
         "n_flipped": len(flipped),
         "top": TOP,
         "memories": user_memories(answers, users.index[:TOP]),
-        "retrieved": bool((answers["memory"] == RETRIEVAL).any()),
+        "retrieved": bool(answers["memory"].isin((RETRIEVAL, LOGO)).any()),
         "top_flips": f"{top['flips'].sum():,}",
         "users": _flip_rows(users),
         "items": _flip_rows(top, questions),
