@@ -93,7 +93,7 @@ class TestKeys:
         arguments = training_arguments(found)
         assert found.output_dir == f"runs/dpo/{path.stem}"
         assert (found.lora["r"], found.lora["lora_alpha"]) == (16, 32)
-        assert found.n_pairs == (None if path.stem == "smollm2-135m" else 500)
+        assert found.n_pairs == (None if found.model == "smollm2-135m" else 500)
         assert arguments.max_length == 1024  # that of the dataset, so nothing is cut
         assert arguments.precompute_ref_log_probs and not arguments.push_to_hub
         assert (arguments.beta, arguments.loss_type) == (0.1, ["sigmoid"])
