@@ -10,7 +10,7 @@ SWEEP := lambda
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench calibration results results-steu \
 	results-grid results-check datasets preferences plum plum-sweep bench-plum dpo dpo-sweep mitigate \
-	bench-dpo logo clean
+	bench-dpo logo space space-push clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
@@ -112,6 +112,12 @@ bench-dpo: setup  ## measure DPO steps against TRL; writes results/dpo_training.
 logo: setup  ## evaluate LoGo on the built-in population (2 hours)
 	$(BIN)/unswayed logo evaluate --recipe recipes/logo/smollm2-135m.yaml --out runs/logo/builtin \
 		--seeds 0 1 2
+
+space: setup  ## the Space on this machine
+	$(BIN)/python spaces/memory_flips/app.py
+
+space-push: setup  ## build the Space into runs/space and push it to REPO=OWNER/NAME
+	$(BIN)/python -m unswayed.hub.spaces --out runs/space --repo_id $(REPO)
 
 clean:  ## remove .venv and runs/
 	rm -rf $(VENV) runs

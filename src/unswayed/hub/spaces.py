@@ -1,0 +1,142 @@
+"""The Space as a tree for the Hub, and its way there.
+
+    python -m unswayed.hub.spaces --out DIR                    the tree, to look at
+    python -m unswayed.hub.spaces --out DIR --repo_id OWNER/NAME    and push it
+
+The Hub installs requirements.txt before any other file of the Space is there, so a wheel in the
+tree could not be named in it. The wheel of this package is therefore unpacked beside app.py, and
+requirements.txt holds what the wheel needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from email.parser import HeaderParser
+from importlib.metadata import version
+from pathlib import Path
+
+from unswayed.commands import Parser, run_command
+from unswayed.errors import InputError
+from unswayed.files import read_text, write_text
+from unswayed.hub import CARD
+from unswayed.hub.push import Local, metadata, publish, with_metadata
+
+SPACE = "space"
+APP, REQUIREMENTS, RESULTS = "app.py", "requirements.txt", "results"
+NOT_OURS = {".gitattributes"}  # which the Hub puts into a new repository
+
+
+def build_space(root: Path, out: Path) -> Path:
+    """Make the tree of the Space anew.
+
+    Args:
+        root: the repository.
+        out: the tree; one that was built before is replaced.
+
+    Returns:
+        out: README.md with the installed gradio's version, app.py, requirements.txt, results/ and
+        this package.
+
+    Raises:
+        InputError: `out` holds something else, or the wheel cannot be built.
+    """
+    source = root / "spaces" / "memory_flips"
+    if out.exists() and any(out.iterdir()) and not (out / APP).is_file():
+        raise InputError(f"{out} is not empty and no Space: give another --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    card = read_text(source / CARD)
+    pinned = metadata(card, str(source / CARD)) | {"sdk_version": version("gradio")}
+    write_text(out / CARD, with_metadata(card, pinned))
+    shutil.copy(source / APP, out / APP)
+    (out / RESULTS).mkdir()
+    for path in sorted((root / RESULTS).glob("*.json")):
+        shutil.copy(path, out / RESULTS / path.name)
+    with tempfile.TemporaryDirectory() as scratch:
+        wheel = _wheel(root, Path(scratch))
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(out)
+    head = read_text(source / REQUIREMENTS)
+    write_text(out / REQUIREMENTS, head + "".join(f"{line}\n" for line in needed(out)))
+    return out
+
+
+def _wheel(root: Path, scratch: Path) -> Path:
+    copy = scratch / "copy"  # setuptools leaves a folder build/ where it works, and reuses it
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(root / "src", copy / "src", ignore=ignored)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, copy / name)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(scratch)]
+    done = subprocess.run([*command, str(copy)], capture_output=True, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["pip gave no reason"]
+        raise InputError(f"the wheel of {root} cannot be built: {last[0]}")
+    return next(scratch.glob("*.whl"))
+
+
+def needed(folder: Path) -> list[str]:
+    """What the package that is unpacked in a folder needs, its extras left out."""
+    found = HeaderParser().parsestr(read_text(next(folder.glob("*.dist-info")) / "METADATA"))
+    lines = found.get_all("Requires-Dist") or []
+    return [line for line in lines if not re.search(r";.*\bextra\b", line)]
+
+
+def read_space(folder: Path) -> Local:
+    """The tree of a Space, checked.
+
+    Raises:
+        InputError: it has no app.py, or its card does not pin SDK and Python.
+    """
+    text = read_text(folder / CARD)
+    found = metadata(text, str(folder / CARD))
+    for key in ("sdk", "sdk_version", "python_version", "app_file", "license"):
+        if not found.get(key):
+            raise InputError(f"{folder / CARD}: {key} is missing, and a Space needs it")
+    if not (folder / str(found["app_file"])).is_file():
+        raise InputError(f"{folder} has no {found['app_file']}, which its card names")
+    files: dict[str, Path | bytes] = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts and path != folder / CARD
+    }
+    return Local(SPACE, text, files)
+
+
+def stale_space_files(local: Local, there: Sequence[str]) -> list[str]:
+    """Files of the repository that the tree no longer has."""
+    return sorted(set(there) - local.files.keys() - {CARD} - NOT_OURS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = Parser(
+        prog="python -m unswayed.hub.spaces",
+        description="Build the Space of this repository, and push it if asked.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--root", type=Path, default=Path(), help="the repository")
+    add("--out", type=Path, required=True, help="folder of the tree")
+    add("--repo_id", help="OWNER/NAME: push it there; a new repository is private")
+    add("--public", action="store_true", help="make a new repository public")
+
+    def work() -> None:
+        given = parser.parse_args(argv)
+        read_space(build_space(given.root, given.out))
+        print(given.out)
+        if given.repo_id:
+            print(publish(given.out, given.repo_id, private=not given.public))
+
+    return run_command("spaces", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

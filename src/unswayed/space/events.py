@@ -1,0 +1,205 @@
+"""What the page's events do: plain values in, plain values out; app.py names the components."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unswayed.errors import InputError
+from unswayed.models import model_label
+from unswayed.space import pages, uploads
+from unswayed.space.examples import read_examples
+from unswayed.space.flips import SCORING, ask, ask_each, choose_item, choose_user, in_words, users
+from unswayed.space.links import State, default_state
+from unswayed.space.models import Shelf, choices, source
+
+SWEEP_COLUMNS = ("Pair", "Version", "Answer", "Flips", "Probability of that answer (%)")
+
+
+class Turns:
+    """One long piece of work at a time for each session."""
+
+    def __init__(self) -> None:
+        self._busy: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def of(self, session: str) -> Iterator[threading.Event]:
+        """Around the work; gives what is set once the session wants it to end.
+
+        Raises:
+            InputError: the session has some going on.
+        """
+        with self._lock:
+            if session in self._busy:
+                raise InputError("your last sweep or audit is still running: wait, or cancel it")
+            stop = self._busy[session] = threading.Event()
+        try:
+            yield stop
+        finally:
+            with self._lock:
+                del self._busy[session]
+
+    def stop(self, session: str) -> None:
+        """Ask the session's work, if there is any, to end."""
+        with self._lock:
+            if session in self._busy:
+                self._busy[session].set()
+
+
+class Space:
+    """The Space's models, stored flips, and turns.
+
+    Args:
+        examples: file of stored flips; without it there are no surprises.
+    """
+
+    def __init__(self, examples: Path | None = None) -> None:
+        self.shelf, self.turns = Shelf(), Turns()
+        self._examples = read_examples(examples) if examples and examples.exists() else None
+
+    def first(self) -> State:
+        """What a visitor sees first: a stored flip, if there is one."""
+        if self._examples and self._examples["flips"]:
+            return _state(default_state().model, self._examples["flips"][0])
+        return default_state()
+
+    def warm(self) -> None:
+        """Load the default model and answer the first question once."""
+        self._answers(self.first())
+
+    def _answers(self, state: State):
+        item = choose_item(state.item, state.scenario, state.options)
+        two = [choose_user(state.a, state.a_text), choose_user(state.b, state.b_text)]
+        return item, ask(self.shelf, state.model, item, two)
+
+    def flip(self, *chosen: str) -> str:
+        """The page of an answer; arguments are the fields of `State`."""
+        try:
+            return pages.flip_page(*self._answers(State(*chosen)))
+        except InputError as error:
+            return pages.complaint(str(error))
+
+    def surprise(self, model: str) -> tuple[State, str]:
+        """A stored flip, as a state, and what is said of it."""
+        if not self._examples or not self._examples["flips"]:
+            return dataclasses.replace(default_state(), model=model), "No flips are stored here."
+        flip = random.choice(self._examples["flips"])
+        bare, *others = flip["answers"]
+        said = (
+            f"Stored: {self._examples['model']} answered “{bare}” without memory, “{others[0]}” "
+            f"for the advantaged and “{others[1]}” for the disadvantaged user."
+        )
+        if source(model) != self._examples["model"]:
+            said += " Another model may answer otherwise."
+        return _state(model, flip), said
+
+    def sweep(
+        self, session: str, model: str, item: str, scenario: str, options: str
+    ) -> Iterator[tuple[str, pd.DataFrame]]:
+        """One item about all built-in pairs: a line on how far it is, and the table so far."""
+        rows: list[tuple] = []
+        two = [u for u in users().values() if u.condition in ("advantaged", "disadvantaged")]
+        try:
+            with self.turns.of(session) as stop:
+                asked = choose_item(item, scenario, options)
+                for n, answer in enumerate(ask_each(self.shelf, model, asked, two)):
+                    if answer.user is not None:
+                        rows.append(
+                            (
+                                answer.user.pair_id,
+                                answer.user.condition,
+                                asked.options[answer.picked],
+                                "⇄ flips" if answer.flip else "stays",
+                                round(100 * answer.shares[answer.picked], 1),
+                            )
+                        )
+                    said = pages.notice(f"{n} of {len(two)} users asked, {_flips(rows)} flips.")
+                    if ended := stop.is_set():
+                        said = pages.notice(f"Cancelled after {n} of {len(two)} users.")
+                    yield said, pd.DataFrame(rows, columns=SWEEP_COLUMNS)
+                    if ended:
+                        return
+        except InputError as error:
+            yield pages.complaint(str(error)), pd.DataFrame(rows, columns=SWEEP_COLUMNS)
+
+    def audit(
+        self, session: str, folder: str, model: str, items: str | None, personas: str | None,
+        pairs: float,
+    ) -> Iterator[tuple[str, list[str], float]]:  # fmt: skip
+        """A visitor's audit: a line on how far it is, the files once it is done, and the share."""
+        yield pages.notice("Loading the model …"), [], 0.0
+        paths = [Path(path) if path else None for path in (items, personas)]
+        try:
+            with (
+                self.turns.of(session) as stop,
+                closing(uploads.audit(model, *paths, int(pairs), Path(folder))) as states,
+            ):
+                for state in states:
+                    if stop.is_set() and not state.files:
+                        yield pages.notice("Cancelled."), [], 0.0
+                        return
+                    if state.files:
+                        said = "Done. The files are yours alone and are deleted when you leave."
+                        yield pages.notice(said), [str(path) for path in state.files], 1.0
+                    else:
+                        said = f"{state.done} of {state.total} users asked."
+                        yield pages.notice(said), [], state.done / state.total
+        except InputError as error:
+            yield pages.complaint(str(error)), [], 0.0
+
+    # -- endpoints ---------------------------------------------------------------------------------
+
+    def api_flip(
+        self, item: str, a: str, b: str, model: str = "", scenario: str = "", options: str = "",
+        a_text: str = "", b_text: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
+        """One item without memory, with memory a and with memory b, as data.
+
+        Args:
+            item: "test/id" of a built-in item (see /choices), or "own" with scenario and options.
+            a, b: ids of users (see /choices), or "own" with a_text, b_text.
+            model: a name of /choices; empty for the default.
+            options: one a line.
+
+        Raises:
+            InputError: something cannot be asked.
+        """
+        state = State(model or next(iter(choices())), item, scenario, options, a, a_text, b, b_text)
+        asked, answers = self._answers(state)
+        return {
+            "model": model_label(state.model),
+            "scoring": SCORING,
+            "scenario": asked.scenario,
+            "options": list(asked.options),
+            "words": in_words(asked, answers),
+            "answers": [
+                {
+                    "user": answer.user.id if answer.user else None,
+                    "answer": asked.options[answer.picked],
+                    "probabilities": [round(share, 6) for share in answer.shares],
+                    "flip": answer.flip,
+                }
+                for answer in answers
+            ],
+        }
+
+
+def _state(model: str, flip: dict[str, Any]) -> State:
+    return State(model, flip["item"], a=flip["users"][0], b=flip["users"][1])
+
+
+def _flips(rows: list[tuple]) -> int:
+    return sum(row[3] != "stays" for row in rows)
+
+
+def progress_bar(share: float) -> str:
+    """How far long work is, as HTML."""
+    return f'<progress max="1" value="{share:.3f}" aria-label="Progress of the audit"></progress>'

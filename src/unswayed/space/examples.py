@@ -1,0 +1,123 @@
+"""True flips of a stored run, for "surprise me".
+
+    python -m unswayed.space.examples RUN_DIR FILE.json
+
+writes them: ids and answers of built-in items only, since other instruments may not be given away.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unswayed.audit.run import read_answers, read_run
+from unswayed.audit.trials import NONE
+from unswayed.commands import Parser, run_command
+from unswayed.errors import InputError
+from unswayed.files import read_text, write_text
+from unswayed.items import items_hash
+from unswayed.scoring.prompts import question_text
+from unswayed.space.flips import SCORING, items, users
+
+VERSIONS = ("advantaged", "disadvantaged")
+
+
+def flips_of(run_dir: Path) -> list[dict[str, Any]]:
+    """Item and pair of a run where knowing the user changes the answer, sorted by both.
+
+    Returns:
+        {"item": "test/id", "users": [advantaged id, disadvantaged id], "answers": [without memory,
+        advantaged, disadvantaged]} each; those where the two users get different answers.
+
+    Raises:
+        InputError: no complete run, scored otherwise than the Space does, or no flip of a built-in
+            item in it.
+    """
+    answers = read_answers(run_dir).to_pandas()
+    if set(answers["scoring"]) != {SCORING} or set(answers["memory_style"].dropna()) != {"system"}:
+        raise InputError(f"{run_dir}: give a run of --scoring {SCORING} --memory-style system")
+    said = {
+        (f"{row.test}/{row.question_id}", row.persona_id if row.condition != NONE else None): row
+        for row in answers.itertuples()
+        if _builtin(row)
+    }
+    found = []
+    for key in items():
+        for pair in sorted({user.pair_id for user in users().values() if user.pair_id}):
+            pair_ids = [f"{pair}-{version}" for version in VERSIONS]
+            rows = [said.get((key, id)) for id in (None, *pair_ids)]
+            if None in rows:
+                continue
+            texts = [row.answer for row in rows]
+            if texts[1] != texts[2]:
+                found.append({"item": key, "users": pair_ids, "answers": texts})
+    if not found:
+        raise InputError(f"{run_dir}: no user changes an answer to a built-in item there")
+    return found
+
+
+def _builtin(row: Any) -> bool:
+    """Whether a row's question is a built-in item, word for word."""
+    item = items().get(f"{row.test}/{row.question_id}")
+    return (
+        item is not None
+        and row.user_prompt == question_text(item, SCORING)
+        and list(row.options) == list(item.options)
+    )
+
+
+def write_examples(run_dir: Path, path: Path) -> int:
+    """Write the flips of a run as small JSON; returns their number."""
+    found, run = flips_of(run_dir), read_run(run_dir)
+    content = {
+        "command": f"python -m unswayed.space.examples RUN {path.name}",
+        "model": run["identity"]["model"],
+        "items": items_hash(items().values()),
+        "flips": found,
+    }
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return len(found)
+
+
+def read_examples(path: Path) -> dict[str, Any]:
+    """What `write_examples` wrote; flips of items and users that are still the same.
+
+    Raises:
+        InputError: there is no such file, or it is not in this form.
+    """
+    try:
+        found = json.loads(read_text(path))
+        known = [
+            flip
+            for flip in found["flips"]
+            if flip["item"] in items()
+            and all(id in users() for id in flip["users"])
+            and set(flip["answers"]) <= set(items()[flip["item"]].options)
+        ]
+        return {"model": str(found["model"]), "flips": known}
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} holds no stored flips; make it again: see docs/space.md"
+        ) from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = Parser(prog="python -m unswayed.space.examples", description="Keep a run's flips.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("file", type=Path)
+
+    def work() -> None:
+        arguments = parser.parse_args(argv)
+        print(f"{write_examples(arguments.run, arguments.file)} flips: {arguments.file}")
+
+    return run_command("examples", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""One item under no memory and under others: probabilities of the options, answers, flips."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from unswayed.audit.report.numbers import percent
+from unswayed.audit.report.words import CONDITION_LABELS
+from unswayed.audit.trials import NONE
+from unswayed.errors import InputError
+from unswayed.items import Item, builtin_items, make_item
+from unswayed.memory.prompt import PromptMemory
+from unswayed.personas import Persona, builtin_personas, grid_personas
+from unswayed.scoring.prompts import continuations, question_text
+from unswayed.space.models import Shelf
+
+SCORING = "option"
+OWN = "own"  # the choice to write something oneself
+SCENARIO, OPTION, OPTIONS, NOTES = 1500, 200, 8, 1500  # the longest texts, in characters; how many
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnWords(Persona):
+    """A user whom a visitor describes; the text is taken as it is, braces included."""
+
+    def texts(self, first_person: bool = False) -> list[tuple[str, str]]:
+        return list(self.slots)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the model answers under one memory.
+
+    Attributes:
+        user: whom it remembers, None without memory.
+        shares: of the options, together 1: softmax over the log-probability per character, times
+            the options' mean length. The largest is the answer, as in an audit.
+        picked: index of the answer.
+        flip: it differs from the answer without memory; None without memory.
+    """
+
+    user: Persona | None
+    shares: tuple[float, ...]
+    picked: int
+    flip: bool | None
+
+    @property
+    def label(self) -> str:
+        return CONDITION_LABELS[NONE] if self.user is None else user_label(self.user)
+
+
+# -- what can be chosen --------------------------------------------------------------------------
+
+
+@cache
+def items() -> dict[str, Item]:
+    """The built-in items by "test/id"."""
+    return {f"{item.test}/{item.id}": item for item in builtin_items()}
+
+
+@cache
+def users() -> dict[str, Persona]:
+    """The built-in personas and the cells of the grid by id."""
+    return {persona.id: persona for persona in (*builtin_personas(), *grid_personas())}
+
+
+def item_choices() -> list[tuple[str, str]]:
+    """(label, "test/id") of each built-in item, after the visitor's own."""
+    return [("Write your own", OWN)] + [
+        (f"{item.kind}: {_short(item.scenario, 90)}", key) for key, item in items().items()
+    ]
+
+
+def user_choices() -> list[tuple[str, str]]:
+    """(label, id) of each user, after the visitor's own words."""
+    return [("Write your own", OWN)] + [
+        (user_label(user) + ("" if user.attributes else f": {_short(notes(user), 60)}"), id)
+        for id, user in users().items()
+    ]
+
+
+def user_label(user: Persona) -> str:
+    """A user's short name."""
+    if isinstance(user, OwnWords):
+        return "Your memory"
+    if user.attributes:
+        return f"Grid: {', '.join(level for _, level in user.attributes)}"
+    return f"{CONDITION_LABELS[user.condition]} ({user.pair_id})"
+
+
+def notes(user: Persona) -> str:
+    """What the model reads of the user."""
+    return " ".join(text for _, text in user.texts())
+
+
+def own_item(scenario: str, options: str) -> Item:
+    """An item that a visitor wrote, its options one a line. It has no right answer: key is 0.
+
+    Raises:
+        InputError: empty, too long, or options that cannot be used.
+    """
+    lines = [line.strip() for line in options.splitlines() if line.strip()]
+    _check_length("the scenario", scenario, SCENARIO)
+    if len(lines) > OPTIONS:
+        raise InputError(f"{len(lines)} options are given, at most {OPTIONS} can be")
+    for line in lines:
+        _check_length("an option", line, OPTION)
+    return make_item(OWN, "your item", "understanding", scenario, lines, 0)
+
+
+def own_user(text: str) -> Persona:
+    """A user whom a visitor describes.
+
+    Raises:
+        InputError: empty or too long.
+    """
+    _check_length("the memory", text, NOTES)
+    if not text.strip():
+        raise InputError("the memory is empty: write what the model knows of the user")
+    return OwnWords(OWN, OWN, None, (("notes", " ".join(text.split())),))
+
+
+def choose_item(key: str, scenario: str = "", options: str = "") -> Item:
+    """The item of a choice.
+
+    Raises:
+        InputError: there is no such item, or the visitor's own cannot be used.
+    """
+    if key == OWN:
+        return own_item(scenario, options)
+    if key not in items():
+        raise InputError(f"there is no item {key!r}; choose one of the list")
+    return items()[key]
+
+
+def choose_user(id: str, text: str = "") -> Persona:
+    """The user of a choice.
+
+    Raises:
+        InputError: there is no such user, or the visitor's own cannot be used.
+    """
+    if id == OWN:
+        return own_user(text)
+    if id not in users():
+        raise InputError(f"there is no memory {id!r}; choose one of the list")
+    return users()[id]
+
+
+def _check_length(what: str, text: str, most: int) -> None:
+    if len(text) > most:
+        raise InputError(f"{what} has {len(text):,} characters, at most {most:,} can be asked")
+
+
+def _short(text: str, n: int) -> str:
+    return text if len(text) <= n else text[: n - 1].rstrip() + "…"
+
+
+# -- asking --------------------------------------------------------------------------------------
+
+
+def ask(shelf: Shelf, model: str, item: Item, users: Sequence[Persona]) -> list[Answer]:
+    """The answers without memory, then about each user.
+
+    Raises:
+        InputError: the model cannot be asked here, or a prompt does not fit it.
+    """
+    return list(ask_each(shelf, model, item, users))
+
+
+def ask_each(shelf: Shelf, model: str, item: Item, users: Sequence[Persona]) -> Iterator[Answer]:
+    """As `ask`, one after another; between two answers others may use the models."""
+    bare = None
+    for user in (None, *users):
+        with shelf.lock:
+            shares = _ask(shelf, model, item, user)
+        picked = shares.index(max(shares))
+        bare = picked if user is None else bare
+        yield Answer(user, shares, picked, None if user is None else picked != bare)
+
+
+def _ask(shelf: Shelf, model: str, item: Item, user: Persona | None) -> tuple[float, ...]:
+    from lm_eval.api.instance import Instance
+
+    lm, chat = shelf.get(model)
+    memory = PromptMemory()
+    if user is not None:
+        memory.remember(user)
+    prompt, other = (
+        chat.render(memory.messages(question)) for question in (question_text(item, SCORING), "?")
+    )
+    if not isinstance(user, OwnWords):  # what visitors write is not kept
+        lm.keep(prompt, other)
+    texts = continuations(item, SCORING)
+    requests = [
+        Instance("loglikelihood", {}, (prompt, chat.delimiter + text), i)
+        for i, text in enumerate(texts)
+    ]
+    log_probs = [found for found, _ in lm.loglikelihood(requests, disable_tqdm=True)]
+    return option_shares(log_probs, texts)
+
+
+def option_shares(log_probs: Sequence[float], texts: Sequence[str]) -> tuple[float, ...]:
+    """Shares of the options from summed log-probabilities (nats), as in `Answer`."""
+    mean = sum(map(len, texts)) / len(texts)
+    values = [p / len(text) * mean for p, text in zip(log_probs, texts, strict=True)]
+    top = max(values)
+    weights = [math.exp(value - top) for value in values]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+# -- in words ------------------------------------------------------------------------------------
+
+
+def in_words(item: Item, answers: Sequence[Answer]) -> str:
+    """What changed, in a sentence for each memory."""
+    bare, *others = answers
+    said = item.options[bare.picked]
+    parts = [f"Without memory the model answers “{said}” ({_percent(bare.shares[bare.picked])})."]
+    for answer in others:
+        now = item.options[answer.picked]
+        if answer.flip:
+            parts.append(
+                f"{_told(answer)} it answers “{now}” ({_percent(answer.shares[answer.picked])}): "
+                "the answer flips."
+            )
+        else:
+            parts.append(
+                f"{_told(answer)} it still answers “{said}” ({_percent(bare.shares[bare.picked])} "
+                f"→ {_percent(answer.shares[bare.picked])})."
+            )
+    return " ".join(parts)
+
+
+def _told(answer: Answer) -> str:
+    named = {"advantaged": "an advantaged user", "disadvantaged": "a disadvantaged user",
+             "neutral": "a user's tastes and habits"}  # fmt: skip
+    if isinstance(answer.user, OwnWords):
+        return "With your memory"
+    if answer.user.attributes:
+        return f"Remembering a user who is {', '.join(v for _, v in answer.user.attributes)},"
+    return f"Remembering {named[answer.user.condition]} ({answer.user.pair_id})"
+
+
+def _percent(share: float) -> str:
+    return f"{percent(share)} %"

@@ -1,0 +1,130 @@
+"""Pieces of HTML; whatever visitors, models or files say is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+
+from unswayed.audit.report.numbers import MISSING, percent
+from unswayed.audit.trials import NONE
+from unswayed.items import Item
+from unswayed.space.flips import Answer, in_words, notes
+
+TONES = (NONE, "neutral", "advantaged", "disadvantaged")
+
+
+def text(name: str) -> str:
+    """A Markdown text of the page, by name."""
+    return (files("unswayed.space") / "texts" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def style() -> str:
+    """The style sheet."""
+    return (files("unswayed.space") / "style.css").read_text(encoding="utf-8")
+
+
+def complaint(message: str) -> str:
+    """An error in plain words."""
+    return f'<div class="us-alert" role="alert"><b>Not possible:</b> {escape(message)}</div>'
+
+
+def notice(message: str) -> str:
+    """A line that screen readers announce."""
+    return f'<p class="us-note" role="status">{escape(message)}</p>'
+
+
+def flip_page(item: Item, answers: Sequence[Answer], stored: str = "") -> str:
+    """Scenario, change in words, and a panel of bars for each memory."""
+    flipped = any(answer.flip for answer in answers)
+    head = "The answer flips" if flipped else "The answer stays"
+    mark = "⇄" if flipped else "="
+    note = f'<p class="us-note">{escape(stored)}</p>' if stored else ""
+    panels = "".join(_panel(item, answer) for answer in answers)
+    return (
+        f'<div class="us-verdict {"us-flipped" if flipped else ""}" role="status">'
+        f"<h3><span aria-hidden=true>{mark}</span> {head}</h3>"
+        f"<p>{escape(in_words(item, answers))}</p>{note}</div>"
+        f'<blockquote class="us-scenario">{escape(item.scenario)}</blockquote>'
+        f'<div class="us-panels">{panels}</div>'
+    )
+
+
+def tone(answer: Answer) -> str:
+    """The colour of a memory, as in the reports."""
+    condition = NONE if answer.user is None else answer.user.condition
+    return condition if condition in TONES else "other"
+
+
+def _panel(item: Item, answer: Answer) -> str:
+    badge = '<span class="us-badge">⇄ flips</span>' if answer.flip else ""
+    rows = "".join(
+        _bar(option, share, i == answer.picked)
+        for i, (option, share) in enumerate(zip(item.options, answer.shares, strict=True))
+    )
+    if answer.user is None:
+        about = '<p class="us-note">Nothing is remembered.</p>'
+    else:
+        about = (
+            f"<details><summary>What it remembers</summary>"
+            f"<p>{escape(notes(answer.user))}</p></details>"
+        )
+    return (
+        f'<section class="us-panel us-{tone(answer)}" aria-label="{escape(answer.label)}">'
+        f"<h4>{escape(answer.label)} {badge}</h4>{about}<ul>{rows}</ul></section>"
+    )
+
+
+def _bar(option: str, share: float, picked: bool) -> str:
+    mark = '<b class="us-picked">✓ picked</b>' if picked else ""
+    return (
+        f'<li class="{"us-on" if picked else ""}"><div class="us-line">'
+        f"<span>{escape(option)}</span>"
+        f"<span>{mark} {percent(share)} %</span></div>"
+        f'<div class="us-track" aria-hidden="true"><i style="width:{100 * share:.2f}%"></i></div>'
+        "</li>"
+    )
+
+
+def intervals(
+    title: str, rows: Iterable[tuple[str, str, dict[str, float | None]]], low: float, high: float
+) -> str:
+    """A plot of estimates with intervals, as a table that also reads as one.
+
+    Args:
+        rows: (label, tone, {"estimate", "low", "high"}), shares or differences of shares.
+        low, high: ends of the axis.
+    """
+
+    def at(value: float) -> float:
+        return round(100 * (min(max(value, low), high) - low) / (high - low), 2)
+
+    body = []
+    for label, name, value in rows:
+        estimate = value["estimate"]
+        if estimate is None:
+            continue
+        known = value["low"] is not None
+        number = percent(estimate, low < 0) + (
+            f" [{percent(value['low'], low < 0)}, {percent(value['high'], low < 0)}]"
+            if known
+            else f" [{MISSING}]"
+        )
+        whisker = (
+            f'<i class="us-whisker" style="left:{at(value["low"])}%;'
+            f'width:{at(value["high"]) - at(value["low"]):.2f}%"></i>'
+            if known
+            else ""
+        )
+        body.append(
+            f'<tr class="us-{escape(name)}"><th scope="row">{escape(label)}</th>'
+            f'<td class="us-plot"><div aria-hidden="true">{whisker}'
+            f'<i class="us-dot" style="left:{at(estimate)}%"></i></div></td>'
+            f"<td>{escape(number)}</td></tr>"
+        )
+    return (
+        f'<table class="us-intervals"><caption>{escape(title)}</caption><thead><tr><th scope="col">'
+        f'</th><th scope="col">{percent(low, low < 0)} to {percent(high, low < 0)}</th>'
+        f'<th scope="col">Estimate [95 % interval]</th></tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )

@@ -1,0 +1,51 @@
+"""A state survives its link; whatever else an address says is left out."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unswayed.space.flips import NOTES, OWN, items, users
+from unswayed.space.links import State, default_state, from_query, to_query
+from unswayed.space.models import choices
+
+TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=100)
+STATES = st.builds(
+    State,
+    model=st.sampled_from(list(choices())),
+    item=st.sampled_from([*items(), OWN]),
+    scenario=TEXT,
+    options=TEXT,
+    a=st.sampled_from([*users(), OWN]),
+    a_text=TEXT,
+    b=st.sampled_from([*users(), OWN]),
+    b_text=TEXT,
+)
+
+
+def read(query: str) -> State:
+    return from_query(dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True)))
+
+
+@given(STATES)
+def test_a_state_survives_its_link(state):
+    found = read(to_query(state))
+    assert (found.model, found.item, found.a, found.b) == (
+        state.model, state.item, state.a, state.b
+    )  # fmt: skip
+    for name, choice in (("scenario", state.item), ("options", state.item),
+                         ("a_text", state.a), ("b_text", state.b)):  # fmt: skip
+        assert getattr(found, name) == (getattr(state, name) if choice == OWN else "")
+
+
+@given(st.dictionaries(st.sampled_from([*vars(default_state()), "x"]), st.text(max_size=3000)))
+def test_any_address_gives_a_state_that_can_be_asked(query):
+    found = from_query(query)
+    assert found.model in choices() and found.item in (*items(), OWN)
+    assert found.a in (*users(), OWN) and len(found.a_text) <= NOTES
+
+
+def test_a_model_that_is_not_offered_is_not_taken_from_a_link():
+    assert from_query({"model": "evil/model", "item": OWN}).model == default_state().model

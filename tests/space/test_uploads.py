@@ -1,0 +1,139 @@
+"""Files of visitors: what is wrong is said in a line without a path of the server."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from unswayed.errors import InputError
+from unswayed.space import uploads
+from unswayed.space.events import Space, Turns
+
+ITEM = {"id": "w1", "scenario": "What do they feel?", "options": ["joy", "anger"], "key": "joy"}
+
+
+def rows(n: int, **own) -> str:
+    return "".join(json.dumps(ITEM | {"id": f"w{i}"} | own) + "\n" for i in range(n))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"id": "w1", "scenario"', "a.jsonl:1: not JSON"),
+        ("a.jsonl", "", "a.jsonl: holds no items"),
+        ("a.jsonl", rows(1, key="x"), "not among its options"),
+        ("a.jsonl", rows(21), "has 21 items, at most 20"),
+        ("a.jsonl", rows(1, scenario="x" * 1501), "the scenario of w0 has 1,501"),
+        ("a.jsonl", rows(1, options=["joy", "y" * 201]), "an option of w0 has 201"),
+        ("a.jsonl", rows(1, options=["joy", *map(str, range(8))]), "9 options, at most 8"),
+        ("a.jsonl", "x" * 200_001, "200,001 bytes, at most 200,000"),
+        ("a.csv", "id,scenario\nw1,x,y\n", "a.csv:2: more values than columns"),
+        ("a.exe", "x", "ends in .jsonl or .csv"),
+        ("a.jsonl", "[" * 100_000, "a.jsonl:1: not JSON"),
+        ("a.jsonl", b"\xff\xfe", "cannot be read as UTF-8"),
+    ],
+)
+def test_items_that_cannot_be_asked(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=said) as caught:
+        uploads.check_items(path)
+    assert str(tmp_path) not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("- id: [", "a.yaml:"),
+        ("- id: b\n", "has none of the versions"),
+        ("[" * 5_000, "nested too deeply|not YAML"),
+        ("".join(f"- id: b{i}\n  neutral: {{a: x}}\n" for i in range(5)), "5 personas, at most 4"),
+        ("- id: b\n  neutral: {a: " + "x" * 1501 + "}\n", "1,501 characters"),
+        ("- id: b\n  neutral: {a: '{evil.__class__}'}\n", "unknown placeholder"),
+    ],
+)
+def test_personas_that_cannot_be_asked(tmp_path, content, said):
+    path = tmp_path / "a.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=said) as caught:
+        uploads.check_personas(path)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_settings_that_cannot_be_used(tmp_path, tiny):
+    with pytest.raises(InputError, match="give a file"):
+        next(uploads.audit(tiny, None, None, 2, tmp_path))
+    path = tmp_path / "a.jsonl"
+    path.write_text(rows(2))
+    with pytest.raises(InputError, match="5 persona pairs"):
+        next(uploads.audit(tiny, path, None, 5, tmp_path))
+    with pytest.raises(InputError, match="cannot be asked here"):
+        next(uploads.audit("other/model", path, None, 2, tmp_path))
+
+
+def test_a_cancelled_audit_ends_its_process(tmp_path, tiny, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    path.write_text(rows(2))
+    started = []
+    popen = uploads.subprocess.Popen
+    monkeypatch.setattr(
+        uploads.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
+    )
+    states = uploads.audit(tiny, path, None, 2, tmp_path)
+    assert next(states) == uploads.Audit(0, 7)
+    assert started[0].poll() is None
+    states.close()
+    assert started[0].poll() is not None
+
+
+@pytest.mark.slow
+def test_a_small_audit_gives_its_report(tmp_path, tiny):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(rows(2, scenario="<script>alert(1)</script> What do they feel?"))
+    *before, (said, files, share) = Space().audit("s", str(tmp_path), tiny, str(path), None, 2)
+    assert share == 1.0 and "Done" in said and len(before) > 1
+    assert sorted(file.rpartition("/")[2] for file in files) == ["answers.parquet", "report.html"]
+    report = next(file for file in files if file.endswith("html"))
+    assert "<script>alert" not in Path(report).read_text("utf-8")
+
+
+def test_one_long_piece_of_work_at_a_time_for_each_session():
+    turns = Turns()
+    with (
+        turns.of("a"),
+        turns.of("b"),
+        pytest.raises(InputError, match="still running"),
+        turns.of("a"),
+    ):
+        pass
+    with turns.of("a"):
+        pass
+
+
+def test_a_sweep_tells_how_far_it_is_and_can_be_ended(tiny):
+    space, begun = Space(), time.monotonic()
+    sweep = space.sweep("s", tiny, "understanding/eu_01", "", "")
+    said, table = next(sweep)
+    assert "0 of 60 users" in said and len(table) == 0
+    said, table = next(sweep)
+    assert "1 of 60 users" in said and list(table["Pair"]) == ["p01"]
+    busy, _ = next(space.sweep("s", tiny, "understanding/eu_01", "", ""))
+    assert "still running" in busy
+    space.turns.stop("s")
+    said, table = next(sweep)
+    assert "Cancelled after 2 of 60 users" in said and len(table) == 2
+    assert next(sweep, None) is None
+    assert "0 of 60" in next(space.sweep("s", tiny, "understanding/eu_01", "", ""))[0]
+    assert time.monotonic() - begun < 60
+
+
+def test_a_session_folder_goes(tmp_path):
+    folder = uploads.session_folder()
+    assert folder.stat().st_mode & 0o077 == 0
+    (folder / "x").write_text("x")
+    uploads.remove(str(folder))
+    assert not folder.exists()
+    uploads.remove(None)
