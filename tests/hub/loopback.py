@@ -104,7 +104,7 @@ class Hub(ThreadingHTTPServer):
         if not user:
             return 401, {"error": "Invalid username or password."}
         given = json.loads(body)
-        kind = "" if given.get("type") == "dataset" else "models/"
+        kind = {"dataset": "", "space": "spaces/"}.get(given.get("type"), "models/")
         repo_id = f"{kind}{given['organization']}/{given['name']}"
         url = {"url": self.address(repo_id)}
         if repo_id in self.repos:
@@ -114,6 +114,8 @@ class Hub(ThreadingHTTPServer):
 
     def address(self, repo_id: str) -> str:
         model = repo_id.removeprefix("models/")
+        if repo_id.startswith("spaces/"):
+            return f"{self.url}/{repo_id}"
         return f"{self.url}/{model if model != repo_id else f'datasets/{repo_id}'}"
 
     def info(self, repo_id, revision=None, *, query, body, user) -> Reply:
@@ -282,11 +284,13 @@ def git_oid(content: bytes) -> str:
 
 def as_dataset(path: str) -> str:
     """The path of a model as that of a dataset models/OWNER/NAME; others as they are."""
-    path = re.sub(r"^/api/models/", "/api/datasets/models/", path)
+    path = re.sub(r"^/api/(models|spaces)/", r"/api/datasets/\1/", path)
+    if path.startswith("/spaces/"):
+        return "/datasets" + path
     return re.sub(r"^/([^/]+/[^/]+(?:/resolve/|\.git/))", r"/datasets/models/\1", path)
 
 
-ID = r"((?:models/)?[^/]+/[^/]+)"
+ID = r"((?:models/|spaces/)?[^/]+/[^/]+)"
 ROUTES = [
     (r"/api/whoami-v2", "GET", Hub.whoami),
     (r"/api/validate-yaml", "POST", Hub.validate_yaml),

@@ -271,6 +271,33 @@ def test_visibility_of_a_repository_that_exists_stays(hub, push, tmp_path, priva
     assert ("is public, and stays so" in done.stderr) is not private
 
 
+def test_a_space(hub, push, tmp_path):
+    """Private when new, one commit a push, and what the tree no longer has goes."""
+    tree = tmp_path / "space"
+    (tree / "unswayed").mkdir(parents=True)
+    pins = {"sdk": "gradio", "sdk_version": "6.31.0", "python_version": "3.11"}
+    card = yaml.safe_dump(pins | {"app_file": "app.py", "license": "apache-2.0"})
+    (tree / "README.md").write_text(f"---\n{card}---\n\nSee it.\n", "utf-8")
+    (tree / "app.py").write_text("import unswayed\n")
+    (tree / "unswayed" / "old.py").write_text("1\n")
+    assert push(tree).returncode == 0
+    repo = hub.repos[f"spaces/{REPO}"]
+    assert repo.private and len(repo.commits) == 2  # the Hub's own is the first
+    assert repo.head.files.keys() == {".gitattributes", "README.md", "app.py", "unswayed/old.py"}
+    (tree / "unswayed" / "old.py").unlink()
+    (tree / "unswayed" / "new.py").write_text("2\n")
+    assert push(tree).returncode == 0
+    assert len(repo.commits) == 3
+    assert repo.head.files.keys() == {".gitattributes", "README.md", "app.py", "unswayed/new.py"}
+    assert repo.head.files["unswayed/new.py"] == b"2\n"
+    (tree / "app.py").unlink()
+    refused(push(tree))
+    (tree / "app.py").write_text("")
+    (tree / "README.md").write_text("---\nsdk: gradio\n---\n")
+    assert "sdk_version is missing, and a Space needs it" in refused(push(tree))
+    assert len(repo.commits) == 3
+
+
 # -- what goes wrong on the way ------------------------------------------------------------------
 
 

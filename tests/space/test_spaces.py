@@ -48,8 +48,6 @@ def test_the_tree_is_read_whole(tree):
     local = spaces.read_space(tree)
     assert local.kind == "space" and {"app.py", "results/flips.json"} <= local.files.keys()
     assert "unswayed/space/texts/about.md" in local.files and "README.md" not in local.files
-    there = [*local.files, "README.md", ".gitattributes", "old.py"]
-    assert spaces.stale_space_files(local, there) == ["old.py"]
 
 
 def test_a_tree_is_built_anew_but_nothing_else_is_removed(root, tree, tmp_path):

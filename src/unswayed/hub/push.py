@@ -40,7 +40,7 @@ PAUSES = (1, 3)  # seconds before the second and the third attempt
 PASSING = (409, 412, 500, 502, 503, 504)  # statuses that another attempt may not meet
 AGAIN = "run the same command again; nothing is uploaded or committed twice"
 
-DATASET, MODEL = "dataset", "model"
+DATASET, MODEL, SPACE = "dataset", "model", "space"
 ADAPTER, CONFIG = "adapter_config.json", "config.json"  # which a model has
 # All that is published of a model; checkpoints and run.json, which has paths, are not.
 MODEL_FILES = (
@@ -127,7 +127,8 @@ def _attempt(api: Any, local: Local, repo_id: str, private: bool, message: str) 
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     where = {"repo_id": repo_id, "repo_type": local.kind}
-    api.create_repo(**where, private=private, exist_ok=True)
+    sdk = {"space_sdk": "gradio"} if local.kind == SPACE else {}
+    api.create_repo(**where, **sdk, private=private, exist_ok=True)
     info = api.repo_info(**where)
     if private and not info.private:
         log.warning("%s is public, and stays so", repo_id)
@@ -136,6 +137,8 @@ def _attempt(api: Any, local: Local, repo_id: str, private: bool, message: str) 
     remote = metadata(card, f"the card of {repo_id}")
     if local.kind == MODEL:
         old = stale_model_files(local, there, repo_id)
+    elif local.kind == SPACE:
+        old = sorted(set(there) - local.files.keys() - {CARD, ".gitattributes"})
     else:
         old = stale(local, remote, there, repo_id)
     operations = [
@@ -178,6 +181,8 @@ def read_folder(folder: Path, license: str | None = None, base_model: str | None
         (folder / CONFIG).exists() and any(folder.glob("*.safetensors"))
     ):
         return read_model(folder, license, base_model)
+    if (folder / "app.py").exists() and not (license or base_model):
+        return read_space(folder)
     if license or base_model:
         raise InputError(
             f"{folder} is no model, and --license and --base_model are for models only: the "
@@ -286,6 +291,30 @@ def stale_model_files(local: Local, there: list[str], repo_id: str) -> list[str]
             "give another --repo_id"
         )
     return sorted(set(matching(MODEL_FILES, there)) - local.files.keys())
+
+
+# -- a local Space -------------------------------------------------------------------------------
+
+
+def read_space(folder: Path) -> Local:
+    """The tree of a Space, checked.
+
+    Raises:
+        InputError: it lacks its app, or its card does not pin SDK and Python.
+    """
+    text = read_text(folder / CARD)
+    found = metadata(text, str(folder / CARD))
+    for key in ("sdk", "sdk_version", "python_version", "app_file", "license"):
+        if not found.get(key):
+            raise InputError(f"{folder / CARD}: {key} is missing, and a Space needs it")
+    if not (folder / str(found["app_file"])).is_file():
+        raise InputError(f"{folder} has no {found['app_file']}, which its card names")
+    files: dict[str, Path | bytes] = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts and path != folder / CARD
+    }
+    return Local(SPACE, text, files)
 
 
 # -- the local tree ------------------------------------------------------------------------------

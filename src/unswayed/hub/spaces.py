@@ -26,11 +26,9 @@ from unswayed.commands import Parser, run_command
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
 from unswayed.hub import CARD
-from unswayed.hub.push import Local, metadata, publish, with_metadata
+from unswayed.hub.push import metadata, publish, read_space, with_metadata
 
-SPACE = "space"
 APP, REQUIREMENTS, RESULTS = "app.py", "requirements.txt", "results"
-NOT_OURS = {".gitattributes"}  # which the Hub puts into a new repository
 
 
 def build_space(root: Path, out: Path) -> Path:
@@ -87,32 +85,6 @@ def needed(folder: Path) -> list[str]:
     found = HeaderParser().parsestr(read_text(next(folder.glob("*.dist-info")) / "METADATA"))
     lines = found.get_all("Requires-Dist") or []
     return [line for line in lines if not re.search(r";.*\bextra\b", line)]
-
-
-def read_space(folder: Path) -> Local:
-    """The tree of a Space, checked.
-
-    Raises:
-        InputError: it has no app.py, or its card does not pin SDK and Python.
-    """
-    text = read_text(folder / CARD)
-    found = metadata(text, str(folder / CARD))
-    for key in ("sdk", "sdk_version", "python_version", "app_file", "license"):
-        if not found.get(key):
-            raise InputError(f"{folder / CARD}: {key} is missing, and a Space needs it")
-    if not (folder / str(found["app_file"])).is_file():
-        raise InputError(f"{folder} has no {found['app_file']}, which its card names")
-    files: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts and path != folder / CARD
-    }
-    return Local(SPACE, text, files)
-
-
-def stale_space_files(local: Local, there: Sequence[str]) -> list[str]:
-    """Files of the repository that the tree no longer has."""
-    return sorted(set(there) - local.files.keys() - {CARD} - NOT_OURS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
