@@ -230,18 +230,20 @@ class TestConsistency:
             base = load_base(recipe.model, device="cpu")
             trainer = disturbed(our_trainer(recipe, base))
             found[weight] = loss_and_gradients(trainer)
-        (term,) = trainer._metrics["train"]["consistency"]
-        wanted = []
+        terms = [trainer._metrics["train"][name][0] for name in ("consistency", "drift")]
+        wanted: list[list[float]] = [[], []]
         plain = AutoModelForCausalLM.from_pretrained(recipe.model)
         if start == "adapter":
             plain = PeftModel.from_pretrained(plain, recipe.adapter)
         with torch.no_grad():
             for one in PAIRS[:4]:
-                ours = answer_distribution(trainer.model, base.tokenizer, one)
                 theirs = answer_distribution(plain, base.tokenizer, without_memory(one))
-                wanted += (theirs.exp() * (theirs - ours)).sum(-1).tolist()
-        assert term == pytest.approx(sum(wanted) / len(wanted), rel=1e-3) and term > 1e-4
-        assert float(found[2.0][0] - found[0.0][0]) == pytest.approx(2 * term, rel=1e-3)
+                for values, prompt in zip(wanted, (one, without_memory(one)), strict=True):
+                    ours = answer_distribution(trainer.model, base.tokenizer, prompt)
+                    values += (theirs.exp() * (theirs - ours)).sum(-1).tolist()
+        for term, values in zip(terms, wanted, strict=True):
+            assert term == pytest.approx(sum(values) / len(values), rel=1e-3) and term > 1e-4
+        assert float(found[2.0][0] - found[0.0][0]) == pytest.approx(2 * sum(terms), rel=1e-3)
         gradients = [gradient for _, gradient in found.values()]
         assert any(
             not torch.allclose(gradients[0][name], gradients[1][name]) for name in gradients[0]

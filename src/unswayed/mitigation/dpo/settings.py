@@ -31,8 +31,8 @@ class DpoRecipe:
             from.
         order: "shuffled", or pairs under the same memory next to each other ("by_persona"), so that
             a batch shares more of its prompts.
-        consistency: weight of KL(reference without the memory || policy with it) over the chosen
-            answers, in nats per token, beside the preference loss.
+        consistency: weight, beside the preference loss, of KL(reference without the memory ||
+            policy) over the chosen answers, in nats per token, with the memory and without it.
         merge: also save the model with the adapter merged into it.
         dtype: of the base model, as in torch; "auto" is float32 on CPU, else the checkpoint's.
         seed: of LoRA's first weights, the pairs drawn and their order.

@@ -6,8 +6,9 @@ begin alike form a token tree (`unswayed.scoring.tree`), in which a token sees i
 only. Log-probabilities and gradients are those of the padded batch to float rounding. Losses,
 metrics and the reference stay trl's: only the call of the model is replaced, for its duration.
 
-What trl lacks is the consistency term: the policy that reads the memory is drawn to what the
-reference that knows nobody would say, token by token of the chosen answer.
+What trl lacks is the consistency term: the policy, with the memory and without it, is drawn to what
+the reference that knows nobody would say, token by token of the chosen answer. Without the second
+half the answers to somebody unknown drift, and what was won under the memory is lost against them.
 """
 
 from __future__ import annotations
@@ -61,9 +62,10 @@ class SharingDPOTrainer(DPOTrainer):
 
     Args:
         padded: why batches are padded rows, trl's way, or None for trees.
-        consistency: weight in the loss of KL(reference without the memory || policy with it), in
-            nats, the mean over all tokens of the batch's chosen answers. The datasets then have a
-            column `bare`, see `BareCollator`.
+        consistency: weight in the loss of KL(reference without the memory || policy with it) and
+            of KL(reference without the memory || policy without it), in nats, each the mean over
+            all tokens of the batch's chosen answers and a metric: `consistency`, `drift`. The
+            datasets then have a column `bare`, see `BareCollator`.
         others: of `DPOTrainer`.
     """
 
@@ -86,17 +88,20 @@ class SharingDPOTrainer(DPOTrainer):
         with self._own_forward() as outputs:
             loss = super().compute_loss(model, pairs)
             if self.consistency:  # the policy's pass is the first; trl may ask the reference next
-                term = self._divergence(outputs[0], bare)
                 mode = "train" if self.model.training else "eval"
-                everywhere = self.accelerator.gather(term.detach()).mean().item()
-                self._metrics[mode]["consistency"].append(everywhere)
-                loss = loss + self.consistency * term
+                for name, term in self._divergences(model, outputs[0], bare).items():
+                    everywhere = self.accelerator.gather(term.detach()).mean().item()
+                    self._metrics[mode][name].append(everywhere)
+                    loss = loss + self.consistency * term
         return (loss, None) if return_outputs else loss
 
-    def _divergence(self, policy: Any, bare: dict[str, Any]) -> torch.Tensor:
-        """The consistency term, a scalar.
+    def _divergences(
+        self, model: Any, policy: Any, bare: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        """The two halves of the consistency term by their metrics' names, scalars.
 
         Args:
+            model: the policy.
             policy: output of its pass over chosen and rejected answers.
             bare: batch of the chosen answers behind their bare prompts.
         """
@@ -106,9 +111,16 @@ class SharingDPOTrainer(DPOTrainer):
         with torch.no_grad(), use_adapter(peft_model, reference):
             other = self.model(**bare, use_cache=False, fused_lm_head=True)
             wanted = head(base, other.hidden[other.label_mask]).log_softmax(-1)
-        hidden, mask = (whole.chunk(2)[0] for whole in (policy.hidden, policy.label_mask))
-        found = head(base, hidden[mask]).log_softmax(-1)
-        return F.kl_div(found, wanted, log_target=True, reduction="batchmean")
+        told = [whole.chunk(2)[0] for whole in (policy.hidden, policy.label_mask)]
+        alone = model(**bare, use_cache=False, fused_lm_head=True)
+        found = {"consistency": told, "drift": [alone.hidden, alone.label_mask]}
+        return {
+            name: F.kl_div(
+                head(base, hidden[mask]).log_softmax(-1), wanted, log_target=True,
+                reduction="batchmean",
+            )
+            for name, (hidden, mask) in found.items()
+        }  # fmt: skip
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
