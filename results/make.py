@@ -27,6 +27,7 @@ from unswayed.hub.cards import funnel_table
 from unswayed.hub.trees import card_metadata
 from unswayed.memory.plum.sweep import tables
 from unswayed.mitigation.preferences import Passage
+from unswayed.mitigation.sweep import capability_table, effect_table, training_table
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -262,7 +263,7 @@ def sweep_table(found: dict) -> str:
     return f"`{found['command']}`\n\n{tables(found['results'])}"
 
 
-def training_table(found: dict) -> str:
+def plum_training_table(found: dict) -> str:
     """PLUM's training against TRL's."""
     lines = [
         "| batch | ours (tokens/s) | TRL's SFTTrainer (tokens/s) | ratio | loss after: ours, TRL |",
@@ -294,10 +295,31 @@ def dpo_training_table(found: dict) -> str:
     return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
 
 
+def mitigation_table(found: dict) -> str:
+    """What a sweep of DPO changed, test by test, and what it cost."""
+    results = found["results"]
+    parts = [
+        f"`{found['command']}`",
+        "Percent, changes in points; means over seeds, in parentheses with their 95 % interval "
+        "over three seeds or more, in brackets the 95 % interval of one audit.",
+    ]
+    for test, known in found["references"].items():
+        about = results[0]["tests"][test]
+        parts += [
+            f"{test}, {about['n_items']} items x {about['n_pairs']} pairs:",
+            effect_table(known, results, test),
+        ]
+    if any(one["capability"] for one in results):
+        parts += ["Capability:", capability_table(results)]
+    return "\n\n".join([*parts, "Training:", training_table(results)])
+
+
 TABLES = {
+    "dpo_main": mitigation_table,
     "dpo_training": dpo_training_table,
-    "plum_training": training_table,
+    "plum_training": plum_training_table,
     "plum_oasst": sweep_table,
+    "plum_builtin": sweep_table,
     "preferences": preferences_table,
     "demo": audit_table,
     "steu": audit_table,
