@@ -48,14 +48,14 @@ format: setup  ## ruff, mending
 bench: setup  ## measure scoring against stock lm-eval (20 minutes); writes results/scoring.json
 	$(BIN)/python benchmarks/scoring.py --out results/scoring.json
 
-calibration: setup  ## simulate audits with known truth (25 minutes); writes results/calibration.json
+calibration: setup  ## simulate audits with known truth (an hour); writes results/calibration.json
 	$(BIN)/python benchmarks/calibration.py --out results/calibration.json
 
 results: demo  ## results/demo.json from the demo, and the README's tables from results/
 	$(BIN)/python results/make.py add demo $(RUN)
 	$(BIN)/python results/make.py readme
 
-results-steu: setup  ## audit your STEU=FILE and STEM=FILE with all pairs, into results/ (40 minutes)
+results-steu: setup  ## audit your STEU=FILE and STEM=FILE with all pairs, into results/ (20 minutes)
 	$(BIN)/unswayed audit --model smollm2-135m --items steu=$(STEU) stem=$(STEM) --out runs/steu --resume
 	$(BIN)/python results/make.py add steu runs/steu
 	$(BIN)/python results/make.py readme
@@ -95,6 +95,7 @@ dpo: setup  ## train the embedded model on the pairs of `make preferences` (an h
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml recipes/dpo/train.py \
 		--config recipes/dpo/smollm2-135m.yaml
 
+dpo-sweep: SWEEP := main
 dpo-sweep: setup  ## mitigations with the settings of recipes/dpo/sweeps/SWEEP.yaml (hours)
 	$(BIN)/python recipes/dpo/sweep.py --config recipes/dpo/sweeps/$(SWEEP).yaml \
 		--out runs/dpo/$(SWEEP)-sweep $(ARGS)

@@ -1,6 +1,6 @@
 """Do the statistics hold what they promise? Audits with known truth are simulated and analysed.
 
-    python benchmarks/calibration.py --out results/calibration.json       (about 15 minutes, 1 core)
+    python benchmarks/calibration.py --out results/calibration.json       (about an hour, 1 core)
 
 Answers of I items x J users under two conditions are drawn right or wrong. An item has a share of
 answers that react to the user at all; whether such an answer favours the advantaged version is

@@ -1,6 +1,6 @@
 """Build `memory_conversations`: conversations with facts, and questions on them.
 
-    python datasets_scripts/memory_conversations.py --output_dir runs/datasets/conversations
+    python datasets_scripts/memory_conversations.py --output_dir runs/datasets/memory_conversations
 
 Nothing is uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/datasets.md.
 """

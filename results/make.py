@@ -252,7 +252,7 @@ def preferences_table(found: dict) -> str:
         )
         funnel = [Passage(**passage) for passage in build["funnel"]]
         parts.append(
-            f"{build['build']}: {made}, in {duration(build['seconds'])} on two cores\n\n"
+            f"{build['build']}: {made}, in {duration(build['seconds'])}\n\n"
             f"`{build['command']}`\n\n{funnel_table(funnel)}"
         )
     return "\n\n".join(parts)

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from unswayed.cli import main
+from unswayed.commands import run_command
 
 ROW = {"id": "a", "scenario": "It rains. What is felt?", "options": ["Joy", "Fear"], "key": "Joy"}
 PERSONA = "- id: x\n  advantaged: {demographic_attributes: A, family_background: B}\n"
@@ -135,6 +136,24 @@ def test_model_path_of_an_unknown_name(capsys):
 def test_no_command_and_unknown_command(capsys):
     assert run(capsys)[0] == 2
     assert run(capsys, "adit")[0] == 2
+
+
+def test_a_package_that_is_not_installed(capsys):
+    def work():
+        import unheard_of.part  # noqa: F401
+
+    assert run_command("unswayed mitigate", work) == 2
+    assert capsys.readouterr().err == (
+        "unswayed mitigate: this needs the package unheard_of: `pip install unheard_of`\n"
+    )
+
+
+def test_a_module_of_this_package_that_is_missing_is_a_bug():
+    def work():
+        import unswayed.unheard_of  # noqa: F401
+
+    with pytest.raises(ModuleNotFoundError):
+        run_command("unswayed", work)
 
 
 def test_help_is_quick_and_loads_nothing_heavy():

@@ -43,6 +43,11 @@ def run_command(
     except UnicodeEncodeError as error:  # half of a surrogate pair, e.g. "\ud800" in JSON
         bad = ascii(error.object[error.start : error.end])
         return _complain(name, f"a text holds {bad}, which UTF-8 cannot hold: mend the input")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package == "unswayed":
+            raise
+        return _complain(name, f"this needs the package {package}: `pip install {package}`")
     except KeyboardInterrupt:
         _complain(name, "interrupted" + (interrupted and f"; {interrupted}"))
         return INTERRUPTED

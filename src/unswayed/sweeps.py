@@ -139,7 +139,7 @@ def repeating(room: str, config: Path, **options: Sequence[Any] | bool | None) -
     for name, values in options.items():
         if values:
             parts += [f"--{name}", *map(str, [] if values is True else values)]
-    return " ".join(parts)
+    return " ".join([*parts, "--out DIR"])
 
 
 def write_sweep(

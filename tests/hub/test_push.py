@@ -272,7 +272,7 @@ def test_visibility_of_a_repository_that_exists_stays(hub, push, tmp_path, priva
 
 
 def test_a_space(hub, push, tmp_path):
-    """Private when new, one commit a push, and what the tree no longer has goes."""
+    """Private when new, one commit a push, no hidden file, and what the tree no longer has goes."""
     tree = tmp_path / "space"
     (tree / "unswayed").mkdir(parents=True)
     pins = {"sdk": "gradio", "sdk_version": "6.31.0", "python_version": "3.11"}
@@ -280,6 +280,7 @@ def test_a_space(hub, push, tmp_path):
     (tree / "README.md").write_text(f"---\n{card}---\n\nSee it.\n", "utf-8")
     (tree / "app.py").write_text("import unswayed\n")
     (tree / "unswayed" / "old.py").write_text("1\n")
+    (tree / ".env").write_text("TOKEN=1\n")
     assert push(tree).returncode == 0
     repo = hub.repos[f"spaces/{REPO}"]
     assert repo.private and len(repo.commits) == 2  # the Hub's own is the first

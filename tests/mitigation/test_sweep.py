@@ -242,7 +242,8 @@ def test_what_a_sweep_leaves(out: Path, config: Path, given_options):
     text = (out / "sweep.md").read_text()
     assert text.startswith(
         "`python recipes/dpo/sweep.py --config recipes/dpo/sweeps/tiny.yaml --items "
-        "mine=items.jsonl --pairs 1 --capability mmlu=mmlu questions=2 shots=0 --baselines`"
+        "mine=items.jsonl --pairs 1 --capability mmlu=mmlu questions=2 shots=0 --baselines "
+        "--out DIR`"
     )
     assert "on mine the model is at chance before training and after 2 of 2 trainings" in text
     ET.fromstring((out / "sweep.svg").read_text())

@@ -293,6 +293,15 @@ def stale_model_files(local: Local, there: list[str], repo_id: str) -> list[str]
     return sorted(set(matching(MODEL_FILES, there)) - local.files.keys())
 
 
+def visible_files(folder: Path) -> dict[str, Path | bytes]:
+    """Path in the folder -> file, in order, without hidden files and folders."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    }
+
+
 # -- a local Space -------------------------------------------------------------------------------
 
 
@@ -309,11 +318,12 @@ def read_space(folder: Path) -> Local:
             raise InputError(f"{folder / CARD}: {key} is missing, and a Space needs it")
     if not (folder / str(found["app_file"])).is_file():
         raise InputError(f"{folder} has no {found['app_file']}, which its card names")
-    files: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts and path != folder / CARD
+    files = {
+        path: local
+        for path, local in visible_files(folder).items()
+        if "__pycache__" not in PurePosixPath(path).parts
     }
+    del files[CARD]
     return Local(SPACE, text, files)
 
 
@@ -340,11 +350,7 @@ def read_tree(folder: Path) -> Local:
             f"{card} names no licence, and what is published needs one: build the tree with "
             "--license_statement, or add `license:` to its metadata if you may give it away"
         )
-    files: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    }
+    files = visible_files(folder)
     del files[CARD]
     for config in found["configs"]:
         _check_config(config, infos(found), files, folder)
