@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,14 +23,16 @@ class Progress:
         what: noun of the unit, plural.
         done: units that an earlier, interrupted run already did; they do not count for the rate.
         every: seconds between log lines.
+        shown: False keeps quiet.
     """
 
-    def __init__(self, total: int, what: str, done: int = 0, every: float = 30.0) -> None:
-        self._bar = tqdm(
-            total=total, initial=done, unit=f" {what}", disable=not sys.stderr.isatty(), leave=False
-        )
+    def __init__(
+        self, total: int, what: str, done: int = 0, every: float = 30.0, shown: bool = True
+    ) -> None:
+        hidden = not (shown and sys.stderr.isatty())
+        self._bar = tqdm(total=total, initial=done, unit=f" {what}", disable=hidden, leave=False)
         self._total, self._what, self._initial, self._done = total, what, done, done
-        self._every, self._start = every, time.monotonic()
+        self._every, self._start = (every if shown else math.inf), time.monotonic()
         self._said = self._start
 
     def add(self, units: int) -> None:
@@ -34,7 +40,8 @@ class Progress:
         self._done += units
         self._bar.update(units)
         now = time.monotonic()
-        if self._bar.disable and now - self._said >= self._every and self._done < self._total:
+        news = self._initial < self._done < self._total
+        if self._bar.disable and now - self._said >= self._every and news:
             self._said = now
             rate = (self._done - self._initial) / (now - self._start)
             left = (self._total - self._done) / rate
@@ -43,3 +50,18 @@ class Progress:
 
     def close(self) -> None:
         self._bar.close()
+
+
+@contextmanager
+def no_bars_in_logs() -> Iterator[None]:
+    """Within, bars that other packages draw are hidden unless standard error is a terminal."""
+    stock = tqdm.__init__
+
+    def init(self: Any, *args: Any, disable: bool | None = False, **kwargs: Any) -> None:
+        stock(self, *args, disable=disable or None, **kwargs)  # None: on a terminal only
+
+    tqdm.__init__ = init
+    try:
+        yield
+    finally:
+        tqdm.__init__ = stock

@@ -282,25 +282,24 @@ def test_progress_counts_every_distinct_option_once(pack_tokens, load, requests,
     bars = []
 
     class Bar:
-        def __init__(self, total, **kwargs):
-            self.total, self.n = total, 0
+        def __init__(self, total, what, shown):
+            self.total, self.n, self.shown = total, 0, shown
             bars.append(self)
 
-        def update(self, n):
+        def add(self, n):
             self.n += n
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
+        def close(self):
             pass
 
     lm = load(SharedPrefixLM, "gpt2", pack_tokens=pack_tokens)
     assert lm.fallback_reason is None
-    monkeypatch.setattr(lm_module, "tqdm", Bar)
+    monkeypatch.setattr(lm_module, "Progress", Bar)
     lm.loglikelihood(requests, disable_tqdm=True)
-    (bar,) = bars
-    assert bar.n == bar.total > 30
+    lm.loglikelihood(requests)
+    for bar in bars:
+        assert bar.n == bar.total > 30
+    assert [bar.shown for bar in bars] == [False, True]
 
 
 # -- GPU memory ----------------------------------------------------------------------------------

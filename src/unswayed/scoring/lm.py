@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
@@ -23,10 +24,10 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from tqdm import tqdm
 from transformers import DynamicCache
 
 from unswayed.errors import InputError
+from unswayed.progress import Progress
 from unswayed.scoring.attention import layer_kinds, tree_mask, tree_obstacle
 from unswayed.scoring.prompts import fold_system, takes_system_role
 from unswayed.scoring.tree import Node, Pack, build_tree, make_pack
@@ -124,8 +125,7 @@ class SharedPrefixLM(HFLM):
         def run(budget: int) -> list[tuple[float, bool]]:
             log_probs = [torch.zeros(len(c), dtype=torch.float64) for _, _, c in requests]
             greedy = [True] * len(requests)
-            hidden = quiet or self.rank != 0 or None  # None: shown on a terminal only
-            with tqdm(total=total, disable=hidden, desc="Scoring options", unit="option") as bar:
+            with closing(Progress(total, "options", shown=not quiet and self.rank == 0)) as bar:
                 for pack, cache in self._passes(tree, budget, bar):
                     for read, log_prob, is_best in self._forward(pack, cache):
                         log_probs[read.request][read.rank] = log_prob
@@ -145,7 +145,7 @@ class SharedPrefixLM(HFLM):
             self._gpu_tokens //= 2  # kept: later requests start from what fitted
             clear_device_cache()
 
-    def _passes(self, tree: list[Node], budget: int, bar: tqdm):
+    def _passes(self, tree: list[Node], budget: int, bar: Progress):
         """Depth first over the tree: yield packs together with the cache of their prefix.
 
         A node whose subtree exceeds the budget is encoded alone and stays in the cache while its
@@ -160,7 +160,7 @@ class SharedPrefixLM(HFLM):
                     pack = make_pack(waiting, prefix)
                     yield pack, cache
                     crop(cache, len(pack.ids))
-                    bar.update(sum(node.n_leaves for node in waiting))
+                    bar.add(sum(node.n_leaves for node in waiting))
                     waiting.clear()
 
             for node in nodes:
@@ -168,7 +168,7 @@ class SharedPrefixLM(HFLM):
                     yield from flush()
                     pack = make_pack([node], prefix, whole=False)
                     yield pack, cache
-                    bar.update(node.n_leaves - sum(child.n_leaves for child in node.children))
+                    bar.add(node.n_leaves - sum(child.n_leaves for child in node.children))
                     yield from visit(node.children, cache, prefix + len(node.tokens))
                     crop(cache, len(pack.ids))
                 else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unswayed.progress import no_bars_in_logs
+
 
 def ask(
     lm: Any,
@@ -32,18 +34,20 @@ def ask(
 
     ours = {file.stem for file in path().glob("*/*.yaml")}
     metadata = dict(settings)
-    found = lm_eval.simple_evaluate(
-        model=lm,
-        tasks=list(tasks),
-        task_manager=TaskManager(
-            include_path=str(path()), include_defaults=not ours.issuperset(tasks), metadata=metadata
-        ),
-        metadata=metadata,
-        apply_chat_template=chat,
-        fewshot_as_multiturn=chat,
-        gen_kwargs=dict(generation or {}),
-        bootstrap_iters=0,
+    manager = TaskManager(
+        include_path=str(path()), include_defaults=not ours.issuperset(tasks), metadata=metadata
     )
+    with no_bars_in_logs():
+        found = lm_eval.simple_evaluate(
+            model=lm,
+            tasks=list(tasks),
+            task_manager=manager,
+            metadata=metadata,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat,
+            gen_kwargs=dict(generation or {}),
+            bootstrap_iters=0,
+        )
     return {
         name: sorted(samples, key=lambda sample: sample["doc_id"])
         for name, samples in found["samples"].items()
