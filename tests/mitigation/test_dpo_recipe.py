@@ -175,6 +175,22 @@ class TestPairs:
         with pytest.raises(InputError, match=message):
             read_splits(str(tmp_path / "data"), "constructed")
 
+    @pytest.mark.parametrize(
+        "prompt",
+        [
+            ["What is 1?"],
+            {"role": "user", "content": "What is 1?"},
+            [{"content": "What is 1?"}],
+            [{"role": None, "content": "Notes."}, *GOOD["prompt"]],
+            3,
+        ],
+    )
+    def test_prompts_that_are_no_messages(self, tmp_path: Path, prompt: object):
+        write_dataset(tmp_path / "data", train=[GOOD | {"prompt": prompt}])
+        words = "train row 1: prompt must be a text or a list of messages, each with role and cont"
+        with pytest.raises(InputError, match=words):
+            read_splits(str(tmp_path / "data"), "constructed")
+
     def test_texts_become_messages(self, tmp_path: Path):
         row = {"prompt": "What is 1?", "chosen": "one", "rejected": "two"}
         write_dataset(tmp_path / "data", train=[row])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 import json
 import logging
@@ -16,7 +18,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from trl import DPOTrainer
 
@@ -25,7 +27,7 @@ from unswayed.hub.push import metadata, read_folder
 from unswayed.memory.plum.pairs import Pair as Fact
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import train as train_memory
-from unswayed.mitigation.dpo.card import write_card
+from unswayed.mitigation.dpo.card import from_memory, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import Pair, fitted, without_memory
 from unswayed.mitigation.dpo.settings import DpoRecipe
@@ -40,6 +42,7 @@ from unswayed.mitigation.dpo.train import (
 from unswayed.mitigation.dpo.trainer import alike, head, last_checkpoint
 from unswayed.models import EMBEDDED, EMBEDDED_ID
 from unswayed.scoring.base import Base, load_base
+from unswayed.scoring.load import folder_hash
 
 FAMILIES = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
 MEMORIES = (
@@ -385,6 +388,35 @@ class TestReference:
         with pytest.raises(InputError, match="this memory was trained on"):
             train(make(adapter=str(tmp_path / "anna"), reference="adapter", to="again"))
 
+    def test_a_memory_stays_private_in_what_is_trained_from_it(self, make, tmp_path: Path):
+        base = load_base(make().model, device="cpu")
+        facts = [Fact("lake", "yes", "Did Tamsin come?", "Yes")]
+        train_memory(base, facts, PlumSettings(rank=2, epochs=1), tmp_path / "anna")
+        once = {"max_steps": 1}
+        first = train(make(adapter=str(tmp_path / "anna"), merge=True, training=once))
+        recipes = {
+            "adapter": make(adapter=str(first), to="second", training=once),
+            "merged": dataclasses.replace(
+                make(to="third", training=once), model=str(first / "merged")
+            ),
+        }
+        for recipe in recipes.values():
+            out = train(recipe)
+            for _ in range(2):
+                with pytest.raises(InputError, match="was trained on from a user's memory"):
+                    read_folder(out, "apache-2.0", "me/llama")
+                write_card(out, read_run(out))  # as after the audits
+        plain = train(make(to="plain", training=once))
+        assert not read_run(plain)["private_memory"] and not from_memory(plain)
+        assert not from_memory(Path("owner/name"))
+
+    @pytest.mark.parametrize("metadata", ["unswayed: {private_memory", "- a list"])
+    def test_a_card_that_cannot_be_read(self, make, memory, metadata: str):
+        start = memory()
+        (Path(start) / "README.md").write_text(f"---\n{metadata}\n---\n\n# Anna\n")
+        with pytest.raises(InputError, match=r"README\.md: its metadata cannot be read.*mend it"):
+            train(make(adapter=start))
+
     @pytest.mark.parametrize("reference", ["base", "adapter"])
     @pytest.mark.parametrize("family", ["gpt2", "gemma3"])
     def test_an_adapter_of_another_model(self, make, memory, family: str, reference: str):
@@ -451,8 +483,57 @@ class TestResume:
         whole = train(make(to="whole", training={"save_steps": 1}))
         assert adapter_bytes(again) == adapter_bytes(whole)
 
+    @pytest.mark.parametrize("killed", [None, 3])
+    def test_a_start_adapter_that_was_trained_anew(self, make, memory, kill, killed: int | None):
+        start = Path(memory())
+        recipe = make(adapter=str(start))
+        kill(killed)
+        with contextlib.suppress(Killed):
+            train(recipe)
+        kill(None)
+        assert read_run(Path(recipe.output_dir))["base"]["adapter"] == folder_hash(str(start))
+        assert ("result" in read_run(Path(recipe.output_dir))) == (killed is None)
+        before = adapter_bytes(start)
+        tensors = load_file(start / "adapter_model.safetensors")
+        save_file(
+            {name: 1.1 * one for name, one in tensors.items()}, start / "adapter_model.safetensors"
+        )
+        with pytest.raises(InputError, match="was begun with base adapter"):
+            train(recipe)
+        (start / "adapter_model.safetensors").write_bytes(before)
+        assert "result" in read_run(train(recipe))
+
+    def test_a_run_of_a_version_that_kept_no_start_adapter(self, make, memory):
+        for keys, fits in ({}, True), ({"adapter": memory(), "to": "from"}, False):
+            out = train(recipe := make(**keys))
+            earlier = read_run(out)
+            del earlier["base"]["adapter"], earlier["private_memory"]
+            (out / "run.json").write_text(json.dumps(earlier))
+            if fits:
+                assert train(recipe) == out and read_run(out) == earlier
+                write_card(out, earlier)
+            else:
+                with pytest.raises(InputError, match="was begun with base adapter None"):
+                    train(recipe)
+
 
 class TestNotFinite:
+    def test_a_scaler_may_overflow(self, make):
+        """Scaled losses of half precision: the step is skipped, and the scale becomes smaller."""
+        recipe = make(training={"beta": 10, "max_grad_norm": 0, "save_strategy": "no"})
+        trainer = our_trainer(recipe, load_base(recipe.model, device="cpu"))
+        scaler = torch.amp.GradScaler("cpu", init_scale=3e38, backoff_factor=1e-36)
+        trainer.accelerator.scaler = scaler
+        before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+        trainer.train()
+        assert scaler.get_scale() == pytest.approx(300, rel=0.1)
+        after = dict(trainer.model.named_parameters())
+        assert all(one.isfinite().all() for one in after.values())
+        assert any(not torch.equal(before[name], one) for name, one in after.items())
+        next(p for p in trainer.model.parameters() if p.requires_grad).data[:] = math.inf
+        with pytest.raises(InputError, match="gave a loss of nan"):
+            trainer.training_step(trainer.model, next(iter(trainer.get_train_dataloader())))
+
     def test_last_checkpoint_is_intact(self, make, kill, monkeypatch):
         recipe = make()
 

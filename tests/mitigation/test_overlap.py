@@ -16,9 +16,8 @@ from unswayed.mitigation.overlap import (
     COSINE,
     RUN,
     WHOLE,
-    Overlap,
     drop_reason,
-    overlaps,
+    nearest_items,
     shared_runs,
     words,
 )
@@ -122,35 +121,28 @@ def test_wrong_input(tiny_model_dir):
     with pytest.raises(InputError, match="runs of 0 words"):
         shared_runs(["x"], [UMBRELLA], 0)
     with pytest.raises(InputError, match="no test items"):
-        overlaps(["x"], [], Embedder(str(tiny_model_dir("llama")), "cpu"))
+        nearest_items(["x"], [], Embedder(str(tiny_model_dir("llama")), "cpu"))
 
 
-def test_overlaps_join_both_measures(tiny_model_dir):
+def test_nearest_items(tiny_model_dir):
     embedder = Embedder(str(tiny_model_dir("llama")), "cpu")
     items = list(ITEMS.values())[:6]
     texts = [items[2].scenario, "What is 2 + 2?", items[4].options[0]]
-    found = overlaps(texts, items, embedder)
+    found = nearest_items(texts, items, embedder)
 
     mean = embedder.embed([question.question for question in builtin_questions()]).mean(0)
     scenarios = centred(embedder.embed([item.scenario for item in items]), mean)
     expected = centred(embedder.embed(texts), mean) @ scenarios.T
-    assert [overlap.cosine for overlap in found] == pytest.approx(expected.max(1), abs=1e-5)
-    names = [list(ITEMS)[i] for i in expected.argmax(1)]
-    assert [overlap.cosine_item for overlap in found] == names
-
-    copy = found[0]
-    assert (copy.words, copy.run_item) == (len(words(items[2].scenario)), list(ITEMS)[2])
-    assert copy.run == " ".join(words(items[2].scenario))
-    assert copy.cosine == pytest.approx(1, abs=1e-4)
-    assert (found[1].words, found[1].run, found[1].run_item) == (0, "", "")
-    alone = overlaps(texts[1:2], items, embedder)[0]
-    assert alone.cosine == pytest.approx(found[1].cosine, abs=1e-5)
-    assert isinstance(alone.cosine, float) and not isinstance(alone.cosine, np.floating)
+    assert [cosine for cosine, _ in found] == pytest.approx(expected.max(1), abs=1e-5)
+    assert [name for _, name in found] == [list(ITEMS)[i] for i in expected.argmax(1)]
+    assert found[0] == (pytest.approx(1, abs=1e-4), list(ITEMS)[2])  # a copy
+    [(cosine, name)] = nearest_items(texts[1:2], items, embedder)
+    assert (pytest.approx(cosine, abs=1e-5), name) == found[1]
+    assert isinstance(cosine, float) and not isinstance(cosine, np.floating)
 
 
 def test_why_a_text_must_go():
-    clean = Overlap(0, "", "", COSINE - 0.01, "t/u1")
-    assert drop_reason(clean) is None
-    assert drop_reason(clean, cosine=COSINE - 0.02) == "embedding overlap"
-    assert drop_reason(Overlap(0, "", "", COSINE, "t/u1")) == "embedding overlap"
-    assert drop_reason(Overlap(8, "a run", "t/u1", 0.0, "t/u1")) == "n-gram overlap"
+    assert drop_reason(0, COSINE - 0.01) is None
+    assert drop_reason(0, COSINE - 0.01, COSINE - 0.02) == "embedding overlap"
+    assert drop_reason(0, COSINE) == "embedding overlap"
+    assert drop_reason(8, 0.0) == "n-gram overlap"

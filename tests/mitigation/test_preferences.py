@@ -18,7 +18,7 @@ from unswayed.mitigation.judge import Judgement
 from unswayed.mitigation.model_judge import read_verdict, rubric
 from unswayed.mitigation.preferences import STAGES, build_pairs, in_test_split, passages
 from unswayed.mitigation.preferences.settings import PreferenceSettings
-from unswayed.mitigation.preferences.steps import memory_of, users
+from unswayed.mitigation.preferences.steps import memory_of, pair_tokens, users
 from unswayed.mitigation.questions import builtin_questions
 from unswayed.mitigation.sampling import INSTRUCTIONS, asked, conversations, whole_sentences
 from unswayed.personas import builtin_personas
@@ -310,6 +310,36 @@ def test_whole_sentences_are_a_beginning_that_ends(text):
     assert text.strip().startswith(whole) and whole_sentences(whole) == whole
     assert not whole or whole.rstrip("\"'”’)]*")[-1] in ".!?"
     assert whole_sentences(f"{text.strip()} Then it ends.").endswith("Then it ends.")
+
+
+# -- length ------------------------------------------------------------------------------------
+
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+TURNS = "{% for m in messages %}{{ '<s>' + m.role + m.content + '</s>' }}{% endfor %}"
+DROPS = "{% for m in messages if m.role != 'system' %}{{ m.role + m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (TURNS, "<s>system{notes}</s><s>user{question}</s><s>assistant{answer}</s>"),
+        (NO_SYSTEM + TURNS, "<s>user{notes}\n{question}</s><s>assistant{answer}</s>"),
+        (DROPS, "user{notes}\n{question}assistant{answer}"),
+        (None, "<s>{notes}{question} {answer}</s>"),
+    ],
+    ids=["system", "refuses", "drops", "none"],
+)
+def test_tokens_are_those_of_training(tmp_path, tiny_tokenizer, template, text):
+    tokenizer = tiny_tokenizer(add_bos=True)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path)
+    row = {"memory": "Omar is a cleaner.", "question": "Who won?", "rejected": "Anna."}
+    row |= {"chosen": "It is a mix of joy and relief."}
+    told = {"notes": asked(row["memory"], "")[0]["content"], "question": row["question"]}
+    whole = text.format(**told, answer=row["chosen"])
+    expected = len(tokenizer(whole, add_special_tokens=False)["input_ids"])
+    other = row | {"chosen": row["rejected"], "rejected": row["chosen"]}
+    assert pair_tokens([row, other], str(tmp_path)) == [expected, expected]
 
 
 # -- interruption and caching ----------------------------------------------------------------------

@@ -340,12 +340,32 @@ def test_results_of_another_recipe_are_left_out(out: Path, config: Path, given_o
 
 
 def test_results_of_another_audit_are_left_out():
-    def asked(n_items: int, *tests: str) -> dict[str, Any]:
-        return {"tests": {test: {"n_items": n_items, "n_pairs": 2} for test in tests}}
-
     found = {("a", 0): asked(4, "x"), ("b", 0): asked(5, "x"), ("c", 0): asked(4, "x", "y"),
-             ("a", 1): asked(4, "x")}  # fmt: skip
+             ("d", 0): asked(4, "x", adapter="other"), ("a", 1): asked(4, "x")}  # fmt: skip
     assert list(module.alike(found, ("a", 1))) == [("a", 0), ("a", 1)]
+
+
+def test_results_of_other_capability_questions_are_left_out():
+    counts = {"few": 100, "none": None, "many": 1000, "last": 1000}
+    found = {(name, 0): asked(4, "x", questions=count) for name, count in counts.items()}
+    kept = {last: [name for name, _ in module.alike(found, (last, 0))] for last in counts}
+    assert kept["few"] == kept["none"] == ["few", "none"]  # the first that has settings
+    assert kept["many"] == kept["last"] == ["none", "many", "last"]
+    audits = found | {("few", 0): asked(5, "x", questions=100)}
+    assert [name for name, _ in module.alike(audits, ("none", 0))] == ["none", "many", "last"]
+    [alone] = module.alike({("none", 0): found["none", 0]}, ("none", 0))
+    assert alone == ("none", 0)
+
+
+def asked(
+    n_items: int, *tests: str, adapter: str | None = None, questions: int | None = None
+) -> dict[str, Any]:
+    """What mitigation.json says of what was asked."""
+    return {
+        "runs": {"before": {"model": {"revision": "0", "adapter_hash": adapter}}},
+        "tests": {test: {"n_items": n_items, "n_pairs": 2} for test in tests},
+        "capability": questions and {"settings": {"mmlu": "data", "questions": questions}},
+    }
 
 
 # -- tables and plot of made-up results ----------------------------------------------------------

@@ -30,11 +30,10 @@ from unswayed.audit.summary import LEVEL, MARGIN, analyze, read_summary
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
 from unswayed.items import keep_invariant, load_items
-from unswayed.memory.plum.adapter import read_manifest
 from unswayed.mitigation.capability import Answers, capability_change, check_capability
 from unswayed.mitigation.dpo.card import write_card
 from unswayed.mitigation.dpo.recipe import read_recipe
-from unswayed.mitigation.dpo.settings import DpoRecipe
+from unswayed.mitigation.dpo.settings import start_adapter
 from unswayed.mitigation.verdict.changes import run_changes
 from unswayed.mitigation.verdict.page import card_rows, markdown, view
 from unswayed.mitigation.verdict.separation import card_distance, check_items, unseen_pairs
@@ -164,16 +163,6 @@ def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
     write_found(found, out)
     write_card(Path(adapter), training, card_rows(found))
     return found
-
-
-def start_adapter(recipe: DpoRecipe) -> str | None:
-    """What is on the model before training: the adapter that training starts from, if any."""
-    if recipe.adapter is None:
-        return None
-    manifest = read_manifest(Path(recipe.adapter))  # of a memory that PLUM wrote
-    if manifest is None:
-        return recipe.adapter
-    return str(Path(recipe.adapter) / manifest["adapter"]["folder"])
 
 
 # -- audits --------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from unswayed.embedding import Embedder, centred
 from unswayed.errors import InputError
@@ -24,42 +23,25 @@ WHOLE = 4  # words that a shorter test text needs to count when it occurs whole
 COSINE = 0.75
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """What a training text has in common with the tests; items are named test/id.
+def nearest_items(
+    texts: Sequence[str], items: Sequence[Item], embedder: Embedder
+) -> list[tuple[float, str]]:
+    """The item whose scenario is nearest to each training text; it does not depend on the others.
 
-    Attributes:
-        words: length of the longest shared run, 0 if none is long enough.
-        run, run_item: its words and the item that has it, "" if there is none.
-        cosine, cosine_item: the nearest item's scenario, both centred on the built-in questions.
-    """
-
-    words: int
-    run: str
-    run_item: str
-    cosine: float
-    cosine_item: str
-
-
-def overlaps(
-    texts: Sequence[str], items: Sequence[Item], embedder: Embedder, n: int = RUN
-) -> list[Overlap]:
-    """The overlap of each training text with the test items; it does not depend on the others.
+    Returns:
+        Per text the cosine, both embeddings centred on the built-in questions, and the item's name,
+        test/id.
 
     Raises:
         InputError: a text is empty or exceeds the embedder's context, or there are no items.
     """
     if not items:
         raise InputError("there are no test items to compare with: name at least one test")
-    runs = shared_runs(texts, items, n)
     mean = embedder.embed([question.question for question in builtin_questions()]).mean(0)
     scenarios = centred(embedder.embed([item.scenario for item in items]), mean)
     cosines = centred(embedder.embed(texts), mean) @ scenarios.T
     nearest = cosines.argmax(1)
-    return [
-        Overlap(len(run), " ".join(run), where, float(row[i]), _name(items[i]))
-        for (run, where), row, i in zip(runs, cosines, nearest, strict=True)
-    ]
+    return [(float(row[i]), _name(items[i])) for row, i in zip(cosines, nearest, strict=True)]
 
 
 def shared_runs(
@@ -113,11 +95,17 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[^\W_]+", re.sub(r"['’]", "", text)))
 
 
-def drop_reason(overlap: Overlap, cosine: float = COSINE) -> str | None:
-    """Why a training text must go, None if it may stay."""
-    if overlap.words:
+def drop_reason(shared_words: int, cosine: float, limit: float = COSINE) -> str | None:
+    """Why a training text must go, None if it may stay.
+
+    Args:
+        shared_words: length of its run of `shared_runs`.
+        cosine: to its item of `nearest_items`.
+        limit: cosine from which it must go.
+    """
+    if shared_words:
         return "n-gram overlap"
-    return "embedding overlap" if overlap.cosine >= cosine else None
+    return "embedding overlap" if cosine >= limit else None
 
 
 def _name(item: Item) -> str:

@@ -247,13 +247,24 @@ def finished(recipe: DpoRecipe, folder: Path) -> dict[str, Any] | None:
 
 
 def alike(found: Mapping[Key, Mapping[str, Any]], last: Key) -> dict[Key, Mapping[str, Any]]:
-    """Those that asked as many items and users of the same tests as the last one did: another
-    audit may be left where the shared folder was moved away."""
+    """Those that asked what the last one did: the same model before training, as many items and
+    users of the same tests, and the same questions on capability. Others may be left where the
+    shared folder was moved away.
 
-    def asked(one: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-        return {test: (x["n_items"], x["n_pairs"]) for test, x in one["tests"].items()}
+    Without capability a run fits any that has it; if the last has none, the settings of the first
+    that has count.
+    """
 
-    return {key: one for key, one in found.items() if asked(one) == asked(found[last])}
+    def asked(one: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+        tests = {test: (x["n_items"], x["n_pairs"]) for test, x in one["tests"].items()}
+        return one["runs"][BEFORE]["model"], tests
+
+    def settings(one: Mapping[str, Any]) -> dict[str, Any] | None:
+        return one["capability"] and one["capability"]["settings"]
+
+    audits = {key: one for key, one in found.items() if asked(one) == asked(found[last])}
+    wanted = next(filter(None, map(settings, (found[last], *audits.values()))), None)
+    return {key: one for key, one in audits.items() if settings(one) in (None, wanted)}
 
 
 def keep_recipe(recipe: DpoRecipe, folder: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unswayed.errors import InputError
 from unswayed.files import write_text
 from unswayed.hub import CARD
 from unswayed.memory.plum.adapter import is_memory
@@ -14,6 +15,29 @@ from unswayed.mitigation.dpo.curves import MEASURES
 from unswayed.models import EMBEDDED, EMBEDDED_ID
 
 MERGED = "merged"  # folder of the merged model, within the adapter's
+
+
+def from_memory(place: Path) -> bool:
+    """Whether an adapter or a model was trained from a user's memory, or is one; false for an id on
+    the Hub.
+
+    Raises:
+        InputError: the metadata of its card cannot be read.
+    """
+    import yaml
+    from huggingface_hub import metadata_load
+
+    card = place / CARD
+    if is_memory(place) or not card.is_file():
+        return is_memory(place)
+    try:
+        about = (metadata_load(card) or {}).get("unswayed")
+    except (ValueError, yaml.YAMLError):
+        raise InputError(
+            f"{card}: its metadata cannot be read, so whether a user's memory is in there is "
+            "unknown: mend it"
+        ) from None
+    return isinstance(about, dict) and bool(about.get("private_memory"))
 
 
 def write_card(
@@ -42,8 +66,7 @@ def _card(facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None, m
         "pipeline_tag": "text-generation",
         "tags": ["unswayed", "dpo", "lora", "trl", "bias", "user-memory"],
     }
-    start = facts["recipe"]["adapter"]
-    if start and is_memory(Path(start)):  # `unswayed publish` refuses it
+    if facts.get("private_memory"):  # `unswayed publish` refuses it
         metadata["unswayed"] = {"private_memory": True}
     what = "The model with a LoRA adapter in its weights" if merged else "A LoRA adapter"
     curves = "" if merged else "All values are in `curves.json`, drawn in `curves.svg`.\n\n"

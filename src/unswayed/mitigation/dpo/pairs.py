@@ -54,8 +54,10 @@ def _pair(row: dict[str, Any], where: str) -> Pair:
     for part, role in zip(PARTS, ("user", "assistant", "assistant"), strict=True):
         value = row.get(part)
         messages = [{"role": role, "content": value}] if isinstance(value, str) else value
-        if not (messages and all(isinstance(m.get("content"), str) for m in messages)):
-            raise InputError(f"{where}: {part} must be a text or a list of messages")
+        if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
+            raise InputError(
+                f"{where}: {part} must be a text or a list of messages, each with role and content"
+            )
         if messages[-1]["role"] != role or (part != "prompt" and len(messages) > 1):
             raise InputError(f"{where}: {part} must be one {role} message, and not the whole chat")
         if not messages[-1]["content"].strip():
@@ -66,6 +68,12 @@ def _pair(row: dict[str, Any], where: str) -> Pair:
             f"{where}: chosen and rejected are the same text, which teaches nothing: drop the pair"
         )
     return pair
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(key), str) for key in ("role", "content")
+    )
 
 
 def training_pairs(
@@ -136,14 +144,18 @@ def check_lengths(
         return
     what, limit = min(known.items(), key=lambda item: item[1])
     for i, row in enumerate(rows, start=1):
-        length = max(_length(row["prompt"], row[part], tokenizer) for part in PARTS[1:])
-        if length > limit:
+        if (length := pair_length(row, tokenizer)) > limit:
             text = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
             raise InputError(
                 f"{name} pair {i} has {length} tokens, more than the limit of {limit} ({what}); "
                 "nothing is cut: drop the pair, or raise the limit if the model can take it "
                 f"(its prompt ends {text[-60:]!r})"
             )
+
+
+def pair_length(row: dict[str, Any], tokenizer: Any) -> int:
+    """Tokens of a fitted row's prompt with its longer answer, as trl makes them."""
+    return max(_length(row["prompt"], row[part], tokenizer) for part in PARTS[1:])
 
 
 def _length(prompt: Any, answer: Any, tokenizer: Any) -> int:

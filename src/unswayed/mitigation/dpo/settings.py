@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from unswayed.errors import InputError
+from unswayed.memory.plum.adapter import read_manifest
 
 REFERENCES = ("base", "adapter")
 ORDERS = ("shuffled", "by_persona")
@@ -77,3 +79,17 @@ class DpoRecipe:
                 "adapter and lora: an adapter that training starts from has its own LoRA settings; "
                 "leave lora out"
             )
+
+
+def start_adapter(recipe: DpoRecipe) -> str | None:
+    """What is on the model before training: the adapter that training starts from, if any.
+
+    Raises:
+        InputError: it is a memory whose manifest is damaged.
+    """
+    if recipe.adapter is None:
+        return None
+    manifest = read_manifest(Path(recipe.adapter))  # of a memory that PLUM wrote
+    if manifest is None:
+        return recipe.adapter
+    return str(Path(recipe.adapter) / manifest["adapter"]["folder"])

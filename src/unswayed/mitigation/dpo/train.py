@@ -39,7 +39,7 @@ from trl import DPOConfig
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
 from unswayed.memory.plum.adapter import MANIFEST, adapter_folder
-from unswayed.mitigation.dpo.card import MERGED, write_card
+from unswayed.mitigation.dpo.card import MERGED, from_memory, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import (
     Pair,
@@ -52,10 +52,11 @@ from unswayed.mitigation.dpo.pairs import (
     training_pairs,
     without_memory,
 )
-from unswayed.mitigation.dpo.settings import DpoRecipe
+from unswayed.mitigation.dpo.settings import DpoRecipe, start_adapter
 from unswayed.mitigation.dpo.trainer import BareCollator, SharingDPOTrainer, last_checkpoint
 from unswayed.models import model_path
 from unswayed.scoring.base import Base, load_base
+from unswayed.scoring.load import folder_hash
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +82,19 @@ def train(recipe: DpoRecipe) -> Path:
 def _train(recipe: DpoRecipe, out: Path) -> Path:
     arguments = training_arguments(recipe)
     train_pairs, test_pairs = recipe_pairs(recipe, arguments)
+    start = start_adapter(recipe)
     sharded = any(os.environ.get(f"ACCELERATE_USE_{how}") == "true" for how in SHARDING)
     base = load_base(recipe.model, recipe.dtype, "cpu" if sharded else str(arguments.device))
     facts = {
         "recipe": dataclasses.asdict(recipe),
-        "base": {"model": base.name, "weights": base.weights},
+        "base": {
+            "model": base.name,
+            "weights": base.weights,
+            "adapter": folder_hash(start) if start else None,  # of a folder, not of a Hub id
+        },
+        "private_memory": any(
+            from_memory(Path(place)) for place in (recipe.model, recipe.adapter) if place
+        ),
         "data": {
             "train": len(train_pairs),
             "test": len(test_pairs),
@@ -302,7 +311,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 
 def check_goes_on(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """The run in the folder was begun with the same recipe, model and data.
+    """The run in the folder was begun with the same recipe, model, start and data.
 
     Raises:
         InputError: names what differs.

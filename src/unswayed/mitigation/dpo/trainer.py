@@ -124,8 +124,10 @@ class SharingDPOTrainer(DPOTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if not all(torch.isfinite(one).all() for one in (loss, *gradients)):
+        found = [loss]
+        if self.accelerator.scaler is None:  # else it skips a step that overflows (fp16)
+            found += [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not all(torch.isfinite(one).all() for one in found):
             raise InputError(
                 f"step {self.state.global_step + 1} gave a loss of {float(loss):.3g} or a gradient "
                 f"that is not finite: lower learning_rate ({self.args.learning_rate:g}) or check "

@@ -15,6 +15,7 @@ from unswayed.items import BUILTIN, load_items
 from unswayed.memory import Message
 from unswayed.mitigation import overlap, rewards
 from unswayed.mitigation.constructed import construct
+from unswayed.mitigation.dpo.pairs import fitted, pair_length
 from unswayed.mitigation.judge import Judgement, judge
 from unswayed.mitigation.preferences.columns import PROMPT, Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
@@ -364,40 +365,32 @@ def clean(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     items = load_items(settings.against or [BUILTIN])
     questions = list(dict.fromkeys(row["question"] for row in rows))
     embedder = Embedder(settings.embedder, settings.device)
-    near = dict(zip(questions, overlap.overlaps(questions, items, embedder), strict=True))
+    near = dict(zip(questions, overlap.nearest_items(questions, items, embedder), strict=True))
     texts = ["\n".join((row["question"], row["chosen"], row["rejected"])) for row in rows]
     runs = overlap.shared_runs(texts, items, settings.ngram)
     lengths = pair_tokens(rows, settings.policy)
     found = []
     for row, (run, item), tokens in zip(rows, runs, lengths, strict=True):
-        shared = dataclasses.replace(
-            near[row["question"]], words=len(run), run=" ".join(run), run_item=item
-        )
-        reason = overlap.drop_reason(shared, settings.similarity)
+        cosine, similar = near[row["question"]]
+        reason = overlap.drop_reason(len(run), cosine, settings.similarity)
         if tokens > settings.max_length:
             reason = f"longer than {settings.max_length} tokens"
         found.append(
             row
-            | {"shared_words": shared.words, "shared_run": shared.run, "tokens": tokens}
-            | {"shared_item": shared.run_item, "similarity": shared.cosine}
-            | {"similar_item": shared.cosine_item, "dropped": reason}
+            | {"shared_words": len(run), "shared_run": " ".join(run), "shared_item": item}
+            | {"similarity": cosine, "similar_item": similar, "tokens": tokens, "dropped": reason}
         )
     return found
 
 
 def pair_tokens(rows: Sequence[Row], policy: str) -> list[int]:
-    """Tokens of each pair's longer side, prompt included, as the policy's chat template has it."""
+    """Tokens of each pair's longer side, prompt included, as the policy is trained on it."""
     from transformers import AutoTokenizer
 
-    from unswayed.scoring.prompts import plain_text
-
     tokenizer = AutoTokenizer.from_pretrained(model_path(policy))
-
-    def length(row: Row, role: str) -> int:
-        messages = [*prompt_of(row), {"role": "assistant", "content": row[role]}]
-        if tokenizer.chat_template:
-            text = tokenizer.apply_chat_template(messages, tokenize=False)
-            return len(tokenizer(text, add_special_tokens=False).input_ids)
-        return len(tokenizer(plain_text(messages)).input_ids)
-
-    return [max(length(row, "chosen"), length(row, "rejected")) for row in rows]
+    pairs = [
+        {"prompt": prompt_of(row)}
+        | {part: [{"role": "assistant", "content": row[part]}] for part in ("chosen", "rejected")}
+        for row in rows
+    ]
+    return [pair_length(row, tokenizer) for row in fitted(pairs, tokenizer)]
