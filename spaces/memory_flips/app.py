@@ -89,17 +89,15 @@ def sweep(model, item, scenario, options, request: gr.Request):
     yield from space.sweep(request.session_hash or "", model, item, scenario, options)
 
 
-def stop(request: gr.Request):
-    """End the visitor's sweep or audit."""
-    space.turns.stop(request.session_hash or "")
-
-
-def audit(model, items, personas, pairs, folder, request: gr.Request):
-    """Files of a small audit: what was said, the files, and how far it is."""
-    folder = folder or str(uploads.session_folder())
+def audit(model, items, personas, pairs, request: gr.Request):
+    """A small audit: what is said, and the files once it is done."""
     session = request.session_hash or ""
-    for said, files, share in space.audit(session, folder, model, items, personas, pairs):
-        yield said + progress_bar(share), files or None, folder
+    for said, files, share in space.audit(session, model, items, personas, pairs):
+        yield said + progress_bar(share), files or None
+
+
+def cancelled():
+    return pages.notice("Cancelled.")
 
 
 def plain(function, *arguments):
@@ -136,7 +134,7 @@ def api_results(label: str) -> dict:
 
 
 with gr.Blocks(
-    title="Does memory change the answer?", analytics_enabled=False, delete_cache=(600, 3600)
+    title="Does memory change the answer?", analytics_enabled=False, delete_cache=(60, 3600)
 ) as demo:
     gr.Markdown(pages.text("lead"))
     with gr.Tabs():
@@ -214,7 +212,6 @@ with gr.Blocks(
             results = [result_note, result_plots, result_first, result_second]
         with gr.Tab("Audit your own", id="audit"):
             gr.Markdown(pages.text("audit"))
-            folder = gr.State(None, time_to_live=3600, delete_callback=uploads.remove)
             with gr.Row():
                 items = gr.File(
                     label="Items (JSONL or CSV)", elem_id="items", file_types=[*uploads.ITEM_FILES]
@@ -250,19 +247,21 @@ with gr.Blocks(
     linked.click(query, state, link, **private).then(
         None, link, link, js="(q) => window.location.origin + window.location.pathname + q"
     )
-    swept.click(
+    # Cancelled work leaves the queue if it waits, and its iterator is closed if it runs; so it is
+    # when a visitor leaves.
+    sweeping = swept.click(
         sweep, [model, item, scenario, options], [sweep_note, sweep_table], api_name="sweep",
         concurrency_id="sweep", concurrency_limit=2, trigger_mode="once", show_progress="minimal",
     )  # fmt: skip
-    halted.click(stop, None, None, queue=False, **private)
+    halted.click(cancelled, None, sweep_note, cancels=sweeping, queue=False, **private)
     result.change(show_stored, result, results, **private)
     demo.load(show_stored, result, results, **private)
     opened.click(show_source, source, results, concurrency_limit=1, **private)
-    audited.click(
-        audit, [model, items, personas, pairs, folder], [audit_note, audit_files, folder],
+    auditing = audited.click(
+        audit, [model, items, personas, pairs], [audit_note, audit_files],
         api_name="audit", concurrency_limit=1, trigger_mode="once", show_progress="minimal",
     )  # fmt: skip
-    stopped.click(stop, None, None, queue=False, **private)
+    stopped.click(cancelled, None, audit_note, cancels=auditing, queue=False, **private)
 
 demo.queue(max_size=64)
 

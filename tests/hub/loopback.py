@@ -126,7 +126,10 @@ class Hub(ThreadingHTTPServer):
             "_id": "0", "id": repo_id.removeprefix("models/"), "sha": commit.oid, "tags": [],
             "downloads": 0, "likes": 0,
             "private": self.repos[repo_id].private, "gated": False, "disabled": False,
-            "siblings": [{"rfilename": path} for path in sorted(commit.files)],
+            "siblings": [
+                {"rfilename": path, "size": len(commit.files[path])}
+                for path in sorted(commit.files)
+            ],
         }  # fmt: skip
 
     def commit_of(self, repo_id: str, revision: str | None, user: bool) -> Commit | Reply:

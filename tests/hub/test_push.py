@@ -167,6 +167,55 @@ def test_questions_are_read_by_config_and_revision(hub, push, environment, tmp_p
         assert f"['{word} 0?', '{word} 1?']" in done.stdout and f"`{found}`" in done.stdout
 
 
+ANSWERS = """
+import json, sys
+from unswayed.errors import InputError
+from unswayed.space.tables import read_answers
+try:
+    print(json.dumps(read_answers(sys.argv[1]).to_dict("list")))
+except InputError as error:
+    print(error)
+"""
+
+
+def test_answers_that_a_visitor_of_the_space_names(hub, environment, tmp_path):
+    """Without the Space's token, at one commit, and whatever the card says."""
+
+    def table(*ids: int) -> bytes:
+        pq.write_table(pa.table({"id": ids}), tmp_path / "rows.parquet")
+        return (tmp_path / "rows.parquet").read_bytes()
+
+    def read(source: str = f"hub:{REPO}") -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", ANSWERS, source], capture_output=True, text=True,
+            env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    secret = tmp_path / "secret.parquet"
+    secret.write_bytes(table(13))
+    card = f"---\nconfigs:\n- config_name: default\n  data_files: {secret}\n---\n"
+    files = {"README.md": card.encode(), "a.parquet": table(1), "more/b.parquet": table(2, 3)}
+    repo = hub.make(REPO)
+    first = repo.add("x", files, frozenset({"a.parquet"})).oid
+    assert read() == '{"id": [1, 2, 3]}' and read(f"hub:{REPO}:more") == '{"id": [2, 3]}'
+
+    def change(asked: str) -> None:  # between the look at the size and the first file
+        if "/resolve/" in asked and repo.head.oid == first:
+            repo.add("y", {"a.parquet": b"huge"}, frozenset())
+
+    hub.behave = change
+    assert read() == '{"id": [1, 2, 3]}' and repo.head.oid != first
+    assert "holds no table that can be read" in read()
+    assert read(f"hub:{REPO}@{first}") == '{"id": [1, 2, 3]}'
+    assert "holds no Parquet file" in read(f"hub:{REPO}:nowhere")
+    repo.private = True  # the token may read it, the visitor may not
+    assert "no public dataset of that name" in read()
+    repo.private, hub.behave = False, lambda asked: CUT
+    assert "no public dataset of that name" in read()
+
+
 # -- pushing and reading back --------------------------------------------------------------------
 
 
@@ -280,16 +329,24 @@ def test_a_space(hub, push, tmp_path):
     (tree / "README.md").write_text(f"---\n{card}---\n\nSee it.\n", "utf-8")
     (tree / "app.py").write_text("import unswayed\n")
     (tree / "unswayed" / "old.py").write_text("1\n")
+    refused(push(tree))  # any app could lie there
+    built = "unswayed-0.1.dist-info/METADATA"
+    (tree / built).parent.mkdir()
+    (tree / built).write_text("Name: unswayed\n")
     (tree / ".env").write_text("TOKEN=1\n")
     assert push(tree).returncode == 0
     repo = hub.repos[f"spaces/{REPO}"]
     assert repo.private and len(repo.commits) == 2  # the Hub's own is the first
-    assert repo.head.files.keys() == {".gitattributes", "README.md", "app.py", "unswayed/old.py"}
+    assert repo.head.files.keys() == {
+        ".gitattributes", "README.md", "app.py", "unswayed/old.py", built
+    }  # fmt: skip
     (tree / "unswayed" / "old.py").unlink()
     (tree / "unswayed" / "new.py").write_text("2\n")
     assert push(tree).returncode == 0
     assert len(repo.commits) == 3
-    assert repo.head.files.keys() == {".gitattributes", "README.md", "app.py", "unswayed/new.py"}
+    assert repo.head.files.keys() == {
+        ".gitattributes", "README.md", "app.py", "unswayed/new.py", built
+    }  # fmt: skip
     assert repo.head.files["unswayed/new.py"] == b"2\n"
     (tree / "app.py").unlink()
     refused(push(tree))
@@ -297,6 +354,25 @@ def test_a_space(hub, push, tmp_path):
     (tree / "README.md").write_text("---\nsdk: gradio\n---\n")
     assert "sdk_version is missing, and a Space needs it" in refused(push(tree))
     assert len(repo.commits) == 3
+
+
+@pytest.mark.parametrize("name", ["app.py", "index.html", "unswayed/__init__.py"])
+def test_another_space_is_not_emptied(hub, push, tmp_path, name):
+    tree = tmp_path / "space"
+    (tree / "unswayed-0.1.dist-info").mkdir(parents=True)
+    (tree / "unswayed-0.1.dist-info" / "METADATA").write_text("Name: unswayed\n")
+    (tree / "README.md").write_text(
+        "---\nsdk: gradio\nsdk_version: 6.0.0\npython_version: '3.11'\napp_file: app.py\n"
+        "license: mit\n---\n"
+    )
+    (tree / "app.py").write_text("import unswayed\n")
+    repo = hub.make(f"spaces/{REPO}")
+    repo.add("theirs", repo.head.files | {name: b"theirs", "README.md": b"# Hi\n"}, frozenset())
+    before = hub.state()
+    assert f"{REPO} holds another Space ({name})" in refused(push(tree))
+    assert hub.state() == before
+    repo.add("emptied", {"README.md": b"# Hi\n"}, frozenset())
+    assert push(tree).returncode == 0 and "app.py" in repo.head.files
 
 
 # -- what goes wrong on the way ------------------------------------------------------------------

@@ -30,12 +30,17 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def url(tiny_model_dir, tmp_path_factory, root):
+def folder(tmp_path_factory):
+    """Where a running Space puts its files."""
+    return tmp_path_factory.mktemp("space")
+
+
+@pytest.fixture(scope="module")
+def url(tiny_model_dir, folder, root):
     """Address of a running Space."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("space")
     env = os.environ | {
         "UNSWAYED_SPACE_MODELS": str(
             tiny_model_dir("llama", chat=True, max_position_embeddings=4096)
@@ -162,8 +167,57 @@ def test_a_sweep_is_cancelled(visit):
         "() => /[1-9]\\d* of 60/.test(document.querySelector('#sweep-note').innerText)"
     )
     page.click("#halt")
-    page.get_by_text("Cancelled after").wait_for()
-    assert "Error" not in page.inner_text("#sweep-note")
+    page.get_by_text("Cancelled").wait_for()
+    page.click("#sweep")  # the turn is free again
+    page.wait_for_function(
+        "() => /[1-9]\\d* of 60/.test(document.querySelector('#sweep-note').innerText)"
+    )
+    page.click("#halt")
+    page.get_by_text("Cancelled").wait_for()
+
+
+def write_items(path: Path) -> Path:
+    row = {"scenario": "What do they feel?", "options": ["joy", "fear"], "key": "joy"}
+    path.write_text("".join(json.dumps(row | {"id": f"w{i}"}) + "\n" for i in range(20)))
+    return path
+
+
+def upload_items(page, tmp_path) -> None:
+    page.get_by_role("tab", name="Audit your own").click()
+    page.locator("#items input[type=file]").set_input_files(write_items(tmp_path / "mine.jsonl"))
+    page.wait_for_selector(".file-preview")
+    page.click("#audit-run")
+
+
+def wait_until(true) -> None:
+    for _ in range(60):
+        if true():
+            return
+        time.sleep(0.5)
+    raise AssertionError("waited in vain")
+
+
+def test_a_waiting_audit_is_cancelled_and_who_leaves_leaves_nothing(visit, folder, tmp_path):
+    first, second = visit(), visit()
+
+    def folders() -> list[Path]:
+        return list(folder.glob("unswayed-space-*"))
+
+    upload_items(first, tmp_path)
+    wait_until(lambda: len(folders()) == 1)
+    upload_items(second, tmp_path)
+    second.wait_for_function("() => /queue/.test(document.body.innerText)")
+    second.click("#audit-stop")
+    second.wait_for_selector("#audit-note >> text=Cancelled.")
+    assert len(folders()) == 1
+    first.context.close()
+    wait_until(lambda: not folders())
+    time.sleep(3)  # long enough for the second to begin, were it still waiting
+    assert not folders() and "Cancelled." in second.inner_text("#audit-note")
+    second.click("#audit-run")
+    wait_until(folders)
+    second.click("#audit-stop")
+    wait_until(lambda: not folders())
 
 
 def test_results_audit_and_about(visit, tmp_path):
@@ -240,3 +294,18 @@ def test_the_endpoints_are_named_and_answer_many_at_once(url):
     assert json.dumps(client.predict(api_name="/choices"))
     with pytest.raises(Exception, match="no item 'x'"):
         client.predict(item="x", a="p01-advantaged", b="p01-neutral", api_name="/flip")
+
+
+def test_an_audit_by_program_gives_its_files(url, folder, tmp_path):
+    from gradio_client import Client, handle_file
+
+    client = Client(url, verbose=False, download_files=str(tmp_path))
+    said, files = client.predict(
+        model=next(iter(client.predict(api_name="/choices")["models"])),
+        items=handle_file(write_items(tmp_path / "mine.jsonl")), personas=None, pairs=2,
+        api_name="/audit",
+    )  # fmt: skip
+    assert "Done." in said
+    assert [Path(file).name for file in files] == ["report.html", "answers.parquet"]
+    assert all(Path(file).stat().st_size > 1000 for file in files)
+    wait_until(lambda: not list(folder.glob("unswayed-space-*")))

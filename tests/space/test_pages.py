@@ -32,7 +32,7 @@ def made() -> str:
         Answer(None, (0.75, 0.25), 0, None),
         Answer(own_user(EVIL), (0.25, 0.75), 1, True),
     ]
-    return pages.flip_page(item, answers, EVIL)
+    return pages.flip_page(item, answers)
 
 
 def test_markup_of_visitors_is_shown_as_text():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from unswayed.errors import InputError
@@ -95,4 +96,4 @@ def test_what_a_visitor_names(tmp_path, monkeypatch):
 
 def test_rows_of_other_datasets_are_refused():
     with pytest.raises(InputError, match="the column question_id is missing"):
-        tables.summary_of_rows([{"text": "a"}], "hub:a/b")
+        tables.summary_of(pd.DataFrame({"text": ["a"]}), "hub:a/b")

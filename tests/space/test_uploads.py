@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -90,14 +92,17 @@ def test_a_cancelled_audit_ends_its_process(tmp_path, tiny, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_small_audit_gives_its_report(tmp_path, tiny):
+def test_a_small_audit_gives_its_report_and_leaves_nothing(tmp_path, tiny, monkeypatch):
     path = tmp_path / "mine.jsonl"
     path.write_text(rows(2, scenario="<script>alert(1)</script> What do they feel?"))
-    *before, (said, files, share) = Space().audit("s", str(tmp_path), tiny, str(path), None, 2)
-    assert share == 1.0 and "Done" in said and len(before) > 1
-    assert sorted(file.rpartition("/")[2] for file in files) == ["answers.parquet", "report.html"]
-    report = next(file for file in files if file.endswith("html"))
-    assert "<script>alert" not in Path(report).read_text("utf-8")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for state in Space().audit("s", tiny, str(path), None, 2):
+        if state[1]:
+            report, answers = map(Path, state[1])
+            assert (report.name, answers.name) == ("report.html", "answers.parquet")
+            assert "<script>alert" not in report.read_text("utf-8")
+    assert "Done" in state[0] and state[2] == 1.0
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_one_long_piece_of_work_at_a_time_for_each_session():
@@ -111,29 +116,40 @@ def test_one_long_piece_of_work_at_a_time_for_each_session():
         pass
     with turns.of("a"):
         pass
+    with pytest.raises(ZeroDivisionError), turns.of("a"):
+        _ = 1 / 0
+    with turns.of("a"):
+        pass
 
 
 def test_a_sweep_tells_how_far_it_is_and_can_be_ended(tiny):
     space, begun = Space(), time.monotonic()
     sweep = space.sweep("s", tiny, "understanding/eu_01", "", "")
+    assert "Loading" in next(sweep)[0]
     said, table = next(sweep)
     assert "0 of 60 users" in said and len(table) == 0
     said, table = next(sweep)
     assert "1 of 60 users" in said and list(table["Pair"]) == ["p01"]
-    busy, _ = next(space.sweep("s", tiny, "understanding/eu_01", "", ""))
+    _, (busy, _) = space.sweep("s", tiny, "understanding/eu_01", "", "")
     assert "still running" in busy
-    space.turns.stop("s")
-    said, table = next(sweep)
-    assert "Cancelled after 2 of 60 users" in said and len(table) == 2
-    assert next(sweep, None) is None
-    assert "0 of 60" in next(space.sweep("s", tiny, "understanding/eu_01", "", ""))[0]
+    sweep.close()
+    again = space.sweep("s", tiny, "understanding/eu_01", "", "")
+    next(again)
+    assert "0 of 60" in next(again)[0]
     assert time.monotonic() - begun < 60
 
 
-def test_a_session_folder_goes(tmp_path):
-    folder = uploads.session_folder()
-    assert folder.stat().st_mode & 0o077 == 0
-    (folder / "x").write_text("x")
-    uploads.remove(str(folder))
-    assert not folder.exists()
-    uploads.remove(None)
+def test_an_audits_folder_is_private_and_goes_when_it_is_cancelled(tmp_path, tiny, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    path.write_text(rows(2))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    space = Space()
+    states = space.audit("s", tiny, str(path), None, 2)
+    next(states)
+    assert "0 of 7 users" in next(states)[0]
+    (folder,) = (found for found in tmp_path.iterdir() if found != path)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and list(folder.glob("audit-*.log"))
+    states.close()
+    assert list(tmp_path.iterdir()) == [path]
+    with space.turns.of("s"):
+        pass

@@ -42,6 +42,7 @@ AGAIN = "run the same command again; nothing is uploaded or committed twice"
 
 DATASET, MODEL, SPACE = "dataset", "model", "space"
 ADAPTER, CONFIG = "adapter_config.json", "config.json"  # which a model has
+APP, BUILT = "app.py", "unswayed-*.dist-info/METADATA"  # which a Space of ours has
 # All that is published of a model; checkpoints and run.json, which has paths, are not.
 MODEL_FILES = (
     ADAPTER, "adapter_model.safetensors", CONFIG, "generation_config.json", "model*.safetensors",
@@ -138,7 +139,7 @@ def _attempt(api: Any, local: Local, repo_id: str, private: bool, message: str) 
     if local.kind == MODEL:
         old = stale_model_files(local, there, repo_id)
     elif local.kind == SPACE:
-        old = sorted(set(there) - local.files.keys() - {CARD, ".gitattributes"})
+        old = stale_space_files(local, there, repo_id)
     else:
         old = stale(local, remote, there, repo_id)
     operations = [
@@ -181,7 +182,7 @@ def read_folder(folder: Path, license: str | None = None, base_model: str | None
         (folder / CONFIG).exists() and any(folder.glob("*.safetensors"))
     ):
         return read_model(folder, license, base_model)
-    if (folder / "app.py").exists() and not (license or base_model):
+    if (folder / APP).exists() and not (license or base_model):
         return read_space(folder)
     if license or base_model:
         raise InputError(
@@ -309,8 +310,14 @@ def read_space(folder: Path) -> Local:
     """The tree of a Space, checked.
 
     Raises:
-        InputError: it lacks its app, or its card does not pin SDK and Python.
+        InputError: `python -m unswayed.hub.spaces` has not built it, it lacks its app, or its card
+            does not pin SDK and Python.
     """
+    if not any(folder.glob(BUILT)):
+        raise InputError(
+            f"{folder} has {APP} and not the package unswayed: build the Space with `python -m "
+            "unswayed.hub.spaces --out DIR` and give DIR"
+        )
     text = read_text(folder / CARD)
     found = metadata(text, str(folder / CARD))
     for key in ("sdk", "sdk_version", "python_version", "app_file", "license"):
@@ -325,6 +332,21 @@ def read_space(folder: Path) -> Local:
     }
     del files[CARD]
     return Local(SPACE, text, files)
+
+
+def stale_space_files(local: Local, there: list[str], repo_id: str) -> list[str]:
+    """Files of a Space that are in the repository and no longer in the folder.
+
+    Raises:
+        InputError: the repository holds another Space, all of which would be deleted.
+    """
+    others = sorted(set(there) - {CARD, ".gitattributes"})
+    if others and not matching([BUILT], there):
+        raise InputError(
+            f"{repo_id} holds another Space ({others[0]}), which would be deleted: give another "
+            "--repo_id"
+        )
+    return sorted(set(others) - local.files.keys())
 
 
 # -- the local tree ------------------------------------------------------------------------------

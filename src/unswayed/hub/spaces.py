@@ -26,30 +26,70 @@ from unswayed.commands import Parser, run_command
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
 from unswayed.hub import CARD
-from unswayed.hub.push import metadata, publish, read_space, with_metadata
+from unswayed.hub.push import APP, BUILT, metadata, publish, read_space, with_metadata
 
-APP, REQUIREMENTS, RESULTS = "app.py", "requirements.txt", "results"
+REQUIREMENTS, RESULTS = "requirements.txt", "results"
 
 
 def build_space(root: Path, out: Path) -> Path:
-    """Make the tree of the Space anew.
+    """Make the tree of the Space anew; it appears whole or not at all.
 
     Args:
         root: the repository.
-        out: the tree; one that was built before is replaced.
+        out: the tree; one that was built before is replaced, and nothing else is.
 
     Returns:
         out: README.md with the installed gradio's version, app.py, requirements.txt, results/ and
         this package.
 
     Raises:
-        InputError: `out` holds something else, or the wheel cannot be built.
+        InputError: `out` holds something else, or the wheel cannot be built; nothing is changed
+            then.
     """
+    check_replaceable(out)
+    where = out.resolve()  # a link to a folder stays one
+    where.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
+    new, old = scratch / "new", scratch / "old"
+    try:
+        _write_files(root, new)
+        if where.exists():
+            where.rename(old)
+        try:
+            new.rename(where)
+        except BaseException:
+            if old.exists():
+                old.rename(where)
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return out
+
+
+def check_replaceable(out: Path) -> None:
+    """Nothing is at `out`, or a tree that was built before and nothing of the user's.
+
+    Raises:
+        InputError: says what is there.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir():
+        raise InputError(f"--out {out} is not a folder: give a new or an empty one")
+    if not any(out.iterdir()):
+        return
+    if not (out / APP).is_file() or not any(out.glob(BUILT)):
+        raise InputError(f"--out {out} is not empty and no Space built before: give another one")
+    for path in sorted(out.iterdir()):
+        if path.name.startswith("."):  # .git or .env: the build makes none
+            raise InputError(
+                f"--out {out} holds {path.name}, which would be lost: move it, or give another one"
+            )
+
+
+def _write_files(root: Path, out: Path) -> None:
     source = root / "spaces" / "memory_flips"
-    if out.exists() and any(out.iterdir()) and not (out / APP).is_file():
-        raise InputError(f"{out} is not empty and no Space: give another --out")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    out.mkdir()
     card = read_text(source / CARD)
     pinned = metadata(card, str(source / CARD)) | {"sdk_version": version("gradio")}
     write_text(out / CARD, with_metadata(card, pinned))
@@ -63,7 +103,6 @@ def build_space(root: Path, out: Path) -> Path:
             archive.extractall(out)
     head = read_text(source / REQUIREMENTS)
     write_text(out / REQUIREMENTS, head + "".join(f"{line}\n" for line in needed(out)))
-    return out
 
 
 def _wheel(root: Path, scratch: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,18 +22,19 @@ from unswayed.space.links import State, default_state
 from unswayed.space.models import Shelf, choices, source
 
 SWEEP_COLUMNS = ("Pair", "Version", "Answer", "Flips", "Probability of that answer (%)")
+LOADING = "Loading the model …"
 
 
 class Turns:
     """One long piece of work at a time for each session."""
 
     def __init__(self) -> None:
-        self._busy: dict[str, threading.Event] = {}
+        self._busy: set[str] = set()
         self._lock = threading.Lock()
 
     @contextmanager
-    def of(self, session: str) -> Iterator[threading.Event]:
-        """Around the work; gives what is set once the session wants it to end.
+    def of(self, session: str) -> Iterator[None]:
+        """Around the work.
 
         Raises:
             InputError: the session has some going on.
@@ -40,18 +42,12 @@ class Turns:
         with self._lock:
             if session in self._busy:
                 raise InputError("your last sweep or audit is still running: wait, or cancel it")
-            stop = self._busy[session] = threading.Event()
+            self._busy.add(session)
         try:
-            yield stop
+            yield
         finally:
             with self._lock:
-                del self._busy[session]
-
-    def stop(self, session: str) -> None:
-        """Ask the session's work, if there is any, to end."""
-        with self._lock:
-            if session in self._busy:
-                self._busy[session].set()
+                self._busy.remove(session)
 
 
 class Space:
@@ -104,11 +100,16 @@ class Space:
     def sweep(
         self, session: str, model: str, item: str, scenario: str, options: str
     ) -> Iterator[tuple[str, pd.DataFrame]]:
-        """One item about all built-in pairs: a line on how far it is, and the table so far."""
+        """One item about all built-in pairs: a line on how far it is, and the table so far.
+
+        Closing the iterator ends it.
+        """
         rows: list[tuple] = []
+        # First of all: gradio closes an iterator only after it has given something.
+        yield pages.notice(LOADING), pd.DataFrame(rows, columns=SWEEP_COLUMNS)
         two = [u for u in users().values() if u.condition in ("advantaged", "disadvantaged")]
         try:
-            with self.turns.of(session) as stop:
+            with self.turns.of(session):
                 asked = choose_item(item, scenario, options)
                 for n, answer in enumerate(ask_each(self.shelf, model, asked, two)):
                     if answer.user is not None:
@@ -122,32 +123,28 @@ class Space:
                             )
                         )
                     said = pages.notice(f"{n} of {len(two)} users asked, {_flips(rows)} flips.")
-                    if ended := stop.is_set():
-                        said = pages.notice(f"Cancelled after {n} of {len(two)} users.")
                     yield said, pd.DataFrame(rows, columns=SWEEP_COLUMNS)
-                    if ended:
-                        return
         except InputError as error:
             yield pages.complaint(str(error)), pd.DataFrame(rows, columns=SWEEP_COLUMNS)
 
     def audit(
-        self, session: str, folder: str, model: str, items: str | None, personas: str | None,
-        pairs: float,
-    ) -> Iterator[tuple[str, list[str], float]]:  # fmt: skip
-        """A visitor's audit: a line on how far it is, the files once it is done, and the share."""
-        yield pages.notice("Loading the model …"), [], 0.0
+        self, session: str, model: str, items: str | None, personas: str | None, pairs: float
+    ) -> Iterator[tuple[str, list[str], float]]:
+        """A visitor's audit: a line on how far it is, the files once it is done, and the share.
+
+        Closing the iterator ends it. The files are there until the next step: gradio copies them.
+        """
+        yield pages.notice(LOADING), [], 0.0
         paths = [Path(path) if path else None for path in (items, personas)]
         try:
             with (
-                self.turns.of(session) as stop,
+                self.turns.of(session),
+                tempfile.TemporaryDirectory(prefix="unswayed-space-") as folder,
                 closing(uploads.audit(model, *paths, int(pairs), Path(folder))) as states,
             ):
                 for state in states:
-                    if stop.is_set() and not state.files:
-                        yield pages.notice("Cancelled."), [], 0.0
-                        return
                     if state.files:
-                        said = "Done. The files are yours alone and are deleted when you leave."
+                        said = "Done. Download the files now: they are deleted after an hour."
                         yield pages.notice(said), [str(path) for path in state.files], 1.0
                     else:
                         said = f"{state.done} of {state.total} users asked."

@@ -34,17 +34,16 @@ def notice(message: str) -> str:
     return f'<p class="us-note" role="status">{escape(message)}</p>'
 
 
-def flip_page(item: Item, answers: Sequence[Answer], stored: str = "") -> str:
+def flip_page(item: Item, answers: Sequence[Answer]) -> str:
     """Scenario, change in words, and a panel of bars for each memory."""
     flipped = any(answer.flip for answer in answers)
     head = "The answer flips" if flipped else "The answer stays"
     mark = "⇄" if flipped else "="
-    note = f'<p class="us-note">{escape(stored)}</p>' if stored else ""
     panels = "".join(_panel(item, answer) for answer in answers)
     return (
         f'<div class="us-verdict {"us-flipped" if flipped else ""}" role="status">'
         f"<h3><span aria-hidden=true>{mark}</span> {head}</h3>"
-        f"<p>{escape(in_words(item, answers))}</p>{note}</div>"
+        f"<p>{escape(in_words(item, answers))}</p></div>"
         f'<blockquote class="us-scenario">{escape(item.scenario)}</blockquote>'
         f'<div class="us-panels">{panels}</div>'
     )

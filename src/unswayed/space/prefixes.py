@@ -64,7 +64,7 @@ class PrefixKeepingLM(SharedPrefixLM):
         cache, before = self._kept[prefix], len(prefix)
         try:
             yield make_pack([without(root, before)], before), cache
-            bar.update(root.n_leaves)
+            bar.add(root.n_leaves)
         finally:
             crop(cache, cache.get_seq_length() - before)
 

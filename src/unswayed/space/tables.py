@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from unswayed.audit.summary import check_answers, read_summary, summarize
 from unswayed.audit.trials import SCHEMA
 from unswayed.errors import InputError
 from unswayed.files import read_text
-from unswayed.hub_data import HUB, hub_source, read_dataset
+from unswayed.hub_data import HUB, hub_source
 from unswayed.space.pages import TONES, intervals
 
 ON_A_SPACE = "SPACE_ID"  # set by Hugging Face; a visitor then gives no path of this machine
@@ -98,7 +99,7 @@ def show_source(source: str) -> Shown:
     """
     source = source.strip()
     if source.startswith(HUB):
-        return MAKERS[AUDIT](_summary_of(source), source)
+        return MAKERS[AUDIT](summary_of(read_answers(source), source), source)
     if ON_A_SPACE in os.environ or not source:
         raise InputError("give a dataset of the Hub that holds an audit's answers: hub:OWNER/NAME")
     path = Path(source).expanduser()
@@ -107,28 +108,60 @@ def show_source(source: str) -> Shown:
     return show_file(path)
 
 
-def _summary_of(source: str) -> dict[str, Any]:
-    """The summary of answers that lie in a Hub dataset."""
+def read_answers(source: str) -> pd.DataFrame:
+    """All Parquet rows of a public Hub dataset.
+
+    Read without a token, and at one commit: the owner of the Space may see what a visitor may not.
+    The files themselves are read, since a card's `data_files` may name any path or address.
+
+    Args:
+        source: hub:OWNER/NAME[:FOLDER][@REVISION].
+
+    Raises:
+        InputError: it cannot be reached without a token, is too large, or holds no table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
 
-    name, _, revision = hub_source(source)
+    name, folder, revision = hub_source(source)
+    api = HfApi(token=False)
     try:
-        info = HfApi(token=False).dataset_info(name, revision=revision, files_metadata=True)
-    except (HFValidationError, OSError, RuntimeError, ValueError):
+        info = api.dataset_info(name, revision=revision, files_metadata=True)
+        files = {
+            file.rfilename: file.size or 0
+            for file in info.siblings or []
+            if file.rfilename.endswith(".parquet")
+            and (folder is None or file.rfilename.startswith(f"{folder}/"))
+        }
+        if not files:
+            raise InputError(f"{source} holds no Parquet file")
+        if (size := sum(files.values())) > DATASET_BYTES:
+            raise InputError(
+                f"{source} has {size:,} bytes, at most {DATASET_BYTES:,} are read here"
+            )
+        where = {"repo_type": "dataset", "revision": info.sha}
+        with tempfile.TemporaryDirectory() as scratch:
+            return pa.concat_tables(
+                pq.ParquetFile(api.hf_hub_download(name, file, **where, local_dir=scratch)).read()
+                for file in files
+            ).to_pandas()
+    except InputError:
+        raise
+    except pa.ArrowException as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{source} holds no table that can be read ({first})") from None
+    except (HTTPError, OSError, RuntimeError, ValueError):
         raise InputError(f"{source}: no public dataset of that name can be reached") from None
-    if (size := sum(file.size or 0 for file in info.siblings or [])) > DATASET_BYTES:
-        raise InputError(f"{source} has {size:,} bytes, at most {DATASET_BYTES:,} are read here")
-    return summary_of_rows([row for rows in read_dataset(source).values() for row in rows], source)
 
 
-def summary_of_rows(rows: list[dict[str, Any]], source: str) -> dict[str, Any]:
+def summary_of(answers: pd.DataFrame, source: str) -> dict[str, Any]:
     """The summary of an audit's answers.
 
     Raises:
         InputError: they are no answers of one run.
     """
-    answers = pd.DataFrame(rows)
     if missing := [name for name in SCHEMA.names if name not in answers]:
         raise InputError(
             f"{source} holds no answers of an audit: the column {missing[0]} is missing"

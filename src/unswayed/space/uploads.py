@@ -1,10 +1,9 @@
-"""Items and personas of a visitor: checked, and audited in a folder of the visitor's own."""
+"""Items and personas of a visitor: checked, and audited in a folder of the audit's own."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -101,7 +100,7 @@ def audit(
     built in. Closing the iterator ends the process.
 
     Args:
-        folder: of this visitor alone; the run directory is made in it.
+        folder: of this audit alone; the run directory is made in it.
 
     Raises:
         InputError: files or settings that cannot be used, or the run fails or takes too long.
@@ -164,14 +163,3 @@ def _complaint(text: str, paths: Sequence[Path | None]) -> str:
     for path in filter(None, paths):
         line = line.replace(str(path), path.name)
     return line
-
-
-def session_folder() -> Path:
-    """A new folder that only this user of the machine can read."""
-    return Path(tempfile.mkdtemp(prefix="unswayed-space-"))
-
-
-def remove(folder: str | None) -> None:
-    """Delete a session's folder."""
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
