@@ -153,6 +153,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--pairs", type=int, metavar="N",
         help="ask about the first N persona pairs; default: all before the first that any of the "
         "data tells of")  # fmt: skip
+    add("--batch-size", type=int, metavar="N", default="auto", help="as in `unswayed audit`")
     add("--capability", nargs="+", metavar="NAME=VALUE", default=[],
         help="ask MMLU and IFEval before and after, as in `unswayed mitigate`")  # fmt: skip
     add("--baselines", action="store_true",
@@ -189,6 +190,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 shared=out / SHARED,
                 items=arguments.items,
                 pairs=n_pairs,
+                batch_size=arguments.batch_size,
                 capability=arguments.capability,
                 baselines=arguments.baselines,
             )
