@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from hypothesis import given
@@ -19,10 +19,22 @@ from unswayed.recipes import check_keys, merge, read_keys, read_mapping, recipe_
 class Own:
     model: str
     rate: float = 1.0
+    name: str | None = None
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-SECTIONS = {"more": lambda: {"a": int, "b": str, "names": list[str]}}
+SECTIONS = {
+    "more": lambda: {
+        "a": int,
+        "b": str,
+        "names": list[str],
+        "most": Optional[int],  # noqa: UP045, as some libraries spell it
+        "share": float | None,
+        "either": int | float,
+        "some": str | list[str],
+        "whatever": None,
+    }
+}
 
 
 @pytest.fixture
@@ -49,18 +61,44 @@ def test_later_files_replace_keys_and_sections_key_by_key(files):
     ("texts", "message"),
     [
         (["rate: 1.0"], "0.yaml: the key model is missing"),
-        (["model: x", "mode: y"], "1.yaml: unknown key mode; known are model, more, rate"),
-        (["model: x\nmore: {c: 1}"], "0.yaml: unknown key more.c; known are a, b, names"),
+        (["model: x", "mode: y"], "1.yaml: unknown key mode; known are model, more, name, rate"),
+        (["model: x\nmore: {c: 1}"], "0.yaml: unknown key more.c; known are a, b, either"),
         (["model: x\nmore: [a]"], "0.yaml: more must be a mapping of keys to values"),
         (["model: x\nmore: {a: x}"], "more.a is 'x', it must be of type int"),
         (["model: x\nrate: 1e-4"], "rate is '1e-4', it must be of type float (YAML wants a dot"),
         (["model: x\nmore: {a: 1, a: 2}"], "0.yaml:2: the key a is there twice"),
         (["model: x", "- y"], "1.yaml: a recipe is a mapping of keys to values"),
+        ([""], "0.yaml: a recipe is a mapping of keys to values"),
+        (["model: x\nname: 5"], "name is 5, it must be of type str or null"),
+        (["model: x\nname: true"], "name is True, it must be of type str or null"),
+        (["model: x\nmore: {most: abc}"], "more.most is 'abc', it must be of type int or null"),
+        (["model: x\nmore: {most: 1.0}"], "more.most is 1.0, it must be of type int or null"),
+        (["model: x\nmore: {share: 1e-4}"], "of type float or null (YAML wants a dot: 1.0e-4)"),
+        (
+            ["model: {{ x }}"],
+            "0.yaml:1: a key is a list or a mapping, it must be a word: put quotes",
+        ),
+        (["model: x\nmore: {a: 1, names: [{b: 1, b: 2}]}"], "0.yaml:2: the key b is there twice"),
+        (["model: 2020-13-45"], "0.yaml: a value cannot be read (month must be in 1..12)"),
+        (["a: b\nmodel: !!python/name:os.system"], "0.yaml:2: a value cannot be read (could not d"),
+        (["model: !!bool maybe"], "0.yaml: a value cannot be read ('maybe'): put quotes"),
+        (["model: &x {model: *x}"], "model is {'model': {...}}, it must be of type str"),
     ],
 )
 def test_refused(files, texts, message):
     with pytest.raises(InputError, match=re.escape(message)):
         read_keys(files(*texts), Own, SECTIONS)
+
+
+def test_values_of_optional_types(files):
+    (path,) = files(
+        "model: x\nname: null\n"
+        "more: {most: null, share: 2, either: 3, some: [a], whatever: 2020-12-05, names: &x [*x]}"
+    )
+    more = read_keys([path], Own, SECTIONS)["more"]
+    assert (more["most"], more["share"], more["either"]) == (None, 2.0, 3)
+    assert type(more["share"]) is float and type(more["either"]) is int
+    assert read_keys(files("model: x\nname: y\nmore: {most: 3}"), Own, SECTIONS)["name"] == "y"
 
 
 def test_a_check_of_ones_own_sees_every_file_and_section(files):

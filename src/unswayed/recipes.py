@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +18,12 @@ from unswayed.errors import InputError
 from unswayed.files import read_yaml
 
 Hints = dict[str, Any]  # key -> type
+SIMPLE = (str, int, float, bool, types.NoneType)
 Sections = Mapping[str, Callable[[], Hints]]  # made when needed: some are heavy to import
 
 
 def check_keys(hints: Hints, values: dict[str, Any], where: Any, prefix: str = "") -> None:
-    """Keys are known, and values of their types where these are simple.
+    """Keys are known, and values of their types where these are simple, or simple or null.
 
     Args:
         values: whole numbers become fractions where these are wanted.
@@ -36,15 +38,23 @@ def check_keys(hints: Hints, values: dict[str, Any], where: Any, prefix: str = "
             raise InputError(
                 f"{where}: unknown key {prefix}{key}; known are {', '.join(sorted(hints))}"
             )
-        if hints[key] is float and type(value) is int:
+        kinds = _simple_types(hints[key])
+        if float in kinds and int not in kinds and type(value) is int:
             values[key] = value = float(value)
-        simple = hints[key] in (str, int, float, bool)
-        if simple and type(value) is not hints[key]:
-            hint = " (YAML wants a dot: 1.0e-4)" if hints[key] is float else ""
+        if kinds and type(value) not in kinds:
+            names = ("null" if kind is types.NoneType else kind.__name__ for kind in kinds)
+            hint = " (YAML wants a dot: 1.0e-4)" if float in kinds else ""
             raise InputError(
-                f"{where}: {prefix}{key} is {value!r}, it must be of type {hints[key].__name__}"
-                f"{hint}"
+                f"{where}: {prefix}{key} is {value!r}, it must be of type "
+                f"{' or '.join(names)}{hint}"
             )
+
+
+def _simple_types(hint: Any) -> tuple[type, ...]:
+    """Those that a hint such as `str` or `str | None` allows; none if it is not so simple."""
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(hint) if union else (hint,)
+    return kinds if all(kind in SIMPLE for kind in kinds) else ()
 
 
 def check_section(values: Any, where: Any, name: str) -> None:
@@ -104,23 +114,45 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         what: the file is, in complaints.
 
     Raises:
-        InputError: no such file, not YAML, no mapping, or a key is there twice.
+        InputError: no such file, not YAML, no mapping, a key that is there twice or is no word, or
+            a value that is none, such as the date 2020-13-45.
     """
     import yaml
 
+    checked = set()  # an alias may lead back to where it stands
+
     def check(node: Any) -> None:
+        if node in checked:
+            return
+        checked.add(node)
+        if isinstance(node, yaml.SequenceNode):
+            for one in node.value:
+                check(one)
         if isinstance(node, yaml.MappingNode):
             seen = set()
             for key, value in node.value:
+                where = f"{path}:{key.start_mark.line + 1}"
+                if not isinstance(key, yaml.ScalarNode):
+                    raise InputError(
+                        f"{where}: a key is a list or a mapping, it must be a word: put quotes "
+                        "around a text that begins with a bracket"
+                    )
                 if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise InputError(f"{path}:{line}: the key {key.value} is there twice")
+                    raise InputError(f"{where}: the key {key.value} is there twice")
                 seen.add(key.value)
                 check(value)
 
     node = read_yaml(path)
     check(node)
-    values = None if node is None else yaml.SafeLoader("").construct_document(node)
+    try:
+        values = None if node is None else yaml.SafeLoader("").construct_document(node)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # PyYAML's own
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        why = getattr(error, "problem", error)
+        raise InputError(
+            f"{path}{line}: a value cannot be read ({why}): put quotes around a text"
+        ) from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: a {what} is a mapping of keys to values")
     return values

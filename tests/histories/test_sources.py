@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unswayed.errors import InputError
 from unswayed.histories import before, load_histories, segments
+from unswayed.histories.jsonl import _text
 from unswayed.histories.lamp import FORMS, TAGS
 
 REAL = Path(os.environ.get("UNSWAYED_REAL_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -72,6 +75,27 @@ def test_faults_in_ratings(tmp_path, row, says):
         load_histories(f"movielens={movielens(tmp_path, ratings=ratings(row))}")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("movies", FILMS + '4,"Half Moon (1990),Drama\n5,Whole Moon (1991),Drama\n'),
+        ("ratings", ratings('7,"1,4,30', "8,1,4,30")),
+        ("ratings", ratings('7,1,4,"' + "3" * 200_000)),
+    ],
+    ids=["a film's quote", "a rating's quote", "an endless field"],
+)
+def test_a_quote_that_is_left_open(tmp_path, name, text):
+    movielens(tmp_path, **{"ratings": ratings("7,1,4,30"), name: text})
+    with pytest.raises(InputError, match=rf"{name}\.csv:\d+: not CSV \("):
+        load_histories(f"movielens={tmp_path}")
+
+
+def test_films_of_one_title_rated_alike_in_the_same_second(tmp_path):
+    films = "movieId,title,genres\n1,Kettle,Drama\n2,Kettle,Drama\n"
+    movielens(tmp_path, movies=films, ratings=ratings("7,1,4,30", "7,2,4,30"))
+    assert [e.thing for e in load_histories(f"movielens={tmp_path}").events] == ["1", "2"]
+
+
 def test_folder_without_ratings(tmp_path):
     with pytest.raises(InputError, match=r"ratings.csv: no such file"):
         load_histories(f"movielens={movielens(tmp_path)}")
@@ -85,6 +109,22 @@ def test_tags_are_the_most_frequent_ones_others_are_counted(tmp_path, caplog):
     assert not found.task.ordinal and "tag0" in found.task.ask
     assert (len(found.events), found.events[-1].response) == (31, "tag0")
     assert "left out 1 of 32 events" in caplog.text
+
+
+def test_a_tag_in_two_spellings_counts_once(tmp_path, caplog):
+    rows = ["7,1,Sci-Fi,5", "7,1,sci-fi,5", "7,1,sci-fi,6", "7,2,sci-fi,5", "8,1,SCI-FI ,5"]
+    text = "\n".join(["userId,movieId,tag,timestamp", *rows, *rows[:1], "8,1,bold,5", ""])
+    found = load_histories(f"movielens-tags={movielens(tmp_path, tags=text)}")
+    assert [(e.user, e.thing, e.time, e.response) for e in found.events] == [
+        ("7", "1", 5, "sci-fi"),
+        ("7", "2", 5, "sci-fi"),
+        ("8", "1", 5, "sci-fi"),
+        ("8", "1", 5, "bold"),
+        ("7", "1", 6, "sci-fi"),
+    ]
+    assert found.task.labels == ("sci-fi", "bold")
+    assert "tags.csv: left out 2 repeated tags" in caplog.text
+    assert caplog.text.count("left out") == 1
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +281,7 @@ def test_lamp_2_has_fifteen_tags(tmp_path):
         (question("lamp3", {}), {"golds": []}, "record 1: the outputs file has no output for"),
         (question("lamp3", {}), {"task": "LaMP_4"}, "holds the task 'LaMP_4', lamp3 was asked"),
         (question("lamp3", {"date": "May"}), {}, "profile item 1: date is 'May'"),
+        (question("lamp3", {"date": 10**20}), {}, "profile item 1: date is 1000"),
         (question("lamp3", {"date": "2019"}, {}), {}, "record 1: some items .* have a date"),
     ],
 )
@@ -316,6 +357,7 @@ def test_jsonl_out_of_time_is_sorted_and_counted(tmp_path, caplog):
         (row(None), "soups.jsonl:2: time is None"),
         (row(True), "soups.jsonl:2: time is True"),
         (row(float("nan")), "soups.jsonl:2: time is nan"),
+        (row(int("9" * 400)), "soups.jsonl:2: time is inf, it must be a finite number"),
         (row(response=" "), "soups.jsonl:2: response is ' '"),
         (row(user=None), "soups.jsonl:2: user is None"),
         (row(about="hot"), "soups.jsonl:2: about is 'hot', it must be a list of texts"),
@@ -325,6 +367,28 @@ def test_jsonl_out_of_time_is_sorted_and_counted(tmp_path, caplog):
 def test_faults_in_jsonl(tmp_path, bad, says):
     with pytest.raises(InputError, match=says):
         load_histories(jsonl(tmp_path, row(0), bad))
+
+
+def test_jsonl_numbers_keep_all_their_digits(tmp_path):
+    users = [123456789.0, 123456788.0, 123456788, 0.1234567891, 2.0**70, 10**30]
+    rows = [row(n, n % 2) | {"user": user} for n, user in enumerate(users)]
+    found = load_histories(jsonl(tmp_path, *rows))
+    assert [e.user for e in found.events] == [
+        "123456789", "123456788", "123456788", "0.1234567891", str(2**70), "1" + 30 * "0",
+    ]  # fmt: skip
+    assert found.task.labels == ("0", "1")
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_jsonl_numbers_are_told_apart_as_json_does(number):
+    assert float(_text("", {"user": number}, "user")) == number
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_jsonl_without_events(tmp_path, text):
+    (tmp_path / "soups.jsonl").write_text(text)
+    with pytest.raises(InputError, match=r"soups.jsonl: holds no events"):
+        load_histories(f"events={tmp_path / 'soups.jsonl'}")
 
 
 def test_jsonl_that_is_no_json(tmp_path):

@@ -162,7 +162,7 @@ def make_histories(
         counts[event.user] += 1
         if not event.id:
             event = dataclasses.replace(event, id=f"{event.user}/{counts[event.user]}")
-        content = (event.user, event.time, event.query, event.response)
+        content = (event.user, event.time, event.query, event.response, event.thing)
         for key, what in ((event.id, f"the id {event.id!r}"), (content, "the same event")):
             if key in places:
                 raise InputError(f"{where}: {what} is already at {places[key]}; remove one")
@@ -182,16 +182,13 @@ def before(events: Sequence[Event], time: float) -> Sequence[Event]:
     return events[: bisect_left(events, time, key=attrgetter("time"))]
 
 
-def known(events: Sequence[Event], event: Event, n: int | None = None) -> tuple[Event, ...]:
-    """The user's own events strictly before `event`; with n, the first n of them.
+def known(events: Sequence[Event], event: Event) -> tuple[Event, ...]:
+    """The user's own events strictly before `event`.
 
     Args:
         events: sorted by time; the user's own are enough, others' are left out.
-        n: 0 or more; the user as a newcomer, of whom only so many are known yet. The last n would
-            be of the same sitting as the event, and tell more than a newcomer's do.
     """
-    own = tuple(one for one in before(events, event.time) if one.user == event.user)
-    return own[:n]
+    return tuple(one for one in before(events, event.time) if one.user == event.user)
 
 
 def segments(events: Sequence[Event], t: int) -> list[tuple[Event, ...]]:

@@ -33,6 +33,8 @@ def read(path: str | Path) -> Histories:
         if line.strip():
             where = f"{path}:{number}"
             rows.append((where, _event(where, line)))
+    if not rows:
+        raise InputError(f"{path}: holds no events; give one JSON object a line")
     late = sum(a.time > b.time for (_, a), (_, b) in pairwise(rows))
     if late:
         log.warning(
@@ -79,7 +81,7 @@ def _event(where: str, line: str) -> Event:
         raise InputError(f"{where}: about is {about!r}, it must be a list of texts")
     return Event(
         user=_text(where, row, "user"),
-        time=float(time),
+        time=float(str(time)),  # float() itself raises for huge whole numbers; so they become inf
         query=_text(where, row, "query"),
         response=_text(where, row, "response"),
         about=tuple(about),
@@ -89,10 +91,10 @@ def _event(where: str, line: str) -> Event:
 
 
 def _text(where: str, row: dict, field: str, otherwise: str | None = None) -> str:
-    """A text or a number as text, without space around it."""
+    """A text, or a number as text with all its digits, without space around it; 4.0 is 4."""
     value = row.get(field, otherwise)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = f"{value:g}" if isinstance(value, float) else str(value)
+        value = str(int(value) if isinstance(value, float) and value.is_integer() else value)
     if not isinstance(value, str) or (not value.strip() and otherwise is None):
         raise InputError(f"{where}: {field} is {value!r}, it must be a text or a number")
     return value.strip()

@@ -198,7 +198,7 @@ def _seconds(where: str, date: object) -> float:
     try:
         year, month, day = map(int, f"{date}-1-1".split("-")[:3])
         return datetime(year, month, day, tzinfo=UTC).timestamp()
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise InputError(f"{where}: date is {date!r}, it must be like 2018-05-14") from None
 
 

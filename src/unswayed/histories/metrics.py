@@ -74,16 +74,6 @@ def f1(means: np.ndarray) -> np.ndarray:
     return (2 * hits / np.where(sizes > 0, sizes, 1)).mean(-1)
 
 
-def rmse(predicted: Sequence[float], gold: Sequence[float]) -> float:
-    """Root of the mean squared error."""
-    return float(root(squared_errors(predicted, gold).mean(0, keepdims=True)))
-
-
-def macro_f1(predicted: Sequence[str], gold: Sequence[str], labels: Sequence[str]) -> float:
-    """Mean over the labels of F1, see `f1`."""
-    return float(f1(cells(predicted, gold, labels).mean(0)))
-
-
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """What separates two methods on the same answers.

@@ -43,7 +43,8 @@ def read_tags(folder: str | Path) -> Histories:
     """Tag prediction: the 15 most frequent tags of the file, in lower case; others are left out.
 
     As many labels as LaMP-2 has (Salemi et al. 2023, arXiv 2304.11406), which tags films as well.
-    Equally frequent tags are taken by the alphabet. The rest is counted in a warning.
+    Equally frequent tags are taken by the alphabet. The rest is counted in a warning, and so is
+    what a user gave a film twice at one time, such as Sci-Fi and sci-fi, of which one counts.
 
     Raises:
         InputError: names file, line and column of the first fault.
@@ -51,10 +52,16 @@ def read_tags(folder: str | Path) -> Histories:
     folder = Path(folder)
     films = _films(folder)
     path = folder / "tags.csv"
-    rows = [
-        (where, row | {"tag": row["tag"].strip().lower()})
-        for where, row in _rows(path, ("userId", "movieId", "tag", "timestamp"))
+    columns = ("userId", "movieId", "tag", "timestamp")
+    read = [
+        (where, row | {"tag": row["tag"].strip().lower()}) for where, row in _rows(path, columns)
     ]
+    once: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
+    for where, row in read:
+        once.setdefault(tuple(row[column] for column in columns), (where, row))
+    rows = list(once.values())
+    if len(rows) < len(read):
+        log.warning("%s: left out %d repeated tags", path, len(read) - len(rows))
     counts = Counter(row["tag"] for _, row in rows)
     labels = tuple(sorted(counts, key=lambda tag: (-counts[tag], tag))[:N_TAGS])
     left = len(rows) - sum(counts[tag] for tag in labels)
@@ -104,10 +111,14 @@ def _number(where: str, column: str, text: str) -> float:
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
     """(place, row) of each row of a CSV file, with every one of the columns filled."""
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    for row in reader:
-        where = f"{path}:{reader.line_num}"
-        missing = [name for name in columns if not (row.get(name) or "").strip()]
-        if missing:
-            raise InputError(f"{where}: {missing[0]} is missing; needed are {', '.join(columns)}")
-        yield where, row
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            missing = [name for name in columns if not (row.get(name) or "").strip()]
+            if missing:
+                need = ", ".join(columns)
+                raise InputError(f"{where}: {missing[0]} is missing; needed are {need}")
+            yield where, row
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: not CSV ({error})") from None

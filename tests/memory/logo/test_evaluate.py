@@ -37,7 +37,7 @@ from unswayed.memory.logo.evaluate import (
     recovered,
     run_seed,
 )
-from unswayed.memory.logo.mediator import Facts, Gate, Row, fit_gate
+from unswayed.memory.logo.mediator import Calibration, Facts, Gate, Row, fit_gate
 from unswayed.memory.logo.plan import make_plan
 from unswayed.memory.logo.recipe import LogoSettings, Recipe
 from unswayed.memory.logo.tables import draw, measures, slices, summarise, tables
@@ -363,11 +363,17 @@ def test_predictions_follow_from_distributions(whole):
         assert losses[int(prediction) - 1] == pytest.approx(min(losses), abs=1e-6)
 
 
+def gate_of(values: dict[str, Any]) -> Gate:
+    """The gate of a run's record."""
+    sides = {side: Calibration(**values[side]) for side in ("local", "everyone")}
+    return Gate(**values | sides)
+
+
 def test_mediators_by_hand(whole):
     """From the rows of both sides alone."""
     run, frame, _ = whole
     local, everyone = (rows_of(frame, name) for name in ("profile", "global"))
-    gate = Gate.from_json(run["gates"]["4"])
+    gate = gate_of(run["gates"]["4"])
     events = {event.id: event for event in load_histories(SPEC).events}
     plan = make_plan(load_histories(SPEC), LOGO, 0, True)
     ages = {(c.question.event.id, -1 if c.cut is None else c.cut): c.age for c in plan.cases}
@@ -614,7 +620,9 @@ def test_metrics_of_a_task():
     assert list(measures(TEXT)) == ["rouge_l", "rouge_1"]
 
 
-def test_free_text_has_no_means(recipe, tmp_path: Path):
+@pytest.fixture
+def noted(tmp_path: Path) -> str:
+    """The spec of a file with `notes`."""
     path = tmp_path / "notes.jsonl"
     path.write_text(
         "".join(
@@ -623,9 +631,22 @@ def test_free_text_has_no_means(recipe, tmp_path: Path):
             for e in notes().events
         )
     )
+    return f"events={path}"
+
+
+@pytest.mark.parametrize("methods", [["means"], OF_LABELS])
+def test_free_text_and_only_methods_that_need_labels(recipe, noted, tmp_path: Path, methods):
+    """Refused before a model is looked for: there is none here."""
+    own = dataclasses.replace(recipe, model=str(tmp_path / "none"), histories=noted)
+    with pytest.raises(InputError, match="responses are free text, which local-calibrated"):
+        evaluate(own, tmp_path / "out", [0], methods)
+    assert not (tmp_path / "out").exists()
+
+
+def test_free_text_has_no_means(recipe, noted, tmp_path: Path):
     own = dataclasses.replace(
         recipe,
-        histories=f"events={path}",
+        histories=noted,
         logo=dataclasses.replace(LOGO, new_tokens=3, cold=(), questions_per_user=1),
     )
     chosen = ["none", "global", "logo-weights", "logo-equal", *OF_LABELS]

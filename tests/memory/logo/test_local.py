@@ -12,7 +12,6 @@ from unswayed.histories import Event, Task
 from unswayed.memory.logo.local import (
     KNOWN,
     LAST,
-    Evidence,
     counted_profile,
     global_prompt,
     listed,
@@ -54,26 +53,25 @@ class Words:
 
 def test_the_nearest_events_come_in_the_order_of_time():
     found = retrieve(FILMS, "Red Mill", 2)
-    assert [one.time for one in found.events] == [3, 4]
-    expected = BM25([one.query for one in FILMS]).scores("Red Mill")[[2, 3]]
-    assert found.scores == pytest.approx(expected)
-    assert found.scores[1] > found.scores[0] > 0
+    assert [one.time for one in found] == [3, 4]
+    scores = BM25([one.query for one in FILMS]).scores("Red Mill")
+    assert scores[3] > scores[2] > 0
 
 
 def test_of_equals_the_most_recent():
-    assert [one.time for one in retrieve(FILMS, "nothing of the kind here?", 2).events] == [3, 4]
+    assert [one.time for one in retrieve(FILMS, "nothing of the kind here?", 2)] == [3, 4]
     same = [event(i, "Red Lake", str(i)) for i in range(1, 6)]
-    assert [one.time for one in retrieve(same, "Red Lake", 3).events] == [3, 4, 5]
+    assert [one.time for one in retrieve(same, "Red Lake", 3)] == [3, 4, 5]
 
 
 def test_found_by_embeddings():
     found = retrieve(FILMS, "a lake, blue", 1, Words())
-    assert [one.time for one in found.events] == [2]
+    assert [one.time for one in found] == [2]
 
 
 def test_events_without_a_query_are_found_by_their_response():
     tweets = (event(1, "", "rain again"), event(2, "", "my red boat"), event(3, "", "so tired"))
-    assert [one.time for one in retrieve(tweets, "a boat trip", 1).events] == [2]
+    assert [one.time for one in retrieve(tweets, "a boat trip", 1)] == [2]
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -83,12 +81,13 @@ texts = st.text(st.characters(codec="utf-8"), max_size=12)
 def test_whatever_the_texts_there_are_k_events_in_order(queries, query, k):
     known = [event(i, text, "1") for i, text in enumerate(queries)]
     found = retrieve(known, query, k)
-    assert len(found.events) == len(found.scores) == min(k, len(known))
-    assert [one.time for one in found.events] == sorted({one.time for one in found.events})
-    rest = [one for one in known if one not in found.events]
-    if rest and found.scores and any(any(c.isalnum() for c in text) for text in queries):
+    assert len(found) == min(k, len(known))
+    assert [one.time for one in found] == sorted({one.time for one in found})
+    rest = [one for one in known if one not in found]
+    if rest and found and any(any(c.isalnum() for c in text) for text in queries):
         scores = BM25(queries).scores(query)
-        assert min(found.scores) >= max(scores[int(one.time)] for one in rest)
+        lowest = min(scores[int(one.time)] for one in found)
+        assert lowest >= max(scores[int(one.time)] for one in rest)
 
 
 def test_a_negative_k_is_refused():
@@ -168,12 +167,12 @@ QUESTION = {"role": "user", "content": f"{ASK}\n{QUERY}"}
 
 
 def test_nothing_known_leaves_the_question():
-    assert local_prompt(STARS, QUERY, Evidence()) == [QUESTION]
+    assert local_prompt(STARS, QUERY) == [QUESTION]
     assert global_prompt(STARS, QUERY, "") == [QUESTION]
 
 
 def test_the_prompt_word_by_word():
-    found = Evidence(FILMS[1:3], (0.5, 0.2))
+    found = FILMS[1:3]
     assert local_prompt(STARS, QUERY, found, "2 films so far.", "Others give 4.") == [
         {
             "role": "system",
@@ -193,7 +192,7 @@ def test_the_community_takes_the_place_of_what_is_known():
 
 
 def test_the_module_reads_the_community_and_then_what_is_known():
-    text, found = "A person who likes Drama more than most.", Evidence(FILMS[:1], (1.0,))
+    text, found = "A person who likes Drama more than most.", FILMS[:1]
     system, asked = global_prompt(STARS, QUERY, text, found, "P")
     assert asked == QUESTION
     told, _ = local_prompt(STARS, QUERY, found, "P")
@@ -203,15 +202,15 @@ def test_the_module_reads_the_community_and_then_what_is_known():
 
 def test_one_thing_known_is_enough_for_a_system_message():
     for given_ in ({"profile": "P"}, {"hint": "P"}):
-        system, asked = local_prompt(STARS, QUERY, Evidence(), **given_)
+        system, asked = local_prompt(STARS, QUERY, **given_)
         assert system == {"role": "system", "content": KNOWN + "P"} and asked == QUESTION
 
 
 def test_prompts_with_more_begin_with_those_with_less():
     """What a token tree shares: profile, then evidence, then hint."""
-    found = Evidence(FILMS[:2], (1.0, 1.0))
+    found = FILMS[:2]
     prompts = [
-        local_prompt(STARS, QUERY, Evidence(), "P"),
+        local_prompt(STARS, QUERY, (), "P"),
         local_prompt(STARS, QUERY, found, "P"),
         local_prompt(STARS, QUERY, found, "P", "H"),
     ]
@@ -220,7 +219,7 @@ def test_prompts_with_more_begin_with_those_with_less():
 
 
 def test_evidence_without_a_query_or_a_response_is_shown_as_what_there_is():
-    found = Evidence((event(1, "", "my red boat"), event(2, "a paper", "")), (1.0, 1.0))
+    found = (event(1, "", "my red boat"), event(2, "a paper", ""))
     system, _ = local_prompt(TITLES, "x", found)
     assert system["content"] == f"{KNOWN}my red boat\na paper"
 

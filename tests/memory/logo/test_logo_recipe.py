@@ -70,6 +70,8 @@ def test_later_files_replace_keys_section_by_section(write):
         ({"logo": {"communities_by": "x"}}, "communities_by is x, it must be tastes or embedding"),
         ({"logo": {"shrinkage": 0}}, "shrinkage is 0.0, it must be above 0"),
         ({"logo": {"evidence": 1.5}}, "logo.evidence is 1.5, it must be of type int"),
+        ({"settings": {"targets": 3}}, "settings.targets must be all-linear or a list"),
+        ({"settings": {"targets": {"a": 1}}}, "settings.targets must be all-linear or a list"),
         ({"settings": {"targets": [3]}}, "settings.targets must be all-linear or a list"),
         ({"settings": {"rank": 0}}, "rank is 0, it must be at least 1"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 
 import numpy as np
@@ -62,8 +61,7 @@ def test_shrinkage_by_hand():
     found = shrinkage(np.array([0.9, 0.1]), np.array([0.5, 0.5]), n=5)
     up, down = math.sqrt(0.9 * 0.5), math.sqrt(0.1 * 0.5)
     assert found.probabilities == pytest.approx([up / (up + down), down / (up + down)])
-    assert (found.weight_local, found.weight_global) == (0.5, 0.5)
-    assert found.reason == "everyone counts 50 %: n = 5 known against k = 5"
+    assert found.weight_global == 0.5
     # n = 3, k = 1: g = 1/4; 0.8^0.75 0.2^0.25 : 0.2^0.75 0.8^0.25 = 2 : 1.
     found = shrinkage(np.array([0.8, 0.2]), np.array([0.2, 0.8]), n=3, k=1.0)
     assert found.probabilities == pytest.approx([2 / 3, 1 / 3])
@@ -93,7 +91,6 @@ def test_all_weight_on_a_side_gives_that_side(both):
 def test_shrinkage_moves_from_everyone_to_the_user(both, n, k):
     found = shrinkage(*both, n, k)
     assert 0 <= found.weight_global <= 1
-    assert found.weight_local + found.weight_global == pytest.approx(1)
     assert shrinkage(*both, n + 1, k).weight_global < found.weight_global
     nobody = shrinkage(*both, 0, k)
     assert nobody.weight_global == 1.0
@@ -103,7 +100,7 @@ def test_shrinkage_moves_from_everyone_to_the_user(both, n, k):
 @given(pairs())
 def test_equal_weights(both):
     found = equal(*both)
-    assert (found.weight_local, found.weight_global) == (0.5, 0.5)
+    assert found.weight_global == 0.5
     assert found.probabilities == pytest.approx(mixture(*both, 0.5))
 
 
@@ -299,8 +296,6 @@ def test_the_gate_learns_when_to_trust_whom(fitted):
     short = fitted.mediate(*p, Facts(1, 1e5))
     long = fitted.mediate(*p, Facts(100, 1e5))
     assert short.weight_global > 0.9 > 0.1 > long.weight_global
-    assert "length of the history (+" in short.reason
-    assert "length of the history (-" in long.reason
     assert short.probabilities.argmax() == 4 and long.probabilities.argmax() == 0
 
 
@@ -364,11 +359,6 @@ def test_a_user_weighs_the_same_however_much_they_answer():
     assert twice.weights == pytest.approx(once.weights, abs=1e-3)
 
 
-def test_a_gate_survives_json(fitted):
-    for gate in (fitted, fit_gate(simulated(6, users=4), calibrate=True), EQUAL):
-        assert Gate.from_json(json.loads(json.dumps(gate.as_json()))) == gate
-
-
 def test_a_calibrated_gate_undoes_a_favourite_label():
     """A local side under a constant preference is as good, once calibrated, as without it."""
 
@@ -420,7 +410,7 @@ def test_the_gate_takes_whatever_comes(both, n, age):
     order = np.arange(len(both[0]))[::-1]
     turned = gate.mediate(both[0][order], both[1][order], Facts(n, age))
     assert turned.probabilities[order] == pytest.approx(found.probabilities)
-    assert turned.reason.split()[2] == found.reason.split()[2]
+    assert turned.weight_global == pytest.approx(found.weight_global)
 
 
 def test_a_strong_penalty_gives_equal_weights():

@@ -75,8 +75,8 @@ def evaluate(
         The result, as in result.json; see `tables.summarise`.
 
     Raises:
-        InputError: unknown methods, histories that do not allow the settings, or a folder that
-            holds another evaluation.
+        InputError: unknown methods, histories that do not allow the settings or any of the
+            methods, or a folder that holds another evaluation.
     """
     from unswayed.memory.logo.tables import write_result
 
@@ -90,6 +90,11 @@ def evaluate(
         if method in (methods or METHODS)
         and not (method in OF_LABELS and histories.task.labels is None)
     ]
+    if not chosen:
+        raise InputError(
+            f"histories {recipe.histories}: responses are free text, which {', '.join(OF_LABELS)} "
+            "cannot be asked about: choose other methods"
+        )
     base, runs, frames = None, [], []
     for seed in seeds:
         folder = out / f"seed-{seed}"

@@ -283,21 +283,6 @@ def _write_communities(folder: Path, stages: Sequence[Stage]) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
-def read_communities(folder: Path, embedder: Any = None) -> Communities:
-    """Those of a global memory's last stage, in which a new user is placed.
-
-    Raises:
-        InputError: the folder holds none.
-    """
-    path = folder / COMMUNITIES
-    try:
-        return Communities.from_json(
-            json.loads(read_text(path))["stages"][-1]["communities"], embedder
-        )
-    except (ValueError, KeyError, TypeError, IndexError):
-        raise InputError(f"{path} is no file of communities: train the memory anew") from None
-
-
 def train_recipe(recipe: Recipe) -> dict[str, Any]:
     """Train the global memory of a recipe on all users and all segments, into its output_dir.
 

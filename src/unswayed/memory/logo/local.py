@@ -8,7 +8,6 @@ instruction comes before what is asked about. So prompts share long prefixes, wh
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -29,23 +28,11 @@ LAST = 20  # items that an LLM reads to write a profile
 KNOWN = "What is known about this person:\n"
 
 
-@dataclasses.dataclass(frozen=True)
-class Evidence:
-    """Events that were found for a question.
-
-    Attributes:
-        events: in the order of time.
-        scores: of each event; what they mean depends on how it was found.
-    """
-
-    events: tuple[Event, ...] = ()
-    scores: tuple[float, ...] = ()
-
-
-def retrieve(known: Sequence[Event], query: str, k: int, embedder: Any = None) -> Evidence:
+def retrieve(known: Sequence[Event], query: str, k: int, embedder: Any = None) -> tuple[Event, ...]:
     """The k events nearest to a query, or all if there are fewer; of equals the most recent.
 
-    Events are compared by their query, or by their response if they have none.
+    They come in the order of time. Events are compared by their query, or by their response if they
+    have none.
 
     Args:
         known: events before the question, in the order of time.
@@ -58,7 +45,7 @@ def retrieve(known: Sequence[Event], query: str, k: int, embedder: Any = None) -
     if k < 0:
         raise InputError(f"top-k {k}: give a number of events from 0")
     if not known or k == 0:
-        return Evidence()
+        return ()
     texts = [event.query or event.response for event in known]
     if embedder is not None:
         index = EmbeddingIndex(texts, embedder.embed, lambda text: embedder.embed([text])[0])
@@ -69,8 +56,7 @@ def retrieve(known: Sequence[Event], query: str, k: int, embedder: Any = None) -
         scores = np.zeros(len(texts))
     latest = np.arange(len(known))[::-1]
     best = latest[np.argsort(-scores[latest], kind="stable")[:k]]
-    places = sorted(best.tolist())
-    return Evidence(tuple(known[i] for i in places), tuple(float(scores[i]) for i in places))
+    return tuple(known[i] for i in sorted(best.tolist()))
 
 
 # -- profiles ------------------------------------------------------------------------------------
@@ -153,11 +139,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def local_prompt(
-    task: Task, query: str, evidence: Evidence, profile: str = "", hint: str = ""
+    task: Task, query: str, evidence: Sequence[Event] = (), profile: str = "", hint: str = ""
 ) -> list[Message]:
     """The question to a model that reads what is known of the user, if anything is.
 
     Args:
+        evidence: see `retrieve`.
         profile: see `counted_profile`; or what an LLM wrote.
         hint: what others would answer, see `unswayed.memory.logo.mediator.hint`.
     """
@@ -165,7 +152,7 @@ def local_prompt(
 
 
 def global_prompt(
-    task: Task, query: str, community: str, evidence: Evidence = Evidence(), profile: str = ""
+    task: Task, query: str, community: str, evidence: Sequence[Event] = (), profile: str = ""
 ) -> list[Message]:
     """The question to the global module; with what is known of the user, if it is to weigh both.
 
@@ -176,8 +163,8 @@ def global_prompt(
     return _messages("\n".join(filter(None, (community, told))), task, query)
 
 
-def _told(profile: str, evidence: Evidence, hint: str = "") -> str:
-    parts = [part for part in (profile, _lines(evidence.events), hint) if part]
+def _told(profile: str, evidence: Sequence[Event], hint: str = "") -> str:
+    parts = [part for part in (profile, _lines(evidence), hint) if part]
     return KNOWN + "\n".join(parts) if parts else ""
 
 

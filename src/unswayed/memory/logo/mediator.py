@@ -52,14 +52,11 @@ class Mediated:
 
     Attributes:
         probabilities: (L,), over the labels.
-        weight_local, weight_global: they add up to 1; None where the model decided by itself.
-        reason: in words, why the two sides weigh so.
+        weight_global: g; the local side has 1 - g.
     """
 
     probabilities: np.ndarray
-    weight_local: float | None
-    weight_global: float | None
-    reason: str
+    weight_global: float
 
 
 class Row(NamedTuple):
@@ -112,13 +109,12 @@ def shrinkage(p_local: np.ndarray, p_global: np.ndarray, n: int, k: float = 5.0)
     """
     if n < 0 or not k > 0:
         raise InputError(f"shrinkage with n = {n} and k = {k}: n must be from 0 and k above 0")
-    g = k / (n + k)
-    return _mediated(p_local, p_global, g, f"n = {n} known against k = {k:g}")
+    return _mediated(p_local, p_global, k / (n + k))
 
 
 def equal(p_local: np.ndarray, p_global: np.ndarray) -> Mediated:
     """Both sides weigh the same, whatever is known: what a mediator has to beat."""
-    return _mediated(p_local, p_global, 0.5, "equal weights")
+    return _mediated(p_local, p_global, 0.5)
 
 
 def hint(p_global: np.ndarray, labels: Sequence[str], task: Task) -> str:
@@ -254,7 +250,7 @@ class Gate:
         )
 
     def mediate(self, p_local: np.ndarray, p_global: np.ndarray, facts: Facts) -> Mediated:
-        """The mixture, and the two features that moved g most (in logits, + towards global).
+        """The mixture of the calibrated sides.
 
         Args:
             facts: (n, age), see `Row`.
@@ -262,26 +258,12 @@ class Gate:
         n, age = facts
         p_local, p_global = self.calibrated(p_local, p_global)
         z = _standardised(features(p_local, p_global, n, age), self.means, self.scales)
-        moves = z * self.weights[1:]
-        most = np.argsort(-np.abs(moves), kind="stable")[:2]
-        reason = " and ".join(f"{self.features[i]} ({moves[i]:+.2f})" for i in most)
-        g = float(expit(self.weights[0] + moves.sum()))
-        return _mediated(p_local, p_global, g, reason, self.tau)
+        g = float(expit(self.weights[0] + (z * self.weights[1:]).sum()))
+        return _mediated(p_local, p_global, g, self.tau)
 
     def as_json(self) -> dict[str, Any]:
         """The gate as JSON values."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Gate:
-        """The gate that `as_json` gave."""
-        lists = ("weights", "means", "scales", "features")
-        sides = {
-            name: Calibration(**one | {"biases": tuple(one["biases"])})
-            for name in ("local", "everyone")
-            if (one := values[name])
-        }
-        return cls(**values | {name: tuple(values[name]) for name in lists} | sides)
 
 
 EQUAL = Gate(
@@ -427,11 +409,8 @@ def _user_weights(users: Sequence[str]) -> np.ndarray:
     return 1 / (counts[user] * len(counts))
 
 
-def _mediated(
-    p_local: np.ndarray, p_global: np.ndarray, g: float, why: str, tau: float = 1.0
-) -> Mediated:
-    p = mixture(p_local, p_global, g, tau)
-    return Mediated(p, 1 - g, g, f"everyone counts {100 * g:.0f} %: {why}")
+def _mediated(p_local: np.ndarray, p_global: np.ndarray, g: float, tau: float = 1.0) -> Mediated:
+    return Mediated(mixture(p_local, p_global, g, tau), g)
 
 
 def _log(p: np.ndarray, size: int | None = None) -> np.ndarray:

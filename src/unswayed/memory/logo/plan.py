@@ -56,7 +56,11 @@ class Question:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """A question as it is asked: with all that is known, or cut to the first `cut` events."""
+    """A question as it is asked: with all that is known, or cut to the first `cut` events.
+
+    So a user is seen as a newcomer. The last events would be of the same sitting as the question,
+    and tell more than a newcomer's do.
+    """
 
     question: Question
     cut: int | None

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.errors import InputError
+from unswayed.memory.plum.recipe import check_values
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.models import EMBEDDED
-from unswayed.recipes import check_keys, read_keys, recipe_command
+from unswayed.recipes import read_keys, recipe_command
 
 PROFILES = ("counted", "written")
 NEAR = ("words", "embedding")
@@ -137,12 +138,9 @@ def read_recipe(paths: Sequence[Path]) -> Recipe:
 
 
 def _check(hints: dict[str, Any], values: dict[str, Any], where: Any, prefix: str = "") -> None:
-    check_keys(hints, values, where, prefix)
+    check_values(hints, values, where, prefix)
     if not isinstance(values.get("cold", []), list):
         raise InputError(f"{where}: {prefix}cold must be a list of numbers, e.g. [0, 1, 2]")
-    targets = values.get("targets", "")
-    if not (isinstance(targets, str) or (targets and all(isinstance(t, str) for t in targets))):
-        raise InputError(f"{where}: {prefix}targets must be all-linear or a list of module names")
 
 
 def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:

@@ -25,7 +25,6 @@ from unswayed.memory.logo import ask
 from unswayed.memory.logo.communities import Communities
 from unswayed.memory.logo.globals import evidence_embedder, likely, module_prompt
 from unswayed.memory.logo.local import (
-    Evidence,
     counted_profile,
     local_prompt,
     profile_prompt,
@@ -111,7 +110,7 @@ class Sides:
         self._free = self._task.labels is not None and bool(set(FUSED) & set(methods))
         self._embedder = evidence_embedder(logo)
         self._profiles: dict[str, str] = {}
-        self._evidence: dict[int, Evidence] = {}
+        self._evidence: dict[int, tuple[Event, ...]] = {}
         self.said: dict[tuple[int, str], Any] = {}
         self.sides: dict[int, tuple[tuple[str, ...], np.ndarray, np.ndarray]] = {}
         self.content_free: np.ndarray | None = None
@@ -132,7 +131,7 @@ class Sides:
         }
         self._keep(lm, "own past", "base", own)
         if self._free:
-            reads = local_prompt(self._task, NO_CONTENT, Evidence())
+            reads = local_prompt(self._task, NO_CONTENT)
             (prompt,) = self._rendered(lm, {NO_CONTENT: reads}).values()
             found = self._labels(lm, "no content", "base", [prompt])
             self.content_free = np.array(found[prompt])
@@ -156,7 +155,7 @@ class Sides:
         case, task = self._plan.cases[place], self._task
         query = case.question.event.query
         if method == NONE:
-            return local_prompt(task, query, Evidence())
+            return local_prompt(task, query)
         if place not in self._evidence:
             found = retrieve(case.known, query, self._logo.evidence, self._embedder)
             self._evidence[place] = found
