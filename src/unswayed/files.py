@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,28 @@ def write_text(path: Path, content: str) -> None:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Where to make what takes the folder's place at the end, as a whole; after an error within,
+    the old folder stays as it is. A link to a folder stays one."""
+    where = folder.resolve()
+    where.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
+    new, old = scratch / "new", scratch / "old"
+    try:
+        yield new
+        if where.exists():
+            where.rename(old)
+        try:
+            new.rename(where)
+        except BaseException:
+            if old.exists():
+                old.rename(where)
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_yaml(path: Path) -> Any:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from unswayed.commands import Parser, run_command
 from unswayed.errors import InputError
-from unswayed.files import read_text, write_text
+from unswayed.files import read_text, replacing, write_text
 from unswayed.hub import CARD
 from unswayed.hub.push import APP, BUILT, metadata, publish, read_space, with_metadata
 
@@ -47,22 +47,8 @@ def build_space(root: Path, out: Path) -> Path:
             then.
     """
     check_replaceable(out)
-    where = out.resolve()  # a link to a folder stays one
-    where.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
-    new, old = scratch / "new", scratch / "old"
-    try:
+    with replacing(out) as new:
         _write_files(root, new)
-        if where.exists():
-            where.rename(old)
-        try:
-            new.rename(where)
-        except BaseException:
-            if old.exists():
-                old.rename(where)
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return out
 
 

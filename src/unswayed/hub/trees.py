@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from huggingface_hub.utils import yaml_dump
 
 from unswayed import __version__
 from unswayed.errors import InputError
-from unswayed.files import write_text
+from unswayed.files import replacing, write_text
 from unswayed.hub import CARD
 
 MARK = "unswayed"  # key in the card's metadata by which we know a tree of ours
@@ -59,23 +57,9 @@ def write_tree(tree: Tree, out: Path) -> Path:
     """
     check_tables(tree.tables)
     check_replaceable(out, tree.name)
-    out = out.resolve()  # a link to a folder stays one
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    new, old = scratch / "new", scratch / "old"
-    try:
+    with replacing(out) as new:
         _write_files(tree, new)
-        if out.exists():
-            out.rename(old)
-        try:
-            new.rename(out)
-        except BaseException:
-            if old.exists():
-                old.rename(out)
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return out
+    return out.resolve()
 
 
 def check_tables(tables: Mapping[str, Mapping[str, datasets.Dataset]]) -> None:
