@@ -101,7 +101,7 @@ dpo-sweep: setup  ## mitigations with the settings of recipes/dpo/sweeps/SWEEP.y
 		--out runs/dpo/$(SWEEP)-sweep $(ARGS)
 
 mitigate: setup  ## audit, train on the pairs of `make preferences`, audit again; ends with the report's path (2 hours)
-	$(BIN)/unswayed mitigate --recipe recipes/dpo/smollm2-135m.yaml --pairs 6 --baselines \
+	$(BIN)/unswayed mitigate --recipe recipes/dpo/smollm2-135m-own.yaml --pairs 6 --baselines \
 		--policy configs/policies/default.yaml --out runs/mitigate
 
 bench-plum: setup  ## measure PLUM's training against TRL; writes results/plum_training.json

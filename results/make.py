@@ -27,7 +27,12 @@ from unswayed.hub.cards import funnel_table
 from unswayed.hub.trees import card_metadata
 from unswayed.memory.plum.sweep import tables
 from unswayed.mitigation.preferences import Passage
-from unswayed.mitigation.sweep import capability_table, effect_table, training_table
+from unswayed.mitigation.sweep import (
+    capability_table,
+    effect_table,
+    seed_table,
+    training_table,
+)
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -308,6 +313,8 @@ def mitigation_table(found: dict) -> str:
         parts += [
             f"{test}, {about['n_items']} items x {about['n_pairs']} pairs:",
             effect_table(known, results, test),
+            "Each training:",
+            seed_table(results, test),
         ]
     if any(one["capability"] for one in results):
         parts += ["Capability:", capability_table(results)]
