@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unswayed import __version__
-from unswayed.commands import OK, Parser, run_command
+from unswayed.commands import OK, Parser, batch_size, run_command
 from unswayed.errors import InputError
 
 
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="further settings of generated answers, likewise; without any, greedy")  # fmt: skip
     add("--out", type=Path, required=True, metavar="DIR", help="run directory to write")
     add("--seed", type=int, default=0, help="of the order of options and of resampling")
-    add("--batch-size", type=_batch_size, default="auto",
+    add("--batch-size", type=batch_size, default="auto",
         help="prompts per pass in generation and without shared prefixes, or auto")  # fmt: skip
     add("--device", help="as in torch; default: a GPU if there is one")
     add("--dtype", default="auto", help="torch dtype; auto is float32 on CPU")
@@ -233,7 +233,7 @@ def _add_mitigate(commands: argparse._SubParsersAction) -> None:
     add("--scoring", default="option", help="option, option-sum, letter or generate")
     add("--max-gen-toks", type=int, default=256, help="new tokens per generated answer of an audit")
     add("--seed", type=int, default=0, help="of the audits; the recipe has one for training")
-    add("--batch-size", type=_batch_size, default="auto", help="as in `unswayed audit`")
+    add("--batch-size", type=batch_size, default="auto", help="as in `unswayed audit`")
     add("--capability", nargs="+", default=[], metavar="NAME=VALUE",
         help="ask MMLU and IFEval too, before and after: mmlu=FOLDER, ifeval=FILE (or Hub ids); "
         "questions, shots, prompts, seed, max_gen_toks")  # fmt: skip
@@ -334,15 +334,6 @@ def _add_logo(commands: argparse._SubParsersAction) -> None:
     add("--methods", nargs="+", metavar="NAME",
         help="of none retrieval profile local-calibrated global global-calibrated logo-weights "
         "logo-prompt logo-shrinkage logo-gate logo-equal means; default: all")  # fmt: skip
-
-
-def _batch_size(text: str) -> int | str:
-    if text == "auto":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
 
 
 def _audit(arguments: argparse.Namespace) -> int:

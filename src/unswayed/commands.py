@@ -19,6 +19,16 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see `{self.prog} --help`)")
 
 
+def batch_size(text: str) -> int | str:
+    """The value of --batch-size."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
+
+
 def run_command(
     name: str, work: Callable[[], int | None], *, on_error: str = "", interrupted: str = ""
 ) -> int:

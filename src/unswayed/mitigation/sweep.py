@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from unswayed.audit.report.numbers import interval, listed, markdown_table, markdown_text, percent
+from unswayed.commands import batch_size
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
 from unswayed.mitigation.dpo.curves import points
@@ -153,7 +154,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--pairs", type=int, metavar="N",
         help="ask about the first N persona pairs; default: all before the first that any of the "
         "data tells of")  # fmt: skip
-    add("--batch-size", type=int, metavar="N", default="auto", help="as in `unswayed audit`")
+    add("--batch-size", type=batch_size, metavar="N", default="auto", help="as in `unswayed audit`")
     add("--capability", nargs="+", metavar="NAME=VALUE", default=[],
         help="ask MMLU and IFEval before and after, as in `unswayed mitigate`")  # fmt: skip
     add("--baselines", action="store_true",
