@@ -133,6 +133,17 @@ def api_results(label: str) -> dict:
     return plain(lambda: tables.records(tables.show_file(Path(stored[label]))))
 
 
+def memory_fields(label: str, value: str) -> tuple[gr.Dropdown, gr.Textbox]:
+    """A column to choose a memory in: the list, and a field for words of one's own."""
+    with gr.Column(min_width=280):
+        users = flips.user_choices()
+        chosen = gr.Dropdown(users, value=value, label=label, num_choices_shown=None)
+        text = gr.Textbox(
+            label=f"{label} in your words", lines=3, visible=False, max_length=flips.NOTES
+        )
+    return chosen, text
+
+
 with gr.Blocks(
     title="Does memory change the answer?", analytics_enabled=False, delete_cache=(60, 3600)
 ) as demo:
@@ -152,24 +163,8 @@ with gr.Blocks(
                 max_length=links.LONGEST["options"],
             )  # fmt: skip
             with gr.Row():
-                with gr.Column(min_width=280):
-                    a = gr.Dropdown(
-                        flips.user_choices(), value=first.a, label="First memory",
-                        num_choices_shown=None,
-                    )  # fmt: skip
-                    a_text = gr.Textbox(
-                        label="First memory in your words", lines=3, visible=False,
-                        max_length=flips.NOTES,
-                    )  # fmt: skip
-                with gr.Column(min_width=280):
-                    b = gr.Dropdown(
-                        flips.user_choices(), value=first.b, label="Second memory",
-                        num_choices_shown=None,
-                    )  # fmt: skip
-                    b_text = gr.Textbox(
-                        label="Second memory in your words", lines=3, visible=False,
-                        max_length=flips.NOTES,
-                    )  # fmt: skip
+                a, a_text = memory_fields("First memory", first.a)
+                b, b_text = memory_fields("Second memory", first.b)
             with gr.Row():
                 asked = gr.Button("Ask", variant="primary", elem_id="ask", min_width=120)
                 surprised = gr.Button("Surprise me", elem_id="surprise", min_width=120)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from unswayed.audit import run as audit_run
 from unswayed.audit.run import AuditArguments
 
 ITEMS = [
@@ -48,3 +49,17 @@ def arguments(chat_model, items_file, tmp_path) -> Callable[..., AuditArguments]
         return AuditArguments(**(given | {"out": tmp_path / out} | changes))
 
     return make
+
+
+@pytest.fixture
+def dies_at_the_third_part(monkeypatch) -> None:
+    """Ctrl-C when the third persona (no memory counts as one) is to be scored; once."""
+    real, calls = audit_run.score, []
+
+    def dying(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(audit_run, "score", dying)

@@ -12,7 +12,6 @@ import pytest
 import yaml
 from scipy.special import softmax
 
-from unswayed.audit import run as audit_run
 from unswayed.audit.memories import describe
 from unswayed.audit.report import write_report
 from unswayed.audit.run import AuditArguments, read_answers, read_run, run_audit
@@ -330,17 +329,8 @@ def test_personas_behind_the_asked_ones_are_the_population():
 # -- the run directory ---------------------------------------------------------------------------
 
 
-def test_an_interrupted_run_ends_the_same_and_trains_once(logo, tmp_path, monkeypatch):
-    real, calls = audit_run.score, []
-
-    def dying(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
+def test_an_interrupted_run_ends_the_same_and_trains_once(logo, tmp_path, dies_at_the_third_part):
     own = dataclasses.replace(logo, out=tmp_path / "broken")
-    monkeypatch.setattr(audit_run, "score", dying)
     with pytest.raises(KeyboardInterrupt):
         run_audit(own)
     kept = [path for path in population_folder(own.out).rglob("*") if path.is_file()]

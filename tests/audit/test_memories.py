@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from unswayed import embedding
-from unswayed.audit import run as audit_run
 from unswayed.audit.memories import describe, memory_notes
 from unswayed.audit.report import write_report
 from unswayed.audit.run import AuditArguments, read_answers, read_run, run_audit
@@ -38,19 +37,6 @@ RECIPE = {
     "settings": {"rank": 2, "alpha": 8, "epochs": 1, "batch_size": 16, "learning_rate": 0.02},
     "augment": {"per_conversation": 4},
 }  # fmt: skip
-
-
-def die_at_the_third_part(monkeypatch) -> None:
-    """Ctrl-C when the third persona (no memory counts as one) is to be scored; once."""
-    real, calls = audit_run.score, []
-
-    def dying(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(audit_run, "score", dying)
 
 
 @pytest.fixture(scope="module")
@@ -231,9 +217,8 @@ def test_a_gated_run_is_analysed_and_described(gated):
     assert "The memory mechanism was gated, in the style tfidf-95" in page
 
 
-def test_an_interrupted_gated_run_ends_the_same(gated, tmp_path, monkeypatch):
+def test_an_interrupted_gated_run_ends_the_same(gated, tmp_path, dies_at_the_third_part):
     given = dataclasses.replace(gated, out=tmp_path / "broken")
-    die_at_the_third_part(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_audit(given)
     run_audit(dataclasses.replace(given, resume=True))
@@ -327,10 +312,11 @@ def test_scores_are_those_of_lm_eval_with_the_adapter(plum, arguments):
         assert ours == pytest.approx([score for score, _ in found], abs=tolerance, rel=0)
 
 
-def test_trained_adapters_are_kept_when_a_run_is_interrupted(plum, tmp_path, monkeypatch, caplog):
+def test_trained_adapters_are_kept_when_a_run_is_interrupted(
+    plum, tmp_path, dies_at_the_third_part, caplog
+):
     """The third part, of the second persona, dies after its training."""
     given = dataclasses.replace(plum, out=tmp_path / "broken")
-    die_at_the_third_part(monkeypatch)
     with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
         run_audit(given)
     assert "adapters to train: 3," in caplog.text

@@ -68,6 +68,7 @@ from unswayed.scoring.load import (
 from unswayed.scoring.prompts import (
     SCORINGS,
     ChatFormat,
+    choice_scores,
     continuations,
     extract_answer,
     option_order,
@@ -370,10 +371,7 @@ def _fuse(
     memory: FusedMemory, by_view: Sequence[list[float]], texts: list[str], scoring: str
 ) -> dict:
     """The outcome of a trial that was put to several views, from what each would choose by."""
-    lengths = [len(text) if scoring == "option" else 1 for text in texts]  # as in pick_option
-    fused = memory.fuse(
-        [[value / n for value, n in zip(values, lengths, strict=True)] for values in by_view]
-    )
+    fused = memory.fuse([choice_scores(values, texts, scoring) for values in by_view])
     return {"answer": fused.index(max(fused)), "option_scores": fused, "raw_text": None}
 
 

@@ -54,10 +54,16 @@ def continuations(item: Item, scoring: str, seed: int = 0) -> list[str]:
     return [LETTERS[order.index(i)] for i in range(len(item.options))]
 
 
+def choice_scores(log_probs: Sequence[float], texts: Sequence[str], scoring: str) -> list[float]:
+    """What a way of scoring compares, from summed log-probabilities (nats): "option" takes them
+    per character."""
+    per = [len(text) if scoring == "option" else 1 for text in texts]
+    return [log_prob / n for log_prob, n in zip(log_probs, per, strict=True)]
+
+
 def pick_option(log_probs: Sequence[float], texts: Sequence[str], scoring: str) -> int:
     """Index of the winning option from summed log-probabilities (nats); the first of equals."""
-    per = [len(text) if scoring == "option" else 1 for text in texts]
-    values = [log_prob / n for log_prob, n in zip(log_probs, per, strict=True)]
+    values = choice_scores(log_probs, texts, scoring)
     return values.index(max(values))
 
 

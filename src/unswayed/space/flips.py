@@ -14,7 +14,7 @@ from unswayed.errors import InputError
 from unswayed.items import Item, builtin_items, make_item
 from unswayed.memory.prompt import PromptMemory
 from unswayed.personas import Persona, builtin_personas, grid_personas
-from unswayed.scoring.prompts import continuations, question_text
+from unswayed.scoring.prompts import choice_scores, continuations, question_text
 from unswayed.space.models import Shelf
 
 SCORING = "option"
@@ -205,7 +205,7 @@ def _ask(shelf: Shelf, model: str, item: Item, user: Persona | None) -> tuple[fl
 def option_shares(log_probs: Sequence[float], texts: Sequence[str]) -> tuple[float, ...]:
     """Shares of the options from summed log-probabilities (nats), as in `Answer`."""
     mean = sum(map(len, texts)) / len(texts)
-    values = [p / len(text) * mean for p, text in zip(log_probs, texts, strict=True)]
+    values = [score * mean for score in choice_scores(log_probs, texts, "option")]
     top = max(values)
     weights = [math.exp(value - top) for value in values]
     return tuple(weight / sum(weights) for weight in weights)
