@@ -53,17 +53,17 @@ calibration: setup  ## simulate audits with known truth (an hour); writes result
 
 results: demo  ## results/demo.json from the demo, and the README's tables from results/
 	$(BIN)/python results/make.py add demo $(RUN)
-	$(BIN)/python results/make.py readme
+	$(BIN)/python results/make.py tables
 
 results-steu: setup  ## audit your STEU=FILE and STEM=FILE with all pairs, into results/ (20 minutes)
 	$(BIN)/unswayed audit --model smollm2-135m --items steu=$(STEU) stem=$(STEM) --out runs/steu --resume
 	$(BIN)/python results/make.py add steu runs/steu
-	$(BIN)/python results/make.py readme
+	$(BIN)/python results/make.py tables
 
 results-grid: setup  ## audit your STEU=FILE under the 81 cells, into results/ (10 minutes)
 	$(BIN)/unswayed audit --model smollm2-135m --personas grid --items steu=$(STEU) --out runs/grid --resume
 	$(BIN)/python results/make.py add grid runs/grid
-	$(BIN)/python results/make.py readme
+	$(BIN)/python results/make.py tables
 
 # A run that passes, one into which a skew was planted, and one of a model at chance.
 results-check: demo  ## gate three runs, with your STEM=FILE, into results/ (40 minutes)
@@ -71,7 +71,7 @@ results-check: demo  ## gate three runs, with your STEM=FILE, into results/ (40 
 	$(BIN)/python benchmarks/planted_skew.py --out runs/planted
 	$(BIN)/python results/make.py check "real STEM, 30 pairs=runs/stem" \
 		"planted skew (benchmarks/planted_skew.py)=runs/planted/run" "make demo=$(RUN)"
-	$(BIN)/python results/make.py readme
+	$(BIN)/python results/make.py tables
 
 datasets: setup  ## build the Hub datasets into runs/datasets/; nothing is uploaded
 	for name in persona_steu persona_stem personas memory_conversations; do \

@@ -1,9 +1,9 @@
-"""Keep measured runs as small JSON, and fill the README's tables from them.
+"""Keep measured runs as small JSON, and fill the tables of README and docs from them.
 
     python results/make.py add demo runs/demo     results/demo.json from a run directory
     python results/make.py check passes=runs/a fails=runs/b ...   results/check.json
     python results/make.py preferences NAME=TREE=SECONDS ...      results/preferences.json
-    python results/make.py readme                 the tables in README.md between their markers
+    python results/make.py tables                 the tables of PAGES between their markers
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a file here.
 """
@@ -15,6 +15,8 @@ import json
 import re
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from unswayed.audit.gate import EXIT_CODES, check_run, outcome
 from unswayed.audit.memories import PROMPT
@@ -33,9 +35,10 @@ from unswayed.mitigation.sweep import (
     seed_table,
     training_table,
 )
+from unswayed.sweeps import cell, groups
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+PAGES = [HERE.parent / name for name in ("README.md", "docs/plum.md")]
 
 
 def add(name: str, run_dir: Path) -> None:
@@ -268,6 +271,36 @@ def sweep_table(found: dict) -> str:
     return f"`{found['command']}`\n\n{tables(found['results'])}"
 
 
+def ablation_table(found: dict) -> str:
+    """What the runs of a short sweep remember, a line each."""
+    sources = ("said", "unrelated", "near", "random")
+    lines = [
+        "| Run | seeds | rephrased | AUC | new phrases | AUC | what was said | unrelated topics "
+        "| near phrases | random phrases | backward transfer |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, runs in groups(found["results"]).items():
+        recall = {kind: [run["recall"][kind] for run in runs] for kind in runs[0]["recall"]}
+        by_source = [one["by_source"] for one in recall["all"]]
+        curves = [run["forgetting"]["all"] for run in runs if run["forgetting"]]
+        cells = [name, str(len(runs))]
+        for kind in ("rephrased", "new_phrase"):
+            cells.append(cell([one["closed"]["recall"] for one in recall[kind]]))
+            cells.append(f"{np.mean([one['auc'] for one in recall[kind]]):.2f}")
+        cells += [cell([one[source]["recall"] for one in by_source]) for source in sources]
+        cells.append(cell([curve["backward_transfer"] for curve in curves], share=False))
+        lines.append(f"| {' | '.join(cells)} |")
+    asked = found["results"][0]["recall"]["rephrased"]["closed"]
+    counts = found["results"][0]["recall"]["all"]["by_source"]
+    return (
+        f"`{found['command']}` (percent; {asked['conversations']} conversations, {asked['n']} "
+        "questions of either set and run; by what they ask about, both sets together: "
+        + ", ".join(f"{counts[source]['n']} {source}" for source in sources)
+        + ")\n\n"
+        + "\n".join(lines)
+    )
+
+
 def plum_training_table(found: dict) -> str:
     """PLUM's training against TRL's."""
     lines = [
@@ -327,6 +360,8 @@ TABLES = {
     "plum_training": plum_training_table,
     "plum_oasst": sweep_table,
     "plum_builtin": sweep_table,
+    "plum_lambda": ablation_table,
+    "plum_negatives": ablation_table,
     "preferences": preferences_table,
     "demo": audit_table,
     "steu": audit_table,
@@ -337,15 +372,16 @@ TABLES = {
 }
 
 
-def readme() -> None:
-    """Fill every marked table of the README."""
+def fill() -> None:
+    """Fill every marked table of README and docs."""
 
     def table(match: re.Match) -> str:
         found = json.loads((HERE / f"{match[1]}.json").read_text("utf-8"))
         return f"<!-- results:{match[1]} -->\n{TABLES[match[1]](found)}\n<!-- /results -->"
 
     marked = r"<!-- results:(\w+) -->\n.*?<!-- /results -->"
-    README.write_text(re.sub(marked, table, README.read_text("utf-8"), flags=re.DOTALL), "utf-8")
+    for page in PAGES:
+        page.write_text(re.sub(marked, table, page.read_text("utf-8"), flags=re.DOTALL), "utf-8")
 
 
 if __name__ == "__main__":
@@ -356,7 +392,7 @@ if __name__ == "__main__":
             add_check(*runs)
         case ["preferences", *builds] if builds:
             add_preferences(*builds)
-        case ["readme"]:
-            readme()
+        case ["tables"]:
+            fill()
         case _:
             sys.exit(__doc__)
