@@ -400,6 +400,8 @@ class TestReference:
                 make(to="third", training=once), model=str(first / "merged")
             ),
         }
+        with pytest.raises(InputError, match="was trained on from a user's memory"):
+            read_folder(last_checkpoint(first / "checkpoints"), "apache-2.0", "me/llama")
         for recipe in recipes.values():
             out = train(recipe)
             for _ in range(2):

@@ -15,6 +15,7 @@ from unswayed.mitigation.dpo.curves import MEASURES
 from unswayed.models import EMBEDDED, EMBEDDED_ID
 
 MERGED = "merged"  # folder of the merged model, within the adapter's
+PRIVATE = {"private_memory": True}  # in a card's metadata: `unswayed publish` refuses the folder
 
 
 def from_memory(place: Path) -> bool:
@@ -38,6 +39,15 @@ def from_memory(place: Path) -> bool:
             "unknown: mend it"
         ) from None
     return isinstance(about, dict) and bool(about.get("private_memory"))
+
+
+def mark_private(folder: Path) -> None:
+    """Say in the card of a checkpoint, as peft writes it, that a user's memory is in there."""
+    from huggingface_hub import metadata_load, metadata_save
+
+    card = folder / CARD
+    before = (metadata_load(card) if card.exists() else None) or {}
+    metadata_save(card, before | {"unswayed": PRIVATE})
 
 
 def write_card(
@@ -66,8 +76,8 @@ def _card(facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None, m
         "pipeline_tag": "text-generation",
         "tags": ["unswayed", "dpo", "lora", "trl", "bias", "user-memory"],
     }
-    if facts.get("private_memory"):  # `unswayed publish` refuses it
-        metadata["unswayed"] = {"private_memory": True}
+    if facts.get("private_memory"):
+        metadata["unswayed"] = PRIVATE
     what = "The model with a LoRA adapter in its weights" if merged else "A LoRA adapter"
     curves = "" if merged else "All values are in `curves.json`, drawn in `curves.svg`.\n\n"
     effect = _table(table) if table else "Not measured yet: `unswayed mitigate` fills this in."

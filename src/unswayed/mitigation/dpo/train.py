@@ -39,7 +39,7 @@ from trl import DPOConfig
 from unswayed.errors import InputError
 from unswayed.files import read_text, write_text
 from unswayed.memory.plum.adapter import MANIFEST, adapter_folder
-from unswayed.mitigation.dpo.card import MERGED, from_memory, write_card
+from unswayed.mitigation.dpo.card import MERGED, from_memory, mark_private, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import (
     Pair,
@@ -116,6 +116,8 @@ def _train(recipe: DpoRecipe, out: Path) -> Path:
         if trainer.is_world_process_zero():
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / RUN, _json(facts))
+        if facts["private_memory"]:
+            trainer.add_callback(MarkPrivate())
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     except InputError:
         raise
@@ -398,3 +400,11 @@ class Said(TrainerCallback):
                     logs[f"{kind}rewards/margins"],
                     logs[f"{kind}rewards/accuracies"],
                 )
+
+
+class MarkPrivate(TrainerCallback):
+    """Checkpoints of a training that starts from a user's memory say so."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            mark_private(Path(args.output_dir) / f"checkpoint-{state.global_step}")
