@@ -306,7 +306,7 @@ def test_everything_that_may_be_asked_later(make, base, tmp_path: Path, mmlu: st
         assert [row["memory"] for row in rows[-2:]] == ["summary", "full"]
         assert all(row["recall"]["closed"]["n"] == 12 for row in rows if row["recall"])
     text = tables([result])
-    assert re.search(r"all \| rephrased \| retrieval bm25-1 \| \d", text)
+    assert re.search(r"all \| 1 \| rephrased \| retrieval bm25-1 \| \d", text)
     assert re.search(r"full \(does not fit: \d+ of 512 tokens\) \| – \| – \| – \|", text)
     assert "| all | ability_mmlu | 3 | " in text
 
@@ -451,8 +451,8 @@ def test_wrong_files_are_one_line(write, tmp_path: Path, capsys, keys, message: 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_whole_sweep(write, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    out, config = tmp_path / "out", write()
+def test_a_whole_sweep(write, make, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    out, config = tmp_path / "out", write(embedder=make().model)
     script = str(ROOT / "recipes" / "plum" / "sweep.py")
     arguments = [script, "--config", str(config), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--only", "b"])
@@ -475,6 +475,14 @@ def test_a_whole_sweep(write, tmp_path: Path, capsys, monkeypatch: pytest.Monkey
     assert tables(found["results"]) in text
     assert draw(found["results"]) == (out / "sweep.svg").read_text()
     ET.fromstring((out / "a-0" / "rephrased.svg").read_text())
+
+    assert run_sweep("", [*arguments[1:], "--only", "b", "--baselines"]) == 0
+    asked = capsys.readouterr().out
+    assert "| b | 1 | rephrased | retrieval bm25-1 | " in asked
+    assert "| a | 1 | rephrased | plum | " not in asked
+    assert "--baselines --out DIR`" in (out / "sweep.md").read_text()
+    trained = json.loads((out / "b-0" / "result.json").read_text())["training"]
+    assert trained == json.loads(first)["training"]
 
     monkeypatch.setattr(sweep_module, "run_experiment", None)  # nothing is left to run
     assert run_sweep("", arguments[1:]) == 0

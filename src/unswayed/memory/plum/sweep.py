@@ -134,6 +134,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first", type=int, metavar="N", help="conversations, in order of time")
     parser.add_argument("--base", type=Path, metavar="RECIPE", help="instead of the file's")
     parser.add_argument(
+        "--baselines", action="store_true", help="ask other memories the same, without training"
+    )
+    parser.add_argument(
         "--ability", nargs="+", metavar="KEY=VALUE", default=[],
         help="ask about general ability before and after: mmlu=FOLDER questions=200",
     )  # fmt: skip
@@ -143,6 +146,7 @@ def _run(arguments: argparse.Namespace) -> None:
     overrides = {
         "conversations": arguments.conversations,
         "first": arguments.first,
+        "baselines": arguments.baselines or None,
         "ability": _ability(arguments.ability),
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
@@ -208,6 +212,7 @@ def _command(arguments: argparse.Namespace) -> str:
         conversations=shown(arguments.conversations),
         first=arguments.first and [arguments.first],
         seeds=arguments.seeds,
+        baselines=arguments.baselines,
         ability=shown(arguments.ability),
     )
 
@@ -304,11 +309,11 @@ def memory_table(results: Sequence[dict[str, Any]]) -> str:
                     cell([_share(one and one[key]) for one in recall])
                     for key in ("closed", "yes", "no")
                 ]
-                head = f"| {name} | {set_name.replace('_', ' ')} | {label} | "
+                head = f"| {name} | {len(own)} | {set_name.replace('_', ' ')} | {label} | "
                 lines.append(head + " | ".join(cells) + " |")
     if not lines:
         return ""
-    head = "| Run | questions | memory | recall | yes | no |\n|---|---|---|--:|--:|--:|"
+    head = "| Run | seeds | questions | memory | recall | yes | no |\n|---|--:|---|---|--:|--:|--:|"
     return "\n".join([head, *lines])
 
 
