@@ -360,8 +360,13 @@ TABLES = {
     "plum_training": plum_training_table,
     "plum_oasst": sweep_table,
     "plum_builtin": sweep_table,
-    "plum_lambda": ablation_table,
-    "plum_negatives": ablation_table,
+    **dict.fromkeys(
+        [
+            f"plum_{sweep}"
+            for sweep in ("balance", "epochs", "lambda", "negatives", "order", "rank", "replay")
+        ],
+        ablation_table,
+    ),
     "preferences": preferences_table,
     "demo": audit_table,
     "steu": audit_table,
