@@ -63,7 +63,7 @@ def read_yaml(path: Path) -> Any:
     """The root node of a YAML file; nodes know their lines (`node.start_mark.line`, from 0).
 
     Raises:
-        InputError: no such file, or not YAML; names file and line.
+        InputError: no such file, or not YAML, or nested too deeply; names the file, and the line.
     """
     import yaml
 
@@ -74,3 +74,5 @@ def read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not read, its brackets are nested too deeply") from None

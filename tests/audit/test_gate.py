@@ -82,6 +82,7 @@ def test_the_workflow_in_the_documentation_is_yaml():
         ("margins: {gap: 5\n", "mine.yaml:2: not YAML"),
         ("margins:\n\tgap: 5\n", "mine.yaml:2: not YAML"),
         ("a: 1\n---\nb: 2\n", "not YAML"),
+        ("[" * 5_000, "mine.yaml: not read, its brackets are nested too deeply"),
         ("margins: {gap: 5}\x00", "not YAML"),
         ("- gap\n", "mine.yaml:1: the policy must be a mapping"),
         ("5\n", "mine.yaml:1: the policy must be a mapping"),

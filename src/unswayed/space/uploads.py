@@ -65,8 +65,6 @@ def _read(path: Path, endings: Sequence[str], reader):
         return reader()
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from None
-    except RecursionError:
-        raise InputError(f"{path.name}: nested too deeply to be read") from None
 
 
 def _check(path: Path, what: str, text: str, most: int) -> None:
