@@ -107,6 +107,12 @@ def test_the_same_run_needs_resume_and_another_is_refused(arguments):
     assert (arguments().out / "answers.parquet").read_bytes() == before
 
 
+def test_a_mistyped_model_does_not_take_the_folder(arguments):
+    with pytest.raises(InputError, match="cannot be loaded"):
+        run_audit(arguments(model="nobody/no-such-model"))
+    assert read_answers(run_audit(arguments())).num_rows == 21
+
+
 def test_a_folder_with_other_things_is_left_alone(arguments, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("keep me")

@@ -440,7 +440,8 @@ def read_answers(out: Path) -> pa.Table:
 def _open_run(
     out: Path, arguments: AuditArguments, items: list[Item], personas: list[Persona]
 ) -> dict:
-    """A new run's record, or that of the same run begun earlier."""
+    """A new run's record, or that of the same run begun earlier. A new one is not written before
+    the model is there: who mistypes its name may use the same folder again."""
     identity = {
         "model": arguments.model,
         "adapter": arguments.adapter,
@@ -477,7 +478,7 @@ def _open_run(
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"--out {out} is not empty and no run: choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    run = {
+    return {
         "schema_version": 1,
         "status": "running",
         "identity": identity,
@@ -499,8 +500,6 @@ def _open_run(
         "n_cells": sum(persona.pair_id is None for persona in personas),
         "n_trials": None,
     }
-    _write_json(out / "run.json", run)
-    return run
 
 
 def _file_hash(path: Path) -> str:
