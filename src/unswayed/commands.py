@@ -43,6 +43,8 @@ def run_command(
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("unswayed").setLevel(logging.INFO)  # how far long work is
+    for library in ("datasets", "huggingface_hub"):  # they write there themselves
+        logging.getLogger(library).propagate = False
     try:
         return work() or OK
     except InputError as error:
