@@ -24,7 +24,8 @@ from loopback import CUT, LFS_FROM, LOST, Hub
 
 from unswayed.cli import main
 from unswayed.errors import InputError
-from unswayed.hub.push import matching, merged_card, metadata, patterns, read_folder
+from unswayed.hub.local import read_folder
+from unswayed.hub.metadata import matching, merged_card, metadata, patterns
 from unswayed.hub.trees import Tree, write_tree
 
 TOKEN = "hf_veryverysecret"

@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM
 from trl import DPOTrainer
 
 from unswayed.errors import InputError
-from unswayed.hub.push import metadata, read_folder
+from unswayed.hub.local import read_folder
+from unswayed.hub.metadata import metadata
 from unswayed.memory.plum.pairs import Pair as Fact
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import train as train_memory

@@ -11,7 +11,7 @@ import pytest
 
 from unswayed.errors import InputError
 from unswayed.hub import spaces
-from unswayed.hub.push import metadata
+from unswayed.hub.metadata import metadata
 
 
 @pytest.fixture(scope="module")

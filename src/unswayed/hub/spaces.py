@@ -26,7 +26,9 @@ from unswayed.commands import Parser, run_command
 from unswayed.errors import InputError
 from unswayed.files import read_text, replacing, write_text
 from unswayed.hub import CARD
-from unswayed.hub.push import APP, BUILT, metadata, publish, read_space, with_metadata
+from unswayed.hub.local import APP, BUILT, read_space
+from unswayed.hub.metadata import metadata, with_metadata
+from unswayed.hub.push import publish
 
 REQUIREMENTS, RESULTS = "requirements.txt", "results"
 
