@@ -65,6 +65,7 @@ def test_the_literal_lm_eval_command_from_any_folder(embedded, tmp_path):
     assert "|persona_steu|" in done.stdout and "acc_none" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_run_config_works(embedded, tmp_path):
     """configs/lm_eval/persona_steu.yaml with this machine's model and fewer documents."""
     import yaml

@@ -4,6 +4,7 @@ tiny model as policy. What is kept is looked up in the stages' own files."""
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -91,7 +92,11 @@ def test_five_candidates_of_which_three_are_told_to_check():
 
 
 def test_candidates_come_from_the_service_and_are_judged(settings):
-    with serving(writer) as service:
+    def slow_writer(number: int, body: dict) -> dict:
+        time.sleep(0.05)  # so that requests overlap on any machine
+        return writer(number, body)
+
+    with serving(slow_writer) as service:
         chosen = settings(service)
         build(chosen)
     candidates, judged = stage(chosen, "candidates"), stage(chosen, "judged")

