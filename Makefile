@@ -32,7 +32,7 @@ demo: setup  ## audit the embedded model on the built-in items; ends with the re
 	$(BIN)/unswayed audit --model smollm2-135m --pairs 6 --out $(RUN) --resume
 
 test: setup  ## tests, offline, under 10 minutes on two cores
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: setup  ## the long tests
 	$(BIN)/python -m pytest -m slow

@@ -130,6 +130,7 @@ def audit(few_items, tmp_path, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_the_service_says_what_the_same_model_says_in_this_process(server, embedded, audit):
     some = ("--conditions", "none", "advantaged")
     before = server.served
@@ -143,6 +144,7 @@ def test_the_service_says_what_the_same_model_says_in_this_process(server, embed
     assert str(embedded.parent) not in (served / "run.json").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_server_refuses_in_one_line_what_it_does_not_know(server, embedded, audit):
     """Its own words are shown: it is pinned to one model, and knows no field `foo`."""
     said, _ = audit("a", *through(server, embedded), "--model", "gpt-9", code=2)

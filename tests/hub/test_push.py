@@ -179,6 +179,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.slow
 def test_answers_that_a_visitor_of_the_space_names(hub, environment, tmp_path):
     """Without the Space's token, at one commit, and whatever the card says."""
 
@@ -672,6 +673,7 @@ def publish_model(push, folder: Path, *more: str) -> subprocess.CompletedProcess
     return push(folder, "--repo_id", MODEL_REPO, *GIVEN, *more)
 
 
+@pytest.mark.slow
 def test_an_adapter_and_its_base_are_read_back(
     hub, push, environment, model, tiny_model_dir, tmp_path
 ):

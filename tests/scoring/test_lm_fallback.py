@@ -240,6 +240,7 @@ def test_mixed_precision_shares(load):
     assert load(SharedPrefixLM, "llama", mixed_precision_dtype="bfloat16").fallback_reason is None
 
 
+@pytest.mark.slow
 def test_a_very_deep_tree(load, difference):
     """Every prefix of one text, as when surprisal is asked for token by token."""
     text = [5 + (7 * i) % 300 for i in range(1200)]

@@ -289,7 +289,7 @@ def test_a_logistic_model_that_gives_up_says_so(monkeypatch):
     assert notes == ["the logistic model cannot be fitted: singular"]
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     st.integers(2, 5),
     st.sampled_from([0.02, 0.2, 0.5, 0.97]),

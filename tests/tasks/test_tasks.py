@@ -221,6 +221,7 @@ def test_unswayed_lm_eval_passes_everything_through(model, tmp_path):
     assert 0 <= results["flip_neutral,none"] <= 1
 
 
+@pytest.mark.slow
 def test_bad_settings_of_a_task_end_in_one_line(model, tmp_path):
     done = subprocess.run(
         [
