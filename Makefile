@@ -83,7 +83,7 @@ preferences: setup  ## build preference pairs for DPO into runs/datasets/ (an ho
 	$(BIN)/python datasets_scripts/persona_preferences.py --questions builtin feelings \
 		--sampled 24 --constructed 4 --own 1 --max_gen_toks 48 --batch_size 16
 
-plum: setup  ## train the embedded model's memory of the built-in conversations (1.5 hours)
+plum: setup  ## train the embedded model's memory of the built-in conversations (2 hours)
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml recipes/plum/train.py \
 		--config recipes/plum/smollm2-135m.yaml
 

@@ -19,15 +19,24 @@ def maker(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("results_make", ROOT / "results" / "make.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    copies = [Path(shutil.copy(page, tmp_path)) for page in module.PAGES]
-    monkeypatch.setattr(module, "ORIGINALS", module.PAGES, raising=False)
+    (tmp_path / "docs").mkdir()
+    names = [page.relative_to(ROOT) for page in module.PAGES]
+    copies = [Path(shutil.copy(ROOT / name, tmp_path / name)) for name in names]
     monkeypatch.setattr(module, "PAGES", copies)
     return module
 
 
-def test_the_pages_show_the_stored_results(maker):
+def test_the_pages_show_the_stored_results(maker, tmp_path):
+    for page in maker.PAGES:  # every table is written anew
+        text = page.read_text("utf-8")
+        emptied = re.sub(
+            r"(<!-- results:\w+ -->\n).*?(<!-- /results)", r"\1\2", text, flags=re.DOTALL
+        )
+        assert emptied != text
+        page.write_text(emptied, "utf-8")
     maker.fill()
-    for page, original in zip(maker.PAGES, maker.ORIGINALS, strict=True):
+    for page in maker.PAGES:
+        original = ROOT / page.relative_to(tmp_path)
         assert page.read_text("utf-8") == original.read_text("utf-8")
 
 
