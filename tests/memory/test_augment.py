@@ -310,6 +310,16 @@ SETS = st.lists(
     st.integers(1, 60),
 )
 @example([BREAD, talk("b2", *[t["content"] for t in BREAD.turns])], 0, "mixed", 0.5, 40)
+@example(
+    [
+        talk("a", "the", "the"),
+        talk("b", *"with bread bread bread bread talk,0,bread,0,the,0".split(",")),
+    ],
+    0,
+    "mixed",
+    0.4,
+    6,
+)
 def test_no_evaluation_question_is_trained_on(conversations, seed, negatives, share, number):
     try:
         found = extract_pairs(

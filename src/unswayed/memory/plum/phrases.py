@@ -196,10 +196,12 @@ def _candidates(sentence: str, role: str) -> Iterator[_Found]:
 
 
 def _single_words(sentence: str) -> Iterator[_Found]:
-    """The longer words of a sentence in another language."""
+    """The longer words of a sentence in another language, English function words left out."""
     for match in WORD.finditer(sentence):
         word = match[0]
-        if (4 if word.isascii() else 2) <= len(word) <= MAX_LETTERS and _has_letter(word):
+        if not (4 if word.isascii() else 2) <= len(word) <= MAX_LETTERS:
+            continue
+        if _has_letter(word) and not _is_function_word(word):
             yield _Found((_stem(word),), word, True)
 
 
