@@ -163,6 +163,7 @@ def test_other_weights_are_not_mixed_in(arguments, count_parts, tiny_model_dir):
         run_audit(dataclasses.replace(given, model=str(model), resume=True))
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_line_and_keeps_finished_parts(arguments, chat_model, items_file):
     """A limit on the size of files stands for the full disk: the last write does not fit."""
     out = arguments().out
