@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 
 from unswayed.errors import InputError
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
+PIPE_CLOSED = 141  # as the shell says of a program that SIGPIPE ended
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,7 +36,8 @@ def run_command(
 ) -> int:
     """Do the work of a command; its exit code, or 0 if it gives none.
 
-    Wrong input, a full disk and the like end in one line on standard error and 2, Ctrl-C in 130.
+    Wrong input, a full disk and the like end in one line on standard error and 2, Ctrl-C in 130, a
+    reader that has seen enough (`| head`) silently in 141.
 
     Args:
         name: begins each complaint, e.g. "train.py".
@@ -46,7 +49,12 @@ def run_command(
     for library in ("datasets", "huggingface_hub"):  # they write there themselves
         logging.getLogger(library).propagate = False
     try:
-        return work() or OK
+        code = work() or OK
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return PIPE_CLOSED
     except InputError as error:
         return _complain(name, str(error))
     except OSError as error:  # full disk, no permission, ...

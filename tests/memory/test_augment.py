@@ -313,7 +313,7 @@ SETS = st.lists(
 @example(
     [
         talk("a", "the", "the"),
-        talk("b", *"with bread bread bread bread talk,0,bread,0,the,0".split(",")),
+        talk("b", "with bread bread bread bread talk", "0", "bread", "0", "the", "0"),
     ],
     0,
     "mixed",
