@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from unswayed.audit.report.numbers import MISSING, percent
 from unswayed.commands import Parser, run_command
 from unswayed.errors import InputError
 from unswayed.files import write_text
@@ -22,7 +23,6 @@ from unswayed.recipes import read_mapping
 
 OWN_KEYS = ("base", "seeds", "runs")  # of a sweep file, beside those of a run
 ENOUGH_SEEDS = 3  # for an interval
-NO_VALUE = "–"
 
 Key = tuple[str, int]  # name of a run, seed
 
@@ -187,11 +187,10 @@ def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
 def cell(values: Sequence[float | None], share: bool = True) -> str:
     """Percent or points, with an interval where there is one; a dash unless all are known."""
     if not values or any(value is None for value in values):
-        return NO_VALUE
+        return MISSING
     found = over_seeds(values)
     low, high = (found[key] for key in ("low", "high"))
     if share and low is not None:
         low, high = max(low, 0.0), min(high, 1.0)
-    sign = "" if share else "+"
-    text = f"{100 * found['mean']:{sign}.1f}"
-    return text if low is None else f"{text} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+    mean, *bounds = (percent(value, not share) for value in (found["mean"], low, high))
+    return mean if low is None else f"{mean} ({' to '.join(bounds)})"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from unswayed.audit.report.numbers import MISSING
 from unswayed.files import write_text
 from unswayed.histories import Task
 from unswayed.histories.metrics import (
@@ -40,7 +41,6 @@ from unswayed.sweeps import over_seeds
 MEDIATED = (WEIGHTS, PROMPTED, *FUSED)
 AGAINST = (RETRIEVAL, LOCAL, CALIBRATED[0], GLOBAL, CALIBRATED[1], "means")  # what LoGo is to beat
 WHOLE = "all"
-NO_VALUE = "–"
 COLOURS = {
     "none": "lightgrey", "retrieval": "tab:cyan", "profile": "skyblue",
     "local-calibrated": "tab:blue", "global": "moccasin", "global-calibrated": "tab:orange",
@@ -213,7 +213,7 @@ def slice_table(result: dict[str, Any]) -> str:
         cells = [
             _cell(found[method][metric]["mean"], *found[method][metric]["interval"])
             if method in found
-            else NO_VALUE
+            else MISSING
             for method in methods
         ]
         some = next(iter(found.values()))
@@ -235,7 +235,7 @@ def difference_table(result: dict[str, Any]) -> str:
         for name in names:
             one = found.get((mediator, other, name))
             if one is None:
-                cells.append(NO_VALUE)
+                cells.append(MISSING)
                 continue
             text = _cell(one["estimate"], one["low"], one["high"], sign="+")
             relative = one["relative"]
@@ -250,7 +250,7 @@ def weight_table(result: dict[str, Any]) -> str:
         [
             method,
             *(
-                NO_VALUE
+                MISSING
                 if method not in found or found[method]["weight_global"] is None
                 else f"{100 * found[method]['weight_global']:.0f} %"
                 for found in result["measures"].values()

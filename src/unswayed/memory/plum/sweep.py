@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from unswayed.audit.report.numbers import MISSING
 from unswayed.errors import InputError
 from unswayed.files import write_text
 from unswayed.memory.plum import forgetting
@@ -30,7 +31,6 @@ from unswayed.memory.plum.recipe import SECTIONS, check_values, read_recipe
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.recipes import check_section, merge
 from unswayed.sweeps import (
-    NO_VALUE,
     cell,
     chosen,
     groups,
@@ -256,7 +256,7 @@ def recall_table(results: Sequence[dict[str, Any]]) -> str:
             ]
             cells = [
                 *(cell([_share(one[key]) for one in recall]) for key in ("closed", "yes", "no")),
-                f"{100 * min(said):.0f}, {100 * max(said):.0f}" if said else NO_VALUE,
+                f"{100 * min(said):.0f}, {100 * max(said):.0f}" if said else MISSING,
                 cell([(curve["first"] or {}).get("lost") for curve in curves]),
                 cell([curve["backward_transfer"] for curve in curves], share=False),
                 cell([_share(one["open"]) for one in recall]),
