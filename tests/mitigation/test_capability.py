@@ -14,6 +14,7 @@ from unswayed.audit.trials import PAIR_CONDITIONS
 from unswayed.errors import InputError
 from unswayed.memory.plum.ability import ability_change
 from unswayed.mitigation.capability import METRICS, capability_change, check_capability
+from unswayed.mitigation.verdict.words import headlines
 from unswayed.scoring.load import load_lm
 
 
@@ -167,3 +168,23 @@ def test_other_questions_cannot_be_compared():
     ):
         with pytest.raises(InputError, match="cannot be paired: ask both with the same settings"):
             capability_change(some, other)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "said"),
+    [
+        (0, 0, "MMLU stayed within 2 points under every condition."),
+        (60, 20, "MMLU did not fall by 2 points under any condition; the lowest change is +4.0 ["),
+        (20, 60, "MMLU fell: no memory, -4.0 ["),
+        (100, 100, "MMLU is not shown to have fallen, nor to have stayed within 2 points; the "),
+    ],
+)
+def test_a_task_in_one_sentence(gained, lost, said):
+    """Of 1,000 questions so many are answered rightly only after or only before training."""
+    rest = 1000 - gained - lost
+    before = [0.0] * gained + [1.0] * lost + [1.0] * rest
+    after = [1.0] * gained + [0.0] * lost + [1.0] * rest
+    answers = [{"persona_mmlu": {"none": values}} for values in (before, after)]
+    found = {"tests": {}, "margin": 0.02, "capability": {"changes": capability_change(*answers)}}
+    (sentence,) = headlines(found)
+    assert sentence.startswith(said)
