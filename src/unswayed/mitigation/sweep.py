@@ -442,8 +442,8 @@ def tables(known: Mapping[str, Any], results: Sequence[dict[str, Any]]) -> str:
         training_table(results),
         "## Plot",
         "sweep.svg: a point is the mean of a run over its seeds, small points are seeds. Better is "
-        "down and to the right. Rings are on the Pareto front of runs and untrained model: no "
-        "other is at least as good in both and better in one. Capability is that without memory, "
+        "down and to the right. Rings are on the Pareto front of all points: no other is at "
+        "least as good in both and better in one. Capability is that without memory, "
         "where the baselines ask the untrained model the same prompts and so change nothing; what "
         "they cost under a memory was not asked.",
     ]
@@ -665,12 +665,12 @@ def _draw_panel(
     colours: Sequence[Any],
 ) -> None:
     """Runs (means, intervals over seeds, seeds), references, and the front."""
-    means: dict[str, Point] = {}
+    points: dict[str, Point] = {}
     for (name, seeds), colour in zip(places.items(), colours, strict=True):
         if not seeds:
             continue
         across, down = (over_seeds([100 * at[k] for at in seeds]) for k in (0, 1))
-        x, y = means[name] = across["mean"], down["mean"]
+        x, y = points[name] = across["mean"], down["mean"]
         axis.plot(x, y, "o", color=colour, markersize=7, label=name, zorder=4)
         if len(seeds) > 1:
             axis.plot(*(100 * np.array(seeds).T), ".", color=colour, markersize=3, zorder=3)
@@ -680,15 +680,13 @@ def _draw_panel(
             axis.plot([x, x], [max(down["low"], 0), down["high"]], **look)
     for name, marker in zip((BEFORE, *BASELINES), "Xv^", strict=True):
         if name in known:
-            x, y = (100 * value for value in known[name])
+            x, y = points[name] = tuple(100 * value for value in known[name])
             axis.plot(x, y, marker, color="dimgrey", markersize=7, label=RUNS[name], zorder=3,
                       linestyle="none")  # fmt: skip
-    rivals = [*means.values(), tuple(100 * value for value in known[BEFORE])]
-    best = [at for at, front in zip(means.values(), pareto_front(rivals)[:-1], strict=True)
-            if front]  # fmt: skip
-    if best:
-        axis.plot(
-            *zip(*sorted(best), strict=True), "o:", color="black", markerfacecolor="none",
-            markersize=12, linewidth=0.8, label="Pareto front", zorder=1,
-        )  # fmt: skip
+    front = pareto_front(list(points.values()))
+    best = [at for at, ringed in zip(points.values(), front, strict=True) if ringed]
+    axis.plot(
+        *zip(*sorted(best), strict=True), "o:", color="black", markerfacecolor="none",
+        markersize=12, linewidth=0.8, label="Pareto front", zorder=1,
+    )  # fmt: skip
     axis.axvline(0, color="lightgrey", linewidth=0.8, zorder=0)
