@@ -10,7 +10,7 @@ SWEEP := lambda
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench calibration results results-steu \
 	results-grid results-check datasets preferences plum plum-sweep bench-plum dpo dpo-sweep mitigate \
-	bench-dpo logo space space-push clean
+	bench-dpo bench-space logo space space-push clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  \1\t/' | expand -t 16
@@ -109,6 +109,9 @@ bench-plum: setup  ## measure PLUM's training against TRL; writes results/plum_t
 
 bench-dpo: setup  ## measure DPO steps against TRL; writes results/dpo_training.json
 	$(BIN)/python benchmarks/dpo_training.py --out results/dpo_training.json
+
+bench-space: setup  ## measure the Space's waiting times on an idle machine (8 minutes); writes results/space.json
+	$(BIN)/python benchmarks/space.py --out results/space.json
 
 logo: setup  ## evaluate LoGo on the built-in population (2 hours)
 	$(BIN)/unswayed logo evaluate --recipe recipes/logo/smollm2-135m.yaml --out runs/logo/builtin \

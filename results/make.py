@@ -3,6 +3,8 @@
     python results/make.py add demo runs/demo     results/demo.json from a run directory
     python results/make.py check passes=runs/a fails=runs/b ...   results/check.json
     python results/make.py preferences NAME=TREE=SECONDS ...      results/preferences.json
+    python results/make.py memories runs/a runs/b ...             results/memories.json, of audits
+    python results/make.py logo NAME DIR RECIPE   results/NAME.json from `unswayed logo evaluate`
     python results/make.py tables                 the tables of PAGES between their markers
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a file here.
@@ -18,15 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
+from unswayed.audit.comparison import compare_memories
 from unswayed.audit.gate import EXIT_CODES, check_run, outcome
 from unswayed.audit.memories import PROMPT
 from unswayed.audit.report import duration, result_table, write_report
+from unswayed.audit.report.memories_page import headlines, key_table
 from unswayed.audit.report.numbers import MISSING, interval, markdown_text, p_value, percent
 from unswayed.audit.run import read_run
 from unswayed.audit.summary import analyze
 from unswayed.hub import CARD
 from unswayed.hub.cards import funnel_table
 from unswayed.hub.trees import card_metadata
+from unswayed.memory.logo import tables as logo_tables
 from unswayed.memory.plum.sweep import tables
 from unswayed.mitigation.preferences import Passage
 from unswayed.mitigation.sweep import (
@@ -38,7 +43,9 @@ from unswayed.mitigation.sweep import (
 from unswayed.sweeps import cell, groups
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / name for name in ("README.md", "docs/plum.md")]
+PAGES = [
+    HERE.parent / name for name in ("README.md", "docs/logo.md", "docs/memories.md", "docs/plum.md")
+]
 
 
 def add(name: str, run_dir: Path) -> None:
@@ -354,7 +361,85 @@ def mitigation_table(found: dict) -> str:
     return "\n\n".join([*parts, "Training:", training_table(results)])
 
 
+def add_memories(*run_dirs: str) -> None:
+    """Write results/memories.json: audits under several memories, compared."""
+    dirs = [Path(run_dir) for run_dir in run_dirs]
+    runs = [read_run(run_dir) for run_dir in dirs]
+    content = {
+        "command": "unswayed compare DIR DIR ... --out OUT",
+        "audits": [
+            {
+                "command": f"unswayed audit {' '.join(_options(run['arguments']))} --out DIR",
+                "seconds": run["seconds"],
+            }
+            for run in runs
+        ],
+        **compare_memories(dirs),
+    }
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    (HERE / "memories.json").write_text(text, "utf-8")
+
+
+def memories_table(found: dict) -> str:
+    """One model under several memories, with the audits' commands."""
+    lines = ["| Audit | time |", "|---|--:|"]
+    lines += [f"| `{one['command']}` | {duration(one['seconds'])} |" for one in found["audits"]]
+    said = "\n".join(f"- {markdown_text(text)}" for text in headlines(found))
+    return f"`{found['command']}`\n\n{key_table(found)}\n\n{said}\n\n" + "\n".join(lines)
+
+
+def add_logo(name: str, out: str, recipe: str) -> None:
+    """Write results/NAME.json: what an evaluation of LoGo found."""
+    found = json.loads((Path(out) / "result.json").read_text("utf-8"))
+    identity = found["runs"][0]["identity"]
+    form, equals, folder = identity["histories"].partition("=")
+    command = f"unswayed logo evaluate --recipe {recipe}"
+    if equals:
+        command += f" --histories {form}={folder}"
+    seeds = " ".join(str(run["identity"]["settings"]["seed"]) for run in found["runs"])
+    content = {"command": f"{command} --out DIR --seeds {seeds}", **found}
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    (HERE / f"{name}.json").write_text(text, "utf-8")
+
+
+def logo_table(found: dict) -> str:
+    """An evaluation of LoGo: metrics, groups of users, differences, weights and cost."""
+    return f"`{found['command']}`\n\n{logo_tables.tables(found)}"
+
+
+def space_table(found: dict) -> str:
+    """Waiting times of the Space's visitors."""
+    names = {
+        "new": "one visitor, users nobody asked about before",
+        "known": "one visitor, another question about the same users",
+        "own": "one visitor, a question and memories in their words",
+    }
+    rows = [(names[name], one) for name, one in found["alone"].items()]
+    for one in found["load"]:
+        reads = f"each reads {one['think_s']:g} s" if one["think_s"] else "who read nothing"
+        rows.append((f"{one['visitors']} visitors at once, {reads}", one))
+    lines = ["| Visitors | answers | errors | median (s) | p95 (s) | longest (s) |",
+             "|---|--:|--:|--:|--:|--:|"]  # fmt: skip
+    lines += [
+        f"| {name} | {one['n']} | {one['errors']} | {one['median_s']:.1f} | {one['p95_s']:.1f} | "
+        f"{one['max_s']:.1f} |"
+        for name, one in rows
+    ]
+    memory = ", ".join(f"{mb:,} MB {when}" for when, mb in found["memory_mb"].items())
+    return (
+        f"`{found['command']}` ({found['machine']}, {found['model']}; an answer is three prompts: "
+        "no memory and two memories)\n\n"
+        + "\n".join(lines)
+        + f"\n\nFrom start to the first page {found['start_s']:.0f} s. Memory of the server: "
+        f"{memory}."
+    )
+
+
 TABLES = {
+    "space": space_table,
+    "logo_builtin": logo_table,
+    "logo_movielens": logo_table,
+    "memories": memories_table,
     "dpo_main": mitigation_table,
     "dpo_training": dpo_training_table,
     "plum_training": plum_training_table,
@@ -397,6 +482,10 @@ if __name__ == "__main__":
             add_check(*runs)
         case ["preferences", *builds] if builds:
             add_preferences(*builds)
+        case ["memories", *runs] if runs:
+            add_memories(*runs)
+        case ["logo", name, out, recipe]:
+            add_logo(name, out, recipe)
         case ["tables"]:
             fill()
         case _:

@@ -1,0 +1,85 @@
+"""As on the Hub: the tree's requirements in a fresh environment, and app.py starts there."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import venv
+from pathlib import Path
+
+import pytest
+
+from unswayed.hub import spaces
+from unswayed.hub.metadata import metadata
+
+MINUTES = 60
+UNREACHABLE = "NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError"
+
+
+@pytest.fixture(scope="module")
+def tree(root, tmp_path_factory) -> Path:
+    return spaces.build_space(root, tmp_path_factory.mktemp("deploy") / "tree")
+
+
+@pytest.fixture(scope="module")
+def python(tree) -> Path:
+    """The interpreter of an environment with what the Hub installs, and nothing else."""
+    home = tree.parent / "env"
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    sdk = metadata((tree / "README.md").read_text("utf-8"), "card")["sdk_version"]
+    for what in (["-r", str(tree / "requirements.txt")], [f"gradio=={sdk}"]):
+        done = subprocess.run(
+            [python, "-m", "pip", "install", "-q", *what],
+            capture_output=True, text=True, timeout=20 * MINUTES,
+            env=os.environ | {"PIP_RETRIES": "0"},  # the index of torch may be out of reach
+        )  # fmt: skip
+        if done.returncode and re.search(UNREACHABLE, done.stderr):
+            pytest.skip("the package registry cannot be reached")
+        assert done.returncode == 0, done.stderr[-2000:]
+    return python
+
+
+@pytest.mark.slow
+def test_the_tree_starts_with_its_requirements_alone(tree, python, tiny, tmp_path):
+    from gradio_client import Client
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+        "UNSWAYED_SPACE_MODELS": tiny, "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(tmp_path),
+    }  # fmt: skip
+    with (tmp_path / "log").open("w") as log:
+        app = subprocess.Popen([python, "app.py"], cwd=tree, env=env, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(5 * MINUTES):
+            try:
+                urllib.request.urlopen(url, timeout=5)
+                break
+            except OSError:
+                assert app.poll() is None, (tmp_path / "log").read_text("utf-8")
+                time.sleep(1)
+        client = Client(url, verbose=False)
+        found = client.predict(
+            item="understanding/eu_01", a="p01-advantaged", b="p01-disadvantaged", api_name="/flip"
+        )
+        results = client.predict(api_name="/choices")["results"]
+    finally:
+        app.terminate()
+        app.wait(30)
+    assert [answer["user"] for answer in found["answers"]][1:] == [
+        "p01-advantaged", "p01-disadvantaged"
+    ]  # fmt: skip
+    assert "demo (an audit)" in results
+    where = subprocess.run(
+        [python, "-c", "import unswayed; print(unswayed.__file__)"],
+        cwd=tree, env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert where.stdout.startswith(str(tree)) and str(python) != sys.executable
