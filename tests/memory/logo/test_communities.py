@@ -286,15 +286,16 @@ def test_descriptions_say_what_was_planted(found):
     texts = found["stars"].descriptions
     for c in range(3):
         liked, disliked = set(np.roll(TAGS, -2 * c)[:2]), set(np.roll(TAGS, -2 * c)[2:4])
-        halves = [text.split(" more than most, ") for text in texts]
+        halves = [text.split("less than most") for text in texts]
         assert any(
             all(tag in likes for tag in liked) and all(tag in less for tag in disliked)
             for likes, less in halves
         )
     assert all(text.endswith(" on average.") and len(text) < 140 for text in texts)
+    more, (genres, titles) = "A person who more than most", (found["genres"], found["titles"])
     for label in GENRES.labels[:3]:
-        assert sum(f"answers {label} more" in text for text in found["genres"].descriptions) == 1
-    assert all(text.startswith("A person who deals with") for text in found["titles"].descriptions)
+        assert sum(text.startswith(f"{more} answers {label}") for text in genres.descriptions) == 1
+    assert all(text.startswith(f"{more} deals with") for text in titles.descriptions)
 
 
 def test_the_words_by_hand():
@@ -307,8 +308,11 @@ def test_the_words_by_hand():
     }
     found = find_communities(histories, STARS, 2, 0)
     assert found.descriptions == (
-        "A person who likes art more than most, boats less, and gives 4.5 on average.",
-        "A person who likes boats more than most, art less, and gives 1.5 on average.",
+        *(
+            f"A person who more than most likes {more}, less than most likes {less} and gives "
+            f"{level} on average."
+            for more, less, level in (("art", "boats", 4.5), ("boats", "art", 1.5))
+        ),
     )
     assert found.everyone == (
         "A person of whom nothing is known. The average person gives 3.3 on average."

@@ -102,7 +102,7 @@ def test_a_profile_by_hand():
     """Values 2, 5, 4, 3: mean 3.5, spread sqrt(1.25) = 1.12, a fifth of it 0.22. Drama (1.5 + 0.5)
     / (2 + 3) = 0.4, Horror -1.5 / 4 = -0.375, Comedy -0.5 / 4 = -0.125: too little to say."""
     assert counted_profile(FILMS, STARS) == (
-        "4 items so far: 3.5 on average, spread 1.1. Likes Drama. Likes Horror less."
+        "4 items so far: 3.5 on average, spread 1.1. Likes Drama. Less fond of Horror."
     )
 
 
@@ -110,7 +110,7 @@ def test_a_profile_names_the_clearest_tags_first_and_three_at_most():
     films = [event(i, "x", "1", "A") for i in range(9)]
     likes = [(2, "B"), (5, "C"), (9, "D"), (3, "E")]
     films += [event(9, "x", "5", tag) for many, tag in likes for _ in range(many)]
-    assert "Likes D, C and E. Likes A less." in counted_profile(films, STARS)
+    assert "Likes D, C and E. Less fond of A." in counted_profile(films, STARS)
 
 
 def test_profiles_of_other_labels_and_of_free_text():
@@ -187,12 +187,12 @@ def test_the_prompt_word_by_word():
 
 
 def test_the_community_takes_the_place_of_what_is_known():
-    text = "A person who likes Drama more than most."
+    text = "A person who more than most likes Drama."
     assert global_prompt(STARS, QUERY, text) == [{"role": "system", "content": text}, QUESTION]
 
 
 def test_the_module_reads_the_community_and_then_what_is_known():
-    text, found = "A person who likes Drama more than most.", FILMS[:1]
+    text, found = "A person who more than most likes Drama.", FILMS[:1]
     system, asked = global_prompt(STARS, QUERY, text, found, "P")
     assert asked == QUESTION
     told, _ = local_prompt(STARS, QUERY, found, "P")

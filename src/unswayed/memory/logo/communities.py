@@ -358,12 +358,12 @@ def _describe(
     for c in range(members.max() + 1):
         differs = vectors[members == c].mean(axis=0) - mean
         more, less = _marked(taste.names, differs), _marked(taste.names, -differs)
-        likes = [f"{listed(more)} more than most"] if more else []
-        likes += [f"{listed(less)} less"] if less else []
+        # A causal model reads a name once: whether it is liked has to stand before it.
+        parts = [f"more than most {verb} {listed(more)}"] if more else []
+        parts += [f"less than most {verb} {listed(less)}"] if less else []
         own = [events for events, one in zip(histories, members, strict=True) if one == c]
-        parts = [f"{verb} {', '.join(likes)}"] if likes else []
         parts += _level(own, task)
-        texts.append(f"A person who {', and '.join(parts) or 'is like most'}.")
+        texts.append(f"A person who {listed(parts) if parts else 'is like most'}.")
     numbered = (
         f"{text} Group {c}." if texts.count(text) > 1 else text for c, text in enumerate(texts, 1)
     )

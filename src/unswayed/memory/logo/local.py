@@ -93,7 +93,7 @@ def counted_profile(known: Sequence[Event], task: Task) -> str:
     if liked:
         text += f" Likes {listed(liked)}."
     if disliked:
-        text += f" Likes {listed(disliked)} less."
+        text += f" Less fond of {listed(disliked)}."
     return text
 
 

@@ -226,6 +226,7 @@ def _backward(
     normaliser = total_weight(batch)
     if accelerator is None:
         loss = 0.0
+        batch = sorted(batch, key=lambda sample: sample.ids)  # those that begin alike together
         for part in within(batch, settings.pass_tokens):
             piece = weighted_loss(model, make_pass(base.model, part), normaliser)
             piece.backward()
