@@ -43,9 +43,7 @@ from unswayed.mitigation.sweep import (
 from unswayed.sweeps import cell, groups
 
 HERE = Path(__file__).parent
-PAGES = [
-    HERE.parent / name for name in ("README.md", "docs/logo.md", "docs/memories.md", "docs/plum.md")
-]
+PAGES = [HERE.parent / name for name in ("README.md", "docs/plum.md")]
 
 
 def add(name: str, run_dir: Path) -> None:
