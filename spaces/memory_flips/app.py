@@ -248,7 +248,10 @@ with gr.Blocks(
         sweep, [model, item, scenario, options], [sweep_note, sweep_table], api_name="sweep",
         concurrency_id="sweep", concurrency_limit=2, trigger_mode="once", show_progress="minimal",
     )  # fmt: skip
-    halted.click(cancelled, None, sweep_note, cancels=sweeping, queue=False, **private)
+    # Said after the end: a line of the work that is on its way would else stand over it.
+    halted.click(None, cancels=sweeping, queue=False, **private).then(
+        cancelled, None, sweep_note, queue=False, **private
+    )
     result.change(show_stored, result, results, **private)
     demo.load(show_stored, result, results, **private)
     opened.click(show_source, source, results, concurrency_limit=1, **private)
@@ -256,7 +259,9 @@ with gr.Blocks(
         audit, [model, items, personas, pairs], [audit_note, audit_files],
         api_name="audit", concurrency_limit=1, trigger_mode="once", show_progress="minimal",
     )  # fmt: skip
-    stopped.click(cancelled, None, audit_note, cancels=auditing, queue=False, **private)
+    stopped.click(None, cancels=auditing, queue=False, **private).then(
+        cancelled, None, audit_note, queue=False, **private
+    )
 
 demo.queue(max_size=64)
 
