@@ -93,23 +93,25 @@ def asked(client: Client, **what: str) -> float | None:
     return time.perf_counter() - begun
 
 
+def pairs() -> list[dict[str, str]]:
+    """Both versions of each built-in persona, as first and second memory."""
+    ids = sorted({user.pair_id for user in flips.users().values() if user.pair_id})
+    return [{"a": f"{id}-advantaged", "b": f"{id}-disadvantaged"} for id in ids]
+
+
 def questions(rng: random.Random) -> Iterator[dict[str, str]]:
     """Any item about any pair of users, again and again."""
-    pairs = sorted({user.pair_id for user in flips.users().values() if user.pair_id})
     while True:
-        item, pair = rng.choice(list(flips.items())), rng.choice(pairs)
-        yield {"item": item, "a": f"{pair}-advantaged", "b": f"{pair}-disadvantaged"}
+        yield {"item": rng.choice(list(flips.items()))} | rng.choice(pairs())
 
 
 def alone(url: str) -> dict[str, dict[str, float]]:
     """Waiting times of one visitor, by how much of the prompt the Space has encoded before."""
     client, rng = Client(url, verbose=False), random.Random(1)
-    pairs = sorted({user.pair_id for user in flips.users().values() if user.pair_id})
-    pairs = rng.sample(pairs[1:], ALONE)  # the first is warm from the start
+    chosen = rng.sample(pairs()[1:], ALONE)  # not p01, of the example in docs/space.md
     items = rng.sample(list(flips.items()), 2 * ALONE)
     seconds: dict[str, list[float | None]] = {"new": [], "known": [], "own": []}
-    for i, pair in enumerate(pairs):
-        users = {"a": f"{pair}-advantaged", "b": f"{pair}-disadvantaged"}
+    for i, users in enumerate(chosen):
         seconds["new"].append(asked(client, item=items[2 * i], **users))
         seconds["known"].append(asked(client, item=items[2 * i + 1], **users))
         item = flips.items()[items[2 * i]]

@@ -4,7 +4,6 @@
     python results/make.py check passes=runs/a fails=runs/b ...   results/check.json
     python results/make.py preferences NAME=TREE=SECONDS ...      results/preferences.json
     python results/make.py memories runs/a runs/b ...             results/memories.json, of audits
-    python results/make.py logo NAME DIR RECIPE   results/NAME.json from `unswayed logo evaluate`
     python results/make.py tables                 the tables of PAGES between their markers
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a file here.
@@ -31,7 +30,6 @@ from unswayed.audit.summary import analyze
 from unswayed.hub import CARD
 from unswayed.hub.cards import funnel_table
 from unswayed.hub.trees import card_metadata
-from unswayed.memory.logo import tables as logo_tables
 from unswayed.memory.plum.sweep import tables
 from unswayed.mitigation.preferences import Passage
 from unswayed.mitigation.sweep import (
@@ -386,25 +384,6 @@ def memories_table(found: dict) -> str:
     return f"`{found['command']}`\n\n{key_table(found)}\n\n{said}\n\n" + "\n".join(lines)
 
 
-def add_logo(name: str, out: str, recipe: str) -> None:
-    """Write results/NAME.json: what an evaluation of LoGo found."""
-    found = json.loads((Path(out) / "result.json").read_text("utf-8"))
-    identity = found["runs"][0]["identity"]
-    form, equals, folder = identity["histories"].partition("=")
-    command = f"unswayed logo evaluate --recipe {recipe}"
-    if equals:
-        command += f" --histories {form}={folder}"
-    seeds = " ".join(str(run["identity"]["settings"]["seed"]) for run in found["runs"])
-    content = {"command": f"{command} --out DIR --seeds {seeds}", **found}
-    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-    (HERE / f"{name}.json").write_text(text, "utf-8")
-
-
-def logo_table(found: dict) -> str:
-    """An evaluation of LoGo: metrics, groups of users, differences, weights and cost."""
-    return f"`{found['command']}`\n\n{logo_tables.tables(found)}"
-
-
 def space_table(found: dict) -> str:
     """Waiting times of the Space's visitors."""
     names = {
@@ -435,8 +414,6 @@ def space_table(found: dict) -> str:
 
 TABLES = {
     "space": space_table,
-    "logo_builtin": logo_table,
-    "logo_movielens": logo_table,
     "memories": memories_table,
     "dpo_main": mitigation_table,
     "dpo_training": dpo_training_table,
@@ -482,8 +459,6 @@ if __name__ == "__main__":
             add_preferences(*builds)
         case ["memories", *runs] if runs:
             add_memories(*runs)
-        case ["logo", name, out, recipe]:
-            add_logo(name, out, recipe)
         case ["tables"]:
             fill()
         case _:

@@ -307,12 +307,10 @@ def test_the_words_by_hand():
         for user in users.split()
     }
     found = find_communities(histories, STARS, 2, 0)
-    assert found.descriptions == (
-        *(
-            f"A person who more than most likes {more}, less than most likes {less} and gives "
-            f"{level} on average."
-            for more, less, level in (("art", "boats", 4.5), ("boats", "art", 1.5))
-        ),
+    assert found.descriptions == tuple(
+        f"A person who more than most likes {more}, less than most likes {less} and gives "
+        f"{level} on average."
+        for more, less, level in (("art", "boats", 4.5), ("boats", "art", 1.5))
     )
     assert found.everyone == (
         "A person of whom nothing is known. The average person gives 3.3 on average."
