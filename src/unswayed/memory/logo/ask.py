@@ -102,16 +102,13 @@ def texts(lm: Any, prompts: Sequence[str], new_tokens: int) -> list[str]:
     ]
 
 
-def make_lesson(
-    lm: Any, stage: str, prompt: str, answer: str, answer_weight: float, prompt_weight: float
-) -> Sample:
+def make_lesson(lm: Any, stage: str, prompt: str, answer: str, weight: float) -> Sample:
     """A prompt and its true answer as tokens to train on, the same as when it is asked.
 
     Args:
         stage: the id under which it is trained.
         prompt: of `rendered`.
-        answer_weight: of each token of the answer, and of the one that ends it.
-        prompt_weight: of each token of the prompt.
+        weight: of each token of the answer, and of the one that ends it; the prompt's have none.
 
     Raises:
         InputError: the tokenizer makes no token of the answer.
@@ -122,8 +119,8 @@ def make_lesson(
     end = _end(lm)
     end = lm.tokenizer.eos_token_id if end is None else end
     own = own if end is None else [*own, end]
-    weights = [prompt_weight] * len(context) + [answer_weight] * len(own)
-    return Sample(stage, answer, (*context, *own), (0.0, *weights[1:]))
+    weights = (0.0,) * len(context) + (weight,) * len(own)
+    return Sample(stage, answer, (*context, *own), weights)
 
 
 def _end(lm: Any) -> int | None:

@@ -158,8 +158,7 @@ class Communities:
         centres: (K, D) mu.
         shares: (K,) of the users clustered.
         scale, noise: s^2 and r, see above.
-        descriptions: a text about a member of each, for prompts; names no user.
-        everyone: a text about a person of whom nothing is known.
+        descriptions: a text about a member of each; names no user.
     """
 
     taste: Taste
@@ -168,7 +167,6 @@ class Communities:
     scale: float
     noise: float
     descriptions: tuple[str, ...]
-    everyone: str
 
     def place(self, events: Sequence[Event]) -> np.ndarray:
         """(K,) probabilities that a user belongs to each, from the events known of them.
@@ -182,6 +180,10 @@ class Communities:
         distances = _distances(told, self.centres, self.noise)
         return softmax(np.log(self.shares) - distances / (2 * self.scale))
 
+    def nearest(self, events: Sequence[Event]) -> int:
+        """The likeliest community, from 0; see `place`."""
+        return int(np.argmax(self.place(events)))
+
     def as_json(self) -> dict[str, Any]:
         """The communities as JSON values; the embedder is left out."""
         return {
@@ -194,7 +196,6 @@ class Communities:
             "scale": self.scale,
             "noise": self.noise,
             "descriptions": list(self.descriptions),
-            "everyone": self.everyone,
         }
 
     @classmethod
@@ -208,7 +209,6 @@ class Communities:
             scale=d["scale"],
             noise=d["noise"],
             descriptions=tuple(d["descriptions"]),
-            everyone=d["everyone"],
         )
 
 
@@ -253,8 +253,8 @@ def find_communities(
     shares = np.bincount(members) / len(members)
     scale, noise = _spread(taste, rows, members, centres, shares) if k > 1 else (1.0, SHRINK)
     counted = (taste, rows) if embedder is None else measure(past, task)
-    descriptions, everyone = _describe(past, task, members, *counted)
-    return Communities(taste, centres, shares, scale, noise, descriptions, everyone)
+    descriptions = _describe(past, task, members, *counted)
+    return Communities(taste, centres, shares, scale, noise, descriptions)
 
 
 def _clusters(told: Sequence[Told], k: int, seed: int) -> np.ndarray:
@@ -339,21 +339,13 @@ def _describe(
     members: np.ndarray,
     taste: Taste,
     rows: Sequence[np.ndarray],
-) -> tuple[tuple[str, ...], str]:
-    """A text for each community and one for everyone, from what can be counted (no embeddings).
+) -> tuple[str, ...]:
+    """A text for each community, from what can be counted (no embeddings).
 
     Communities whose texts would be the same are numbered.
     """
     vectors = taste_vectors(taste, rows)
     verb, mean = VERBS[taste.kind], vectors.mean(axis=0)
-    common = _marked(taste.names, mean if taste.kind == "tags" else taste.origin)
-    parts = [f"{verb} {listed(common)} most"] if common else []
-    parts += _level(histories, task)
-    everyone = "A person of whom nothing is known."
-    if parts:
-        everyone += f" The average person {listed(parts)}."
-    if not members.any():
-        return (everyone,), everyone
     texts = []
     for c in range(members.max() + 1):
         differs = vectors[members == c].mean(axis=0) - mean
@@ -367,7 +359,7 @@ def _describe(
     numbered = (
         f"{text} Group {c}." if texts.count(text) > 1 else text for c, text in enumerate(texts, 1)
     )
-    return tuple(numbered), everyone
+    return tuple(numbered)
 
 
 def _marked(names: Sequence[str], values: np.ndarray) -> list[str]:

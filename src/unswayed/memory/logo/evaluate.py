@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from unswayed.findings import Findings, check_same
 from unswayed.histories import Histories, Task, before, load_histories
 from unswayed.histories.baseline import Means, fit_means
 from unswayed.histories.metrics import rouge_1, rouge_l
-from unswayed.memory.logo.globals import Stage, community_embedder, train_global
+from unswayed.memory.logo.globals import Stage, community_embedder, taught, train_global
 from unswayed.memory.logo.mediator import (
     EQUAL,
     Facts,
@@ -114,7 +115,8 @@ def run_seed(
     """One seed, or what is left of it.
 
     Returns:
-        The run: identity, users, training (per module: segments, samples, losses, seconds), asked
+        The run: identity, users, training (per module: community, segments, samples,
+        losses, seconds), asked
         (what -> prompts, seconds), predictions (that a model had a part in), gates (segment ->
         `Gate.as_json`, with what calibrates both sides), content_free (`Sides.content_free`),
         recovered (see `recovered`). And its answers, see `make_rows`.
@@ -166,23 +168,22 @@ def _ask(
     lm = loaded_lm(base.model, base.tokenizer)
     sides.ask_own_past(lm)
     training = []
-    if any(map(sides.wants, MODULE)):
-        modules = (
-            [(ADAPTER, plan.stages)]
+    if sides.speakers:
+        memories = (
+            [(ADAPTER, plan.stages, plan.asked)]
             if not recipe.settings.joint
-            else [(f"{ADAPTER}-{number}", plan.stages[: number - 1]) for number in plan.asked]
+            else [(f"{ADAPTER}-{n}", plan.stages[: n - 1], [n]) for n in plan.asked]
         )
-        for name, stages in modules:
-            training.append(_train(recipe, base, plan, stages, sides, found, folder / name))
-        for number in plan.asked:  # of modules that an interrupted run has trained
-            if number in sides.heard:
-                continue
-            if not found.has(f"asked {number}"):
+        for name, stages, numbers in memories:
+            training += _train(recipe, base, stages, numbers, sides, found, folder / name)
+        for number, module in sorted(sides.speakers - sides.heard):  # trained by a run before
+            if not found.has(_asked(number, module)):
                 raise InputError(
-                    f"{folder} has a module that is trained past segment {number}, but lacks what "
-                    "it answered: remove the folder and run again"
+                    f"{folder} has modules that are trained past segment {number}, but lacks what "
+                    "they answered: remove the folder and run again"
                 )
-            sides.ask_global(lm, number, plan.stages[number - 2].communities)
+            sides.ask_global(lm, number, module)
+        sides.join_global()
     sides.ask_prompted(lm)
     sides.ask_candidates(lm)
     return training
@@ -191,36 +192,56 @@ def _ask(
 def _train(
     recipe: Recipe,
     base: Base,
-    plan: Plan,
     stages: Sequence[Stage],
+    numbers: Sequence[int],
     sides: Sides,
     found: Findings,
     folder: Path,
-) -> dict[str, Any]:
-    """Train a module through some stages, and ask it about the segment after each."""
+) -> list[dict[str, Any]]:
+    """Train a module per community through some stages, and ask each about segments that follow.
+
+    Args:
+        numbers: of the segments that are asked about.
+    """
     from unswayed.memory.plum.recall import loaded_lm
 
-    lm, clock = None, time.perf_counter()
+    clock = time.perf_counter()
+    learnt = {  # module -> segments in which it has lessons
+        module: [stage.segment for stage in stages if module in taught([stage])]
+        for module in taught(stages)
+    }
 
-    def on_stage(model: Any, done: int) -> None:
-        nonlocal lm, clock
+    def on_stage(model: Any, module: int, stage: Stage) -> None:
+        nonlocal clock
         spent = round(time.perf_counter() - clock, 2)
-        found.once(f"trained {folder.name} {done}", lambda: spent)
-        number = done + 1
-        if number in plan.asked:
-            lm = lm or loaded_lm(model, base.tokenizer)
-            sides.ask_global(lm, number, plan.stages[number - 2].communities)
-            found.once(f"asked {number}", lambda: True)
+        found.once(f"trained {folder.name} {module} {stage.segment}", lambda: spent)
+        later = min((n for n in learnt[module] if n > stage.segment), default=math.inf)
+        for number in numbers:
+            if stage.segment < number <= later and (number, module) in sides.speakers:
+                sides.ask_global(loaded_lm(model, base.tokenizer), number, module)
+                found.once(_asked(number, module), lambda: True)
         clock = time.perf_counter()
 
-    manifest = train_global(base, stages, recipe.logo, recipe.settings, folder, on_stage)
-    keys = [f"trained {folder.name} {done}" for done in range(1, len(stages) + 1)]
-    return {
-        "segments": len(stages),
-        "samples": recipe.settings.epochs * sum(len(stage.lessons) for stage in stages),
-        "losses": [entry["losses"] for entry in manifest["conversations"]],
-        "seconds": round(sum(found.value(key) for key in keys if found.has(key)), 2),
-    }
+    manifests = train_global(base, stages, recipe.logo, recipe.settings, folder, on_stage)
+    training = []
+    for module, manifest in manifests.items():
+        keys = [f"trained {folder.name} {module} {segment}" for segment in learnt[module]]
+        stages_learnt = manifest["conversations"]
+        training.append(
+            {
+                "community": module + 1,
+                "segments": len(stages_learnt),
+                "samples": recipe.settings.epochs * sum(one["samples"] for one in stages_learnt),
+                "losses": [one["losses"] for one in stages_learnt],
+                "seconds": round(sum(found.value(key) for key in keys if found.has(key)), 2),
+            }
+        )
+    return training
+
+
+def _asked(number: int, module: int) -> str:
+    """The finding that a module was asked about a segment."""
+    return f"asked {number} {module}"
 
 
 # -- identity ------------------------------------------------------------------------------------
@@ -431,7 +452,7 @@ def recovered(plan: Plan, histories: Histories) -> dict[str, dict[str, float | N
 
     def index(users: Iterable[str]) -> float | None:
         users = list(users)
-        placed = [int(np.argmax(communities.place(past[user]))) for user in users]
+        placed = [communities.nearest(past[user]) for user in users]
         return (
             float(adjusted_rand_score([truth[user] for user in users], placed)) if users else None
         )

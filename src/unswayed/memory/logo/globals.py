@@ -1,13 +1,13 @@
-"""Global memory: one LoRA module that learns how people of each community answer.
+"""Global memory: LoRA modules, one for each community, that learn how its people answer.
 
 Time is cut into segments. A stage is what can be learnt by the end of one: communities of the
 training users, found on their events up to then, and a draw of their answers from that segment
-itself. The module goes through the stages in order, with PLUM's trainer. A question of a later
-segment is answered by the module, and with the communities, of the stage before: nothing that
-happened since can enter, and users who are not training users nowhere.
+itself. Communities are found anew at each stage; one that has most of its people in common with one
+of the stage before goes on with its module. The modules go through the stages in order, with PLUM's
+trainer. A question of a later segment is answered by the modules, and with the communities, of the
+stage before: nothing that happened since can enter, and users who are not training users nowhere.
 
-A lesson reads the description of the community in which its user's other events place them, and in
-one of K + 1 cases that of everyone instead. So one module knows K tastes and their mixture. Some
+A lesson is learnt by the module of the community in which its user's other events place them. Some
 lessons also show what was known of their user before: the profile and the nearest events. From
 these the module learns to weigh a person against a community, with short histories too. Its
 profiles are always counted, also where the model writes those that it reads without the module.
@@ -18,10 +18,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
+import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,14 @@ from unswayed.files import read_text, write_text
 from unswayed.histories import Event, Task, known, load_histories, segments
 from unswayed.memory import Message
 from unswayed.memory.logo.communities import Communities, find_communities
-from unswayed.memory.logo.local import counted_profile, global_prompt, retrieve
+from unswayed.memory.logo.local import counted_profile, local_prompt, retrieve
 from unswayed.memory.logo.recipe import LogoSettings, Recipe
+from unswayed.memory.plum.samples import Sample
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.plum.train import train_samples
 from unswayed.scoring.base import Base
+
+log = logging.getLogger(__name__)
 
 COMMUNITIES = "communities.json"
 UNLIKELY = 0.05  # a community that is less likely than this has no say
@@ -49,11 +54,13 @@ class Lesson:
     Attributes:
         event: whose response is to be given.
         reads: the prompt.
+        module: number of the module that learns it, from 0.
         known: events of the same user, strictly before, of which it shows a profile and evidence.
     """
 
     event: Event
     reads: list[Message]
+    module: int
     known: tuple[Event, ...] = ()
 
 
@@ -64,11 +71,13 @@ class Stage:
     Attributes:
         segment: its number, from 1.
         communities: of the training users, by their events up to its end.
+        modules: (K,) number of each community's module.
         lessons: from its events.
     """
 
     segment: int
     communities: Communities
+    modules: tuple[int, ...]
     lessons: tuple[Lesson, ...]
 
     @property
@@ -111,15 +120,35 @@ def make_stages(
             )
         k = min(logo.communities, len(past))
         found = find_communities(dict(past), task, k, seed, embedder)
+        modules = _continued(stages[-1], found, past) if stages else tuple(range(len(found.shares)))
         rng = random.Random(f"{seed}/{number}")
         lessons = []
         for event in fair_draw(answered, logo.samples_per_segment, rng):
             shown = _shown(past[event.user], event, logo, rng)
-            text = _description(found, past[event.user], event, shown, rng)
-            reads = module_prompt(task, event.query, text, shown, logo, near)
-            lessons.append(Lesson(event, reads, shown))
-        stages.append(Stage(number, found, tuple(lessons)))
+            reads = module_prompt(task, event.query, shown, logo, near)
+            # Placed by what it shows, as when it is asked; or by all other events, if by none.
+            others = shown or [one for one in past[event.user] if one is not event]
+            lessons.append(Lesson(event, reads, modules[found.nearest(others)], shown))
+        stages.append(Stage(number, found, modules, tuple(lessons)))
     return stages
+
+
+def _continued(
+    before: Stage, found: Communities, histories: Mapping[str, Sequence[Event]]
+) -> tuple[int, ...]:
+    """(K,) modules of new communities: so that as many users as possible keep theirs (Kuhn 1955).
+    A community that is left over takes a number that no other has."""
+    from scipy.optimize import linear_sum_assignment
+
+    shared = np.zeros((len(found.shares), len(before.modules)))
+    for events in histories.values():
+        shared[found.nearest(events), before.communities.nearest(events)] += 1
+    kept = {
+        int(new): before.modules[old]
+        for new, old in zip(*linear_sum_assignment(shared, maximize=True), strict=True)
+    }
+    free = (number for number in itertools.count() if number not in kept.values())
+    return tuple(kept[c] if c in kept else next(free) for c in range(len(found.shares)))
 
 
 def _shown(
@@ -132,37 +161,17 @@ def _shown(
     return own[: rng.choice([*(n for n in logo.cold if 0 < n < len(own)), len(own)])]
 
 
-def _description(
-    communities: Communities,
-    past: Sequence[Event],
-    event: Event,
-    shown: Sequence[Event],
-    rng: random.Random,
-) -> str:
-    """What a lesson says of its user, who is placed without looking at the answer: by what it
-    shows, as when it is asked; or by all other events, if it shows none."""
-    if rng.random() < 1 / (len(communities.descriptions) + 1):
-        return communities.everyone
-    others = shown or [one for one in past if one is not event]
-    return communities.descriptions[int(np.argmax(communities.place(others)))]
-
-
 def module_prompt(
-    task: Task,
-    query: str,
-    community: str,
-    known: Sequence[Event],
-    logo: LogoSettings,
-    embedder: Any = None,
+    task: Task, query: str, known: Sequence[Event], logo: LogoSettings, embedder: Any = None
 ) -> list[Message]:
-    """What the module reads: a community's description and, if anything is known, the user's past.
+    """What a module reads: the question and, if anything is known, the user's past.
 
     Args:
         known: events before the question; () leaves the decision to the community.
         embedder: of `evidence_embedder`.
     """
     evidence = retrieve(known, query, logo.evidence, embedder)
-    return global_prompt(task, query, community, evidence, counted_profile(known, task))
+    return local_prompt(task, query, evidence, counted_profile(known, task))
 
 
 def fair_draw(events: Sequence[Event], count: int, rng: random.Random) -> list[Event]:
@@ -179,16 +188,30 @@ def fair_draw(events: Sequence[Event], count: int, rng: random.Random) -> list[E
     return [events[place] for place in sorted(place for *_, place in sorted(rounds)[:count])]
 
 
-def likely(p: np.ndarray) -> dict[int, float]:
-    """Communities that have a say, and how much: those below UNLIKELY are left out.
+def taught(stages: Sequence[Stage]) -> list[int]:
+    """Numbers of the modules that have learnt anything by the end of these stages, sorted."""
+    return sorted({lesson.module for stage in stages for lesson in stage.lessons})
+
+
+def speaking(
+    stages: Sequence[Stage], known: Sequence[Event], alone: bool = False
+) -> dict[int, float]:
+    """Modules that have a say about a user after these stages, and how much: p of the community.
+
+    Modules that have learnt nothing are left out, and communities less likely than UNLIKELY.
 
     Args:
-        p: (K,) of `Communities.place`.
+        known: what the user is placed by.
+        alone: the likeliest has it all.
     """
-    kept = {c: float(share) for c, share in enumerate(p) if share >= UNLIKELY}
-    kept = kept or {int(np.argmax(p)): 1.0}
-    total = sum(kept.values())
-    return {c: share / total for c, share in kept.items()}
+    learnt = taught(stages)
+    places = zip(stages[-1].modules, stages[-1].communities.place(known).tolist(), strict=True)
+    p = {module: share for module, share in places if module in learnt}
+    best = max(p, key=p.__getitem__)
+    if alone or p[best] < UNLIKELY:
+        return {best: 1.0}
+    kept = {module: share for module, share in p.items() if share >= UNLIKELY}
+    return {module: share / sum(kept.values()) for module, share in kept.items()}
 
 
 # -- training ------------------------------------------------------------------------------------
@@ -200,19 +223,19 @@ def train_global(
     logo: LogoSettings,
     settings: PlumSettings,
     folder: Path,
-    on_stage: Callable[[Any, int], None] = lambda model, done: None,
+    on_stage: Callable[[Any, int, Stage], None] = lambda model, module, stage: None,
     accelerator: Any = None,
-) -> dict[str, Any]:
-    """Train the module through the stages, or go on; the communities are written beside it.
+) -> dict[int, dict[str, Any]]:
+    """Train the modules through the stages, one after another, or go on.
 
     Args:
-        folder: for adapter, manifest and communities.json.
-        on_stage: called with the model, module on, and the number of stages learnt, after each and
-            before that checkpoint.
+        folder: for communities.json, and a folder with adapter and manifest for each module.
+        on_stage: called with the model, a module on, its number and the stage that it has learnt,
+            after each stage in which it has lessons and before that checkpoint.
         accelerator: as in `unswayed.memory.plum.train.train`.
 
     Returns:
-        PLUM's manifest, in which stages stand as conversations.
+        Module -> PLUM's manifest, in which stages stand as conversations.
 
     Raises:
         InputError: a lesson is too long, or the folder holds another memory.
@@ -221,21 +244,12 @@ def train_global(
     from unswayed.memory.plum.recall import loaded_lm
 
     lm = loaded_lm(base.model, base.tokenizer)
-    weights = settings.qa_weight, logo.prompt_weight
-    samples = {
-        stage.id: [
-            make_lesson(lm, stage.id, prompt, lesson.event.response, *weights)
-            for prompt, lesson in zip(
-                rendered(lm, [lesson.reads for lesson in stage.lessons]),
-                stage.lessons,
-                strict=True,
-            )
-        ]
-        for stage in stages
-    }
     limit = min(settings.max_length, base.max_length or settings.max_length)
+    samples: dict[int, dict[str, list[Sample]]] = {module: {} for module in taught(stages)}
     for stage in stages:
-        for sample, lesson in zip(samples[stage.id], stage.lessons, strict=True):
+        prompts = rendered(lm, [lesson.reads for lesson in stage.lessons])
+        for prompt, lesson in zip(prompts, stage.lessons, strict=True):
+            sample = make_lesson(lm, stage.id, prompt, lesson.event.response, settings.qa_weight)
             if len(sample.ids) > limit:
                 raise InputError(
                     f"event {lesson.event.id!r} makes a sample of {len(sample.ids)} tokens, more "
@@ -243,25 +257,37 @@ def train_global(
                     "logo.evidence_share or logo.evidence, or raise settings.max_length if the "
                     "model can take it"
                 )
+            samples[lesson.module].setdefault(stage.id, []).append(sample)
     if accelerator is None or accelerator.is_main_process:
         _write_communities(folder, stages)
-    return train_samples(
-        base,
-        samples,
-        settings,
-        folder,
-        lambda model, done: on_stage(model, len(done)),
-        accelerator,
-    )
+    by_id = {stage.id: stage for stage in stages}
+    manifests = {}
+    for module, own in samples.items():
+        log.info("module of community %d: %d lessons", module + 1, sum(map(len, own.values())))
+        manifests[module] = train_samples(
+            base,
+            own,
+            settings,
+            module_folder(folder, module),
+            lambda model, done, module=module: on_stage(model, module, by_id[done[-1]]),
+            accelerator,
+        )
+    return manifests
+
+
+def module_folder(folder: Path, module: int) -> Path:
+    """Where a module lies, in the folder of the global memory."""
+    return folder / f"community-{module + 1}"
 
 
 def _write_communities(folder: Path, stages: Sequence[Stage]) -> None:
-    """What the adapter was trained with; another memory's folder is refused."""
+    """What the modules are trained with; another memory's folder is refused."""
     content = {
         "stages": [
             {
                 "id": stage.id,
-                "lessons": _digest([[one.event.id, one.reads] for one in stage.lessons]),
+                "lessons": _digest([[e.event.id, e.reads, e.module] for e in stage.lessons]),
+                "modules": list(stage.modules),
                 "communities": stage.communities.as_json(),
             }
             for stage in stages
@@ -283,14 +309,14 @@ def _write_communities(folder: Path, stages: Sequence[Stage]) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
-def train_recipe(recipe: Recipe) -> dict[str, Any]:
+def train_recipe(recipe: Recipe) -> dict[int, dict[str, Any]]:
     """Train the global memory of a recipe on all users and all segments, into its output_dir.
 
     For use, that is: an evaluation leaves users and the last segment out and trains its own. Under
     several processes of `accelerate launch` every process takes its share of each batch.
 
     Returns:
-        PLUM's manifest, see `train_global`.
+        See `train_global`.
     """
     from unswayed.memory.plum.users import launched, load_launched
 

@@ -151,18 +151,6 @@ def local_prompt(
     return _messages(_told(profile, evidence, hint), task, query)
 
 
-def global_prompt(
-    task: Task, query: str, community: str, evidence: Sequence[Event] = (), profile: str = ""
-) -> list[Message]:
-    """The question to the global module; with what is known of the user, if it is to weigh both.
-
-    Args:
-        community: the text of the user's community (`Communities.descriptions`), or of everyone.
-    """
-    told = _told(profile, evidence)
-    return _messages("\n".join(filter(None, (community, told))), task, query)
-
-
 def _told(profile: str, evidence: Sequence[Event], hint: str = "") -> str:
     parts = [part for part in (profile, _lines(evidence), hint) if part]
     return KNOWN + "\n".join(parts) if parts else ""

@@ -135,17 +135,12 @@ def persona_communities(personas: Sequence[Persona], training: Training) -> Comm
     histories = {persona.id: events_of(persona) for persona in personas}
     k, seed = min(training.communities, len(personas)), training.settings.seed
     found = find_communities(histories, TASK, k, seed, embedder)
-    members = [place(found, events_of(persona)) for persona in personas]
+    members = [found.nearest(events_of(persona)) for persona in personas]
     descriptions = tuple(
         ALIKE + "".join(f'- "{phrase}"\n' for phrase in _typical(found, personas, members, c))
         for c in range(len(found.shares))
     )
     return dataclasses.replace(found, descriptions=descriptions)
-
-
-def place(communities: Communities, events: Sequence[Event]) -> int:
-    """The community that what is known of a user makes most likely."""
-    return int(np.argmax(communities.place(events)))
 
 
 def clauses(text: str) -> list[str]:
@@ -206,7 +201,7 @@ def make_lessons(personas: Sequence[Persona], communities: Communities) -> list[
             others = [other for other in events if other is not event]
             slot = event.thing.replace("_", " ")
             question = ASK_ALL[(i + j) % len(ASK_ALL)].format(slot=slot)
-            description = communities.descriptions[place(communities, others)]
+            description = communities.descriptions[communities.nearest(others)]
             answer = f'You said: "{event.response}"'
             lessons.append(Lesson(persona.id, _alike(description, question), answer))
     return lessons
@@ -402,7 +397,7 @@ class LogoMemory:
 
     def community(self, persona: Persona) -> int:
         """The number, from 0, of the community of a persona; to be called after `learn`."""
-        return place(self._communities, events_of(persona))
+        return self._communities.nearest(events_of(persona))
 
     def notes(self, asked: Sequence[Persona]) -> list[str]:
         """What a reader must know of the population, in sentences.

@@ -29,8 +29,6 @@ class LogoSettings:
         communities: K, groups of users; 1 is no communities.
         communities_by: "tastes", or "embedding" of what users dealt with.
         samples_per_segment: answers of training users that are learnt from each segment.
-        prompt_weight: weight in training of the prompt's tokens; those of the answer have
-            `qa_weight` of the trainer's settings.
         evidence_share: of the lessons that also show what was known of their user.
         evidence: of the user's own events, how many are shown.
         evidence_by: "words" (BM25) or "embedding".
@@ -52,7 +50,6 @@ class LogoSettings:
     communities: int = 4
     communities_by: str = "tastes"
     samples_per_segment: int = 400
-    prompt_weight: float = 0.0
     evidence_share: float = 0.5
     evidence: int = 4
     evidence_by: str = "words"
@@ -74,7 +71,6 @@ class LogoSettings:
             ("communities", self.communities >= 1, "at least 1"),
             ("communities_by", self.communities_by in ALIKE, " or ".join(ALIKE)),
             ("samples_per_segment", self.samples_per_segment >= 1, "at least 1"),
-            ("prompt_weight", self.prompt_weight >= 0, "at least 0"),
             ("evidence_share", 0 <= self.evidence_share <= 1, "from 0 to 1"),
             ("evidence", self.evidence >= 1, "at least 1"),
             ("evidence_by", self.evidence_by in NEAR, " or ".join(NEAR)),
@@ -148,9 +144,11 @@ def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
 
     def work(config: Sequence[Path]) -> None:
         recipe = read_recipe(config)
-        from unswayed.memory.logo.globals import train_recipe
+        from unswayed.memory.logo.globals import module_folder, train_recipe
 
-        for entry in train_recipe(recipe)["conversations"]:
-            print(f"{recipe.output_dir}: {entry['id']}, {entry['samples']} samples")
+        for module, manifest in train_recipe(recipe).items():
+            for entry in manifest["conversations"]:
+                place = module_folder(Path(recipe.output_dir), module)
+                print(f"{place}: {entry['id']}, {entry['samples']} samples")
 
     return recipe_command(doc, argv, work)

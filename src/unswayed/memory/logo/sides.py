@@ -1,9 +1,9 @@
 """What each side says to each case: everything that an evaluation puts to a model.
 
-First the base model is asked what it makes of a user's own past, then the global module, segment by
-segment while it is trained, without that past and with it, and last the base model again where it
-is to weigh both. Answers are kept in a journal a batch at a time, so nothing is asked twice. What
-is kept holds no prompt.
+First the base model is asked what it makes of a user's own past, then the global memory's modules,
+segment by segment while they are trained, without that past and with it, and last the base model
+again where it is to weigh both. Answers are kept in a journal a batch at a time, so nothing is
+asked twice. What is kept holds no prompt.
 
 Over closed labels a side is a distribution over these. In free text each side writes an answer, and
 is then a distribution over the two answers.
@@ -22,8 +22,7 @@ from unswayed.findings import Findings
 from unswayed.histories import Event
 from unswayed.memory import Message
 from unswayed.memory.logo import ask
-from unswayed.memory.logo.communities import Communities
-from unswayed.memory.logo.globals import evidence_embedder, likely, module_prompt
+from unswayed.memory.logo.globals import evidence_embedder, module_prompt, speaking
 from unswayed.memory.logo.local import (
     counted_profile,
     local_prompt,
@@ -42,7 +41,7 @@ NONE, RETRIEVAL, PROFILE, GLOBAL, WEIGHTS, PROMPTED = (
     "none", "retrieval", "profile", "global", "logo-weights", "logo-prompt",
 )  # fmt: skip
 OWN_PAST = (NONE, RETRIEVAL, PROFILE)  # what the base model alone says
-MODULE = (GLOBAL, WEIGHTS)  # what the global module says, without the user's past and with it
+MODULE = (GLOBAL, WEIGHTS)  # what the modules say, without the user's past and with it
 CALIBRATED = ("local-calibrated", "global-calibrated")  # a side alone, after its calibration
 FUSED = ("logo-shrinkage", "logo-gate", "logo-equal")
 LOCAL = PROFILE  # the local side of LoGo
@@ -98,7 +97,8 @@ class Sides:
         sides: case's place -> (candidates, local, global): the distributions that are fused.
         content_free: (L,) what the base model says to a question without content, knowing nothing;
             None in free text, or if nothing is fused.
-        heard: segments whose questions the global module has been asked.
+        speakers: (segment, module) pairs: modules that are to answer questions of a segment.
+        heard: those that have been asked.
     """
 
     def __init__(
@@ -112,9 +112,18 @@ class Sides:
         self._profiles: dict[str, str] = {}
         self._evidence: dict[int, tuple[Event, ...]] = {}
         self.said: dict[tuple[int, str], Any] = {}
+        self._heard: dict[tuple[tuple[int, str], int], np.ndarray] = {}
         self.sides: dict[int, tuple[tuple[str, ...], np.ndarray, np.ndarray]] = {}
         self.content_free: np.ndarray | None = None
-        self.heard: set[int] = set()
+        self._weights = {
+            (i, method): self._speaking(i, method) for method in MODULE for i in self.wants(method)
+        }
+        self.speakers = {
+            (plan.cases[i].question.segment, module)
+            for (i, _), own in self._weights.items()
+            for module in own
+        }
+        self.heard: set[tuple[int, int]] = set()
 
     def wants(self, method: str) -> list[int]:
         """Places of the cases to which a method is to say something."""
@@ -137,7 +146,7 @@ class Sides:
             self.content_free = np.array(found[prompt])
 
     def ask_prompted(self, lm: Any) -> None:
-        """What the base model says when it also reads what the global module said."""
+        """What the base model says when it also reads what the global memory said."""
         own = {(i, PROMPTED): self.reads(i, PROMPTED) for i in self.wants(PROMPTED)}
         self._keep(lm, PROMPTED, "base", own)
 
@@ -185,38 +194,45 @@ class Sides:
             text: " ".join(written[prompt].split()) for text, prompt in prompts.items()
         }
 
-    # -- the global module -------------------------------------------------------------------------
+    # -- the global memory -------------------------------------------------------------------------
 
-    def ask_global(self, lm: Any, segment: int, communities: Communities) -> None:
-        """What the module says to the questions of a segment; it has learnt all before it.
+    def _speaking(self, place: int, method: str) -> dict[int, float]:
+        """Modules that answer a case, and how much each counts.
 
-        By the community alone it is a mean over the likely ones. Where it also reads what is known
-        of the user, it is asked about the likeliest alone, which takes half as many prompts or
-        fewer; lessons that show evidence are made likewise.
+        By the communities alone the answer is a mean over the likely ones. Where the module also
+        reads what is known of the user, the likeliest alone is asked, which takes half as many
+        prompts or fewer; lessons that show evidence are made likewise. A text has one writer too.
         """
-        cases, weights, reads = self._plan.cases, {}, {}
-        for method in MODULE:
-            for i in self.wants(method):
-                case = cases[i]
-                if case.question.segment != segment:
-                    continue
-                shown = case.known if method == WEIGHTS else ()
-                p = communities.place(case.known)
-                weights[i, method] = {int(np.argmax(p)): 1.0} if shown else likely(p)
-                for c in weights[i, method]:
-                    reads[i, method, c] = module_prompt(
-                        self._task, case.question.event.query, communities.descriptions[c], shown,
-                        self._logo, self._embedder,
-                    )  # fmt: skip
-        state = f"before segment {segment}"
+        case = self._plan.cases[place]
+        alone = self._task.labels is None or (method == WEIGHTS and bool(case.known))
+        stages = self._plan.stages[: case.question.segment - 1]
+        return speaking(stages, case.known, alone)
+
+    def ask_global(self, lm: Any, segment: int, module: int) -> None:
+        """What a module says to the questions of a segment; it has learnt all before it."""
+        cases, reads = self._plan.cases, {}
+        for (i, method), own in self._weights.items():
+            if module in own and cases[i].question.segment == segment:
+                shown = cases[i].known if method == WEIGHTS else ()
+                query = cases[i].question.event.query
+                reads[i, method] = module_prompt(
+                    self._task, query, shown, self._logo, self._embedder
+                )
+        state = f"community {module + 1} before segment {segment}"
         prompts = self._rendered(lm, reads)
         if self._task.labels is None:
-            self._global_texts(lm, state, weights, prompts)
+            self._global_texts(lm, state, prompts)
         else:
             found = self._labels(lm, "module", state, prompts.values())
-            for key, own in weights.items():
-                self.said[key] = sum(w * np.array(found[prompts[*key, c]]) for c, w in own.items())
-        self.heard.add(segment)
+            self._heard |= {(key, module): np.array(found[prompts[key]]) for key in prompts}
+        self.heard.add((segment, module))
+
+    def join_global(self) -> None:
+        """What the modules said together, when all were asked."""
+        for key, own in self._weights.items():
+            if self._task.labels is not None:
+                said = [own[module] * self._heard[key, module] for module in sorted(own)]
+                self.said[key] = np.sum(said, axis=0)
 
     # -- free text ---------------------------------------------------------------------------------
 
@@ -225,30 +241,20 @@ class Sides:
         both = self.said[place, LOCAL], self.said[place, GLOBAL]
         return tuple(dict.fromkeys(text for text in both if text))
 
-    def _global_texts(
-        self,
-        lm: Any,
-        state: str,
-        weights: Mapping[tuple[int, str], Mapping[int, float]],
-        prompts: Mapping[tuple[int, str, int], str],
-    ) -> None:
-        """The answer for the likeliest community; over both answers, the mean of all."""
-        first = {key: prompts[*key, max(own, key=own.__getitem__)] for key, own in weights.items()}
-        found = self._texts(lm, "module", state, first.values())
-        self.said |= {key: found[prompt] for key, prompt in first.items()}
+    def _global_texts(self, lm: Any, state: str, prompts: Mapping[tuple[int, str], str]) -> None:
+        """What the module writes, and how it compares both answers where they differ."""
+        found = self._texts(lm, "module", state, prompts.values())
+        self.said |= {key: found[prompt] for key, prompt in prompts.items()}
         candidates = {
             i: self._candidates(i)
-            for i, method in weights
+            for i, method in prompts
             if method == GLOBAL and (i, LOCAL) in self.said
         }
-        both = {i: own for i, own in candidates.items() if len(own) == 2}
-        asked = {
-            (i, c): (prompts[i, GLOBAL, c], *both[i]) for i in both for c in weights[i, GLOBAL]
-        }
+        asked = {i: (prompts[i, GLOBAL], *own) for i, own in candidates.items() if len(own) == 2}
         scores = self._over_texts(lm, state, asked.values())
-        for i, own in both.items():
-            p = sum(w * np.array(scores[asked[i, c]]) for c, w in weights[i, GLOBAL].items())
-            self.sides[i] = (own, p, p)  # the local one follows
+        for i, one in asked.items():
+            p = np.array(scores[one])
+            self.sides[i] = (candidates[i], p, p)  # the local one follows
 
     def _local_over_texts(self, lm: Any) -> None:
         places = list(self.sides)
