@@ -31,7 +31,6 @@ from unswayed.memory.logo.memory import (
     make_lessons,
     mean_loss,
     persona_communities,
-    place,
     read_training,
     split,
 )
@@ -103,7 +102,7 @@ def global_prompt(out: Path, row: dict) -> tuple[int, str]:
     learnt, _ = split(other_personas(people, 2))
     found = persona_communities(learnt, Training(PlumSettings(seed=0)))
     (asked,) = [one for one in people if one.id == row["persona_id"]]
-    c = place(found, events_of(asked))
+    c = found.nearest(events_of(asked))
     text = json.loads((population_folder(out) / "communities.json").read_text("utf-8"))
     return c, (
         f"<|im_start|>system\n{HELPFUL}{text['descriptions'][c]}<|im_end|>\n"
@@ -271,7 +270,7 @@ def test_communities_tell_the_built_in_versions_apart():
     learnt, held = split(other_personas(people, 6))
     assert (len(learnt), len(held)) == (21 * 3, 3 * 3)
     found = persona_communities(learnt, Training())
-    of = {one.id: place(found, events_of(one)) for one in people}
+    of = {one.id: found.nearest(events_of(one)) for one in people}
     groups = [[one.condition for one in learnt if of[one.id] == c] for c in range(4)]
     pure = sum(max(map(own.count, own)) for own in groups)
     assert pure / len(learnt) > 0.9

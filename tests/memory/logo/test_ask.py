@@ -16,7 +16,7 @@ from unswayed.memory.logo.ask import (
     text_probabilities,
     texts,
 )
-from unswayed.memory.plum.loss import total_weight, tree_pass, weighted_loss
+from unswayed.memory.plum.loss import tree_pass, weighted_loss
 from unswayed.memory.plum.recall import loaded_lm
 from unswayed.scoring.base import Base, load_base
 from unswayed.scoring.load import find_backend
@@ -137,7 +137,7 @@ def test_a_lesson_is_what_is_asked(lm, base):
     """The loss of a lesson is minus the log-likelihood of the label when it is asked."""
     prompt = rendered(lm[True], CONVERSATIONS)[2]
     for label in LABELS:
-        sample = make_lesson(lm[True], "segment 1", prompt, label, 3.0, 0.0)
+        sample = make_lesson(lm[True], "segment 1", prompt, label, 3.0)
         context, answer = lm[True]._encode_pair(prompt, label)
         end = base().tokenizer.convert_tokens_to_ids("<|im_end|>")
         assert sample.ids == (*context, *answer, end)
@@ -146,16 +146,11 @@ def test_a_lesson_is_what_is_asked(lm, base):
             loss = weighted_loss(base().model, tree_pass(base().model, [sample]), 1.0)
         expected = -3 * sum(log_probs(base(), context, [*answer, end]))
         assert float(loss) == pytest.approx(expected, rel=1e-4)
-    weighted = make_lesson(lm[True], "segment 1", prompt, "joy", 3.0, 0.5)
-    assert set(weighted.weights[1 : len(context)]) == {0.5}
-    assert total_weight([weighted]) == 0.5 * (len(context) - 1) + 3 * (
-        len(weighted.ids) - len(context)
-    )
 
 
 def test_a_base_model_stops_at_eos(lm, base):
     prompt = rendered(lm[False], CONVERSATIONS)[0]
-    assert make_lesson(lm[False], "s", prompt, "joy", 1.0, 0.0).ids[-1] == (
+    assert make_lesson(lm[False], "s", prompt, "joy", 1.0).ids[-1] == (
         base(False).tokenizer.eos_token_id
     )
 

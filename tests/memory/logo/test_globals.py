@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 import runpy
 import sys
 from collections import Counter
@@ -20,13 +21,16 @@ from hypothesis import strategies as st
 from unswayed.errors import InputError
 from unswayed.histories import Event, known, load_histories, segments
 from unswayed.memory.logo import globals as module
-from unswayed.memory.logo.communities import Communities
 from unswayed.memory.logo.globals import (
+    Lesson,
     RememberingEmbedder,
+    Stage,
     fair_draw,
-    likely,
     make_stages,
+    module_folder,
     module_prompt,
+    speaking,
+    taught,
     train_global,
 )
 from unswayed.memory.logo.local import KNOWN
@@ -54,7 +58,7 @@ def stages_of(users: Any = HISTORIES.users, logo: LogoSettings = LOGO, seed: int
 
 
 def content(stages: Any) -> list[Any]:
-    return [(one.id, one.communities.as_json(), one.lessons) for one in stages]
+    return [(one.id, one.communities.as_json(), one.modules, one.lessons) for one in stages]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -77,16 +81,31 @@ def test_every_user_has_as_many_lessons_as_any_other(users: list[str], count: in
     assert drawn == fair_draw(events, count, random.Random(seed))
 
 
-@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=30))
-def test_communities_that_have_a_say(raw: list[float]):
+class Placing:
+    """Communities that place everyone alike."""
+
+    def __init__(self, p: list[float]) -> None:
+        self.p = np.array(p)
+
+    def place(self, events: Any) -> np.ndarray:
+        return self.p
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=2, max_size=30), st.data())
+def test_modules_that_have_a_say(raw: list[float], data: Any):
     p = np.array(raw) / sum(raw)
-    found = likely(p)
+    modules = data.draw(st.permutations(range(len(p))))
+    learnt = data.draw(st.sets(st.sampled_from(modules), min_size=1))
+    lessons = tuple(Lesson(HISTORIES.events[0], [], module) for module in learnt)
+    stages = [Stage(1, Placing(p), tuple(modules), lessons)]
+    share = dict(zip(modules, p.tolist(), strict=True))
+    found, best = speaking(stages, ()), max(learnt, key=share.__getitem__)
+    assert taught(stages) == sorted(learnt)
     assert sum(found.values()) == pytest.approx(1)
-    assert int(np.argmax(p)) in found
-    if p.max() >= 0.05:
-        assert set(found) == {c for c, share in enumerate(p) if share >= 0.05}
-    best = max(found, key=found.__getitem__)
-    assert all(found[c] / found[best] == pytest.approx(p[c] / p[best]) for c in found)
+    ((alone, whole),) = speaking(stages, (), alone=True).items()
+    assert share[alone] == share[best] and whole == 1
+    assert set(found) == ({m for m in learnt if share[m] >= 0.05} or {alone})
+    assert all(found[m] * share[alone] == pytest.approx(found[alone] * share[m]) for m in found)
 
 
 # -- stages --------------------------------------------------------------------------------------
@@ -100,11 +119,11 @@ def test_stages_hold_lessons_of_their_segment_and_of_training_users_alone():
         assert len(stage.lessons) == 6
         assert {one.event.user for one in stage.lessons} <= set(users)
         assert {one.event for one in stage.lessons} <= set(PARTS[stage.segment - 1])
-        texts = {stage.communities.everyone, *stage.communities.descriptions}
         for lesson in stage.lessons:
-            system, asked = lesson.reads
-            text, found, told = system["content"].partition(f"\n{KNOWN}")
-            assert text in texts and bool(found) == bool(told) == bool(lesson.known)
+            *system, asked = lesson.reads
+            assert [one["content"].startswith(KNOWN) for one in system] == [True] * bool(
+                lesson.known
+            )
             assert asked["content"] == f"{HISTORIES.task.ask}\n{lesson.event.query}"
 
 
@@ -124,28 +143,66 @@ def test_nothing_of_others_or_of_later_can_matter():
         assert content(stages_of(users, parts=later))[stage] != before[stage]
 
 
-def test_a_user_is_placed_without_the_answer(monkeypatch: pytest.MonkeyPatch):
-    placed, place = [], Communities.place
+def test_a_lesson_is_learnt_where_its_user_is_placed_without_the_answer():
+    seen = set()
+    for stage in stages_of(logo=dataclasses.replace(BARE, samples_per_segment=1000)):
+        for lesson in stage.lessons:
+            own = [
+                e for part in PARTS[: stage.segment] for e in part if e.user == lesson.event.user
+            ]
+            others = [event for event in own if event is not lesson.event]
+            assert lesson.module == stage.modules[stage.communities.nearest(others)]
+            seen.add(stage.communities.nearest(others) == stage.communities.nearest(own))
+    assert seen == {True, False}  # so that the answer would have mattered
 
-    def recorded(self: Communities, events: Any) -> np.ndarray:
-        placed.append(list(events))
-        return place(self, events)
 
-    monkeypatch.setattr(Communities, "place", recorded)
-    stages = stages_of(logo=BARE)
-    described = [
-        (stage, lesson)
-        for stage in stages
-        for lesson in stage.lessons
-        if lesson.reads[0]["content"] != stage.communities.everyone
-    ]
-    assert len(described) == len(placed) >= 3
-    for stage, lesson in described:
-        own = [e for part in PARTS[: stage.segment] for e in part if e.user == lesson.event.user]
-        assert sorted(e.id for e in own if e is not lesson.event) in [
-            sorted(e.id for e in events) for events in placed
-        ]
-    assert not any(lesson.event in events and len(events) == len(own) for events in placed)
+def test_a_community_goes_on_with_the_module_that_most_of_its_users_had():
+    """Whatever the order in which communities are found, most users keep their module."""
+    histories = load_histories("builtin:users=480")
+    parts = segments(histories.events, 5)
+    logo = dataclasses.replace(LOGO, communities=4)
+    stages = make_stages(histories.task, parts[:-1], histories.users, logo, 0)
+    truth, planted = (
+        histories.truth["community"],
+        histories.truth["cold"] + histories.truth["skewed"],
+    )
+    for stage in stages[2:]:
+        assert sorted(stage.modules) == [0, 1, 2, 3]
+        past = [event for part in parts[: stage.segment] for event in part]
+        by_truth = Counter(
+            (truth[user], stage.modules[stage.communities.nearest(known)])
+            for user in sorted(set(histories.users) - set(planted))
+            if len(known := [event for event in past if event.user == user]) >= 10
+        )
+        own = {c: max(range(4), key=lambda m, c=c: by_truth[c, m]) for c in range(4)}
+        assert sorted(own.values()) == [0, 1, 2, 3]
+        if stage.segment == 3:
+            first = own
+        assert own == first
+    assert any(stage.modules != (0, 1, 2, 3) for stage in stages)
+
+
+@pytest.mark.parametrize(
+    "before, after, expected",
+    [
+        ("aabbcc", "001122", (0, 1, 2)),
+        ("aabbcc", "220011", (1, 2, 0)),  # the same people, found in another order
+        ("aaabcc", "000111", (0, 2)),  # one fewer: b goes where most of it went
+        ("aaabbb", "000112", (0, 1, 2)),  # one more: a number of its own
+        ("aaaabb", "011100", (1, 0)),  # five keep theirs
+    ],
+)
+def test_modules_of_communities_that_change(before: str, after: str, expected: tuple[int, ...]):
+    class Known:
+        def __init__(self, members: list[int]) -> None:
+            self.members, self.shares = members, np.ones(1 + max(members))
+
+        def nearest(self, events: list[int]) -> int:
+            return self.members[events[0]]
+
+    old = Stage(1, Known(["abc".index(c) for c in before]), tuple(range(len(set(before)))), ())
+    histories = {str(i): [i] for i in range(6)}
+    assert module._continued(old, Known([int(c) for c in after]), histories) == expected
 
 
 def test_lessons_show_the_past_as_it_is_asked_with():
@@ -153,20 +210,17 @@ def test_lessons_show_the_past_as_it_is_asked_with():
     logo = dataclasses.replace(LOGO, evidence_share=1.0, samples_per_segment=1000)
     seen: Counter[Any] = Counter()
     for stage in stages_of(logo=logo):
-        texts = [stage.communities.everyone, *stage.communities.descriptions]
         for lesson in stage.lessons:
             own = known(HISTORIES.of(lesson.event.user), lesson.event)
             size = len(lesson.known)
             assert lesson.known == own[:size]
             assert size == len(own) or size in (1, 2, 5, 10)
             seen["all" if size == len(own) else size] += 1
-            place = 1 + int(np.argmax(stage.communities.place(lesson.known)))
-            for text in {texts[0], texts[place]} if size else texts:
-                task, query = HISTORIES.task, lesson.event.query
-                if lesson.reads == module_prompt(task, query, text, lesson.known, logo):
-                    break
-            else:
-                pytest.fail(f"{lesson.event.id} reads {lesson.reads}")
+            task, query = HISTORIES.task, lesson.event.query
+            assert lesson.reads == module_prompt(task, query, lesson.known, logo)
+            if size:
+                placed = stage.communities.nearest(lesson.known)
+                assert lesson.module == stage.modules[placed]
     assert set(seen) == {"all", 1, 2, 5, 10}
 
 
@@ -198,26 +252,12 @@ def test_evidence_of_lessons_is_found_by_embeddings_too(monkeypatch: pytest.Monk
     assert words != vectors and [one[1] for one in words] == [one[1] for one in vectors]
 
 
-def test_everyone_is_described_once_in_k_plus_1_cases():
-    logo = dataclasses.replace(LOGO, samples_per_segment=1000)
-    lessons = [
-        lesson.reads[0]["content"].startswith(stage.communities.everyone)
-        for stage in stages_of(logo=logo)
-        for lesson in stage.lessons
-    ]
-    share, expected = np.mean(lessons), 1 / 3
-    assert abs(share - expected) < 3.5 * (expected * (1 - expected) / len(lessons)) ** 0.5
-
-
 def test_seed_and_no_communities():
     assert content(stages_of(seed=3)) == content(stages_of(seed=3))
     drawn = [{e.event.id for s in stages_of(seed=seed) for e in s.lessons} for seed in (3, 4)]
     assert drawn[0] != drawn[1]
-    (text,) = {
-        lesson.reads[0]["content"]
-        for lesson in stages_of(logo=dataclasses.replace(BARE, communities=1))[0].lessons
-    }
-    assert text.startswith("A person of whom nothing is known.")
+    alone = stages_of(logo=dataclasses.replace(BARE, communities=1))
+    assert taught(alone) == [0] and {stage.modules for stage in alone} == {(0,)}
 
 
 def test_a_segment_without_answers_is_refused():
@@ -251,19 +291,28 @@ class Stop(Exception):
     pass
 
 
-def test_it_learns_goes_on_and_refuses_another(base, tmp_path: Path):
+def test_they_learn_go_on_and_refuse_another(base, tmp_path: Path):
     stages = stages_of()
-    seen: list[int] = []
-    manifest = train_global(
-        base, stages, LOGO, SETTINGS, tmp_path / "whole", lambda model, done: seen.append(done)
-    )
-    assert seen == [1, 2, 3]
-    assert [one["id"] for one in manifest["conversations"]] == [s.id for s in stages]
-    assert [one["samples"] for one in manifest["conversations"]] == [6, 6, 6]
-    for stop_at in (1, 3):
+    seen: list[tuple[int, int]] = []
+    manifests = train_global(
+        base, stages, LOGO, SETTINGS, tmp_path / "whole",
+        lambda model, module, stage: seen.append((module, stage.segment)),
+    )  # fmt: skip
+    own = {
+        (module, stage.segment): n
+        for stage in stages
+        for module, n in Counter(lesson.module for lesson in stage.lessons).items()
+    }
+    assert seen == sorted(own) and {module for module, _ in own} == {0, 1} == set(manifests)
+    for number, manifest in manifests.items():
+        assert read_manifest(module_folder(tmp_path / "whole", number)) == manifest
+        assert {(number, one["id"]): one["samples"] for one in manifest["conversations"]} == {
+            (m, f"segment {segment}"): n for (m, segment), n in own.items() if m == number
+        }
+    for stop_at in (seen[0], seen[-1]):
 
-        def stop(model: Any, done: int, at: int = stop_at) -> None:
-            if done == at:
+        def stop(model: Any, module: int, stage: Stage, at: tuple[int, int] = stop_at) -> None:
+            if (module, stage.segment) == at:
                 raise Stop
 
         with pytest.raises(Stop):
@@ -273,6 +322,7 @@ def test_it_learns_goes_on_and_refuses_another(base, tmp_path: Path):
     # the communities with which a new user is placed
     read = json.loads((tmp_path / "whole" / "communities.json").read_text())["stages"][-1]
     assert read["communities"] == json.loads(json.dumps(stages[-1].communities.as_json()))
+    assert read["modules"] == list(stages[-1].modules)
     # nothing is trained twice, and nothing else on top
     train_global(
         base, stages, LOGO, SETTINGS, tmp_path / "whole", lambda *_: pytest.fail("trained again")
@@ -287,12 +337,40 @@ def test_it_learns_goes_on_and_refuses_another(base, tmp_path: Path):
         train_global(base, stages, LOGO, SETTINGS, tmp_path / "whole")
 
 
+def test_each_module_learns_from_its_community_alone(base, tmp_path: Path):
+    """Other lessons of one community leave the modules of the others as they are."""
+    stages = stages_of(logo=BARE)
+    train_global(base, stages, BARE, SETTINGS, tmp_path / "one")
+    changed = [
+        dataclasses.replace(
+            stage,
+            lessons=tuple(
+                dataclasses.replace(
+                    one, event=dataclasses.replace(one.event, response="1"), reads=one.reads
+                )
+                if one.module == 1
+                else one
+                for one in stage.lessons
+            ),
+        )
+        for stage in stages
+    ]
+    train_global(base, changed, BARE, SETTINGS, tmp_path / "other")
+    same, other = ([files(module_folder(tmp_path / name, m)) for name in ("one", "other")]
+                   for m in (0, 1))  # fmt: skip
+    assert same[0] == same[1] and other[0] != other[1]
+
+
 def test_joint_training_is_one_stage(base, tmp_path: Path):
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
     joint = dataclasses.replace(SETTINGS, joint=True)
-    train_global(base, stages_of(), LOGO, joint, tmp_path, lambda model, done: seen.append(done))
-    assert seen == [3]
-    assert len(read_manifest(tmp_path)["conversations"]) == 3
+    stages = stages_of()
+    train_global(
+        base, stages, LOGO, joint, tmp_path,
+        lambda model, module, stage: seen.append((module, stage.segment)),
+    )  # fmt: skip
+    last = {m: max(s.segment for s in stages if m in taught([s])) for m in taught(stages)}
+    assert seen == sorted(last.items())
 
 
 def test_a_lesson_that_is_too_long_is_named(base, tmp_path: Path):
@@ -360,10 +438,13 @@ def test_the_script(tiny_model_dir, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(script, run_name="__main__")
     assert stopped.value.code == 0
-    assert "segment 3, 4 samples" in capsys.readouterr().out  # all segments, all users
+    said = capsys.readouterr().out  # all segments, all users
+    assert [sum(map(int, re.findall(rf"segment {n}, (\d+) samples", said))) for n in (1, 2, 3)] == [
+        4, 4, 4,
+    ]  # fmt: skip
     kept = json.loads((tmp_path / "out" / "communities.json").read_text())
     assert [one["id"] for one in kept["stages"]] == ["segment 1", "segment 2", "segment 3"]
-    assert len(read_manifest(tmp_path / "out")["conversations"]) == 3
+    assert read_manifest(tmp_path / "out" / "community-1")["conversations"]
     config.write_text(yaml.safe_dump(keys | {"logo": {"segment": 3}}))
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(script, run_name="__main__")

@@ -13,7 +13,6 @@ from unswayed.memory.logo.local import (
     KNOWN,
     LAST,
     counted_profile,
-    global_prompt,
     listed,
     local_prompt,
     profile_prompt,
@@ -168,7 +167,6 @@ QUESTION = {"role": "user", "content": f"{ASK}\n{QUERY}"}
 
 def test_nothing_known_leaves_the_question():
     assert local_prompt(STARS, QUERY) == [QUESTION]
-    assert global_prompt(STARS, QUERY, "") == [QUESTION]
 
 
 def test_the_prompt_word_by_word():
@@ -184,20 +182,6 @@ def test_the_prompt_word_by_word():
         },
         QUESTION,
     ]
-
-
-def test_the_community_takes_the_place_of_what_is_known():
-    text = "A person who more than most likes Drama."
-    assert global_prompt(STARS, QUERY, text) == [{"role": "system", "content": text}, QUESTION]
-
-
-def test_the_module_reads_the_community_and_then_what_is_known():
-    text, found = "A person who more than most likes Drama.", FILMS[:1]
-    system, asked = global_prompt(STARS, QUERY, text, found, "P")
-    assert asked == QUESTION
-    told, _ = local_prompt(STARS, QUERY, found, "P")
-    assert system["content"] == f"{text}\n{told['content']}"
-    assert told["content"] == f"{KNOWN}P\nRed Lake, a film of the genre Horror: 2"
 
 
 def test_one_thing_known_is_enough_for_a_system_message():

@@ -119,7 +119,7 @@ def _liked_tags(events: Sequence[Event], values: np.ndarray) -> tuple[list[str],
             counts[tag] += 1
     # Rounded, so that ties do not depend on the order in which was summed up.
     taste = {tag: round(sums[tag] / (counts[tag] + SHRINK), 9) for tag in sorted(sums)}
-    line = max(SMALL * values.std(), 1e-9)
+    line = round(max(SMALL * values.std(), 1e-9), 9)
     liked = sorted((tag for tag in taste if taste[tag] >= line), key=lambda tag: -taste[tag])
     disliked = sorted((tag for tag in taste if taste[tag] <= -line), key=taste.__getitem__)
     return liked[:NAMED], disliked[:NAMED]

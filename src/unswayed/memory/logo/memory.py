@@ -234,7 +234,7 @@ def _samples(base: Base, lessons: Sequence[Lesson], settings: PlumSettings) -> l
     limit = min(settings.max_length, base.max_length or settings.max_length)
     prompts = rendered(lm, [lesson.reads for lesson in lessons])
     samples = [
-        make_lesson(lm, lesson.persona, prompt, lesson.answer, settings.qa_weight, 0.0)
+        make_lesson(lm, lesson.persona, prompt, lesson.answer, settings.qa_weight)
         for lesson, prompt in zip(lessons, prompts, strict=True)
     ]
     for sample in samples:
