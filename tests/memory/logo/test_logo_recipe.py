@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from unswayed.errors import InputError
 from unswayed.memory.logo.recipe import LogoSettings, Recipe, read_recipe
 from unswayed.memory.plum.settings import PlumSettings
 
-RECIPES = sorted((Path(__file__).parents[3] / "recipes" / "logo").glob("*.yaml"))
+FOLDER = Path(__file__).parents[3] / "recipes" / "logo"
+RECIPES, OVERLAYS = sorted(FOLDER.glob("*.yaml")), sorted(FOLDER.glob("overlays/*.yaml"))
 
 
 @pytest.fixture
@@ -34,6 +36,17 @@ def test_shipped_recipes(path: Path):
     assert found.histories.split("=")[0].removesuffix(":users") == {"smollm2-135m": "builtin"}.get(
         path.stem, path.stem
     )
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
+def test_shipped_overlays_change_one_thing(path: Path):
+    plain = read_recipe(RECIPES[-1:])
+    changed = dataclasses.asdict(read_recipe([RECIPES[-1], path]))
+    ((section, before),) = [
+        (key, value) for key, value in dataclasses.asdict(plain).items() if value != changed[key]
+    ]
+    if isinstance(before, dict):
+        assert sum(before[key] != changed[section][key] for key in before) == 1
 
 
 def test_defaults_are_those_of_the_dataclasses(write):
