@@ -4,9 +4,11 @@
     python results/make.py check passes=runs/a fails=runs/b ...   results/check.json
     python results/make.py preferences NAME=TREE=SECONDS ...      results/preferences.json
     python results/make.py memories runs/a runs/b ...             results/memories.json, of audits
+    python results/make.py logo NAME OUT OPTION ...   results/NAME.json of `unswayed logo evaluate`
     python results/make.py tables                 the tables of PAGES between their markers
 
-A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a file here.
+A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a file here, if need
+be with a word for which of its tables it is.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from unswayed.audit.summary import analyze
 from unswayed.hub import CARD
 from unswayed.hub.cards import funnel_table
 from unswayed.hub.trees import card_metadata
+from unswayed.memory.logo.tables import brief_table
+from unswayed.memory.logo.tables import tables as logo_tables
 from unswayed.memory.plum.sweep import tables
 from unswayed.mitigation.preferences import Passage
 from unswayed.mitigation.sweep import (
@@ -41,7 +45,7 @@ from unswayed.mitigation.sweep import (
 from unswayed.sweeps import cell, groups
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / name for name in ("README.md", "docs/plum.md")]
+PAGES = [HERE.parent / name for name in ("README.md", "docs/plum.md", "docs/logo.md")]
 
 
 def add(name: str, run_dir: Path) -> None:
@@ -376,6 +380,46 @@ def add_memories(*run_dirs: str) -> None:
     (HERE / "memories.json").write_text(text, "utf-8")
 
 
+def add_logo(name: str, out: Path, options: list[str]) -> None:
+    """Write results/NAME.json: an evaluation of LoGo, of its differences those in the main metric.
+
+    Args:
+        options: with which it was run, but for --out.
+    """
+    found = json.loads((out / "result.json").read_text("utf-8"))
+    same = [one for one in found["differences"] if one["metric"] == found["metric"]]
+    command = " ".join(["unswayed logo evaluate", *options, "--out OUT"])
+    content = {"command": command, **found, "differences": same}
+    text = json.dumps(content, ensure_ascii=False, indent=None) + "\n"
+    (HERE / f"{name}.json").write_text(text, "utf-8")
+
+
+def logo_table(found: dict) -> str:
+    """All tables of an evaluation of LoGo."""
+    return f"`{found['command']}`\n\n{logo_tables(found)}"
+
+
+def logo_brief(found: dict) -> str:
+    """Methods x groups of users."""
+    return f"`{found['command']}`\n\n{brief_table(found)}"
+
+
+def logo_training_table(found: dict) -> str:
+    """What LoGo's global memory costs with more users and segments."""
+    lines = [
+        "| users | their answers | segments | lessons | communities and lessons (s) | "
+        "training (s) | a thousand lessons (s) |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in found["rows"]:
+        lines.append(
+            f"| {row['users']} | {row['answers']:,} | {row['segments']} | {row['lessons']} | "
+            f"{row['lessons_s']:.1f} | {row['training_s']:.0f} | "
+            f"{1000 * row['training_s'] / row['lessons']:.0f} |"
+        )
+    return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
+
+
 def memories_table(found: dict) -> str:
     """One model under several memories, with the audits' commands."""
     lines = ["| Audit | time |", "|---|--:|"]
@@ -413,6 +457,9 @@ def space_table(found: dict) -> str:
 
 
 TABLES = {
+    **dict.fromkeys(["logo_builtin", "logo_movielens"], logo_table),
+    **dict.fromkeys(["logo_builtin brief", "logo_movielens brief"], logo_brief),
+    "logo_training": logo_training_table,
     "space": space_table,
     "memories": memories_table,
     "dpo_main": mitigation_table,
@@ -441,10 +488,10 @@ def fill() -> None:
     """Fill every marked table of README and docs."""
 
     def table(match: re.Match) -> str:
-        found = json.loads((HERE / f"{match[1]}.json").read_text("utf-8"))
+        found = json.loads((HERE / f"{match[1].split()[0]}.json").read_text("utf-8"))
         return f"<!-- results:{match[1]} -->\n{TABLES[match[1]](found)}\n<!-- /results -->"
 
-    marked = r"<!-- results:(\w+) -->\n.*?<!-- /results -->"
+    marked = r"<!-- results:([\w ]+) -->\n.*?<!-- /results -->"
     for page in PAGES:
         page.write_text(re.sub(marked, table, page.read_text("utf-8"), flags=re.DOTALL), "utf-8")
 
@@ -459,6 +506,8 @@ if __name__ == "__main__":
             add_preferences(*builds)
         case ["memories", *runs] if runs:
             add_memories(*runs)
+        case ["logo", name, out, *options] if options:
+            add_logo(name, Path(out), options)
         case ["tables"]:
             fill()
         case _:

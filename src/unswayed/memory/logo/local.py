@@ -1,9 +1,9 @@
 """Local memory: the user's own past, found by words and summed up by counting, and the prompts.
 
-A prompt's system message holds what is known, the user's turn the question. What is known goes from
-what changes least to what changes most: community, profile, evidence, hint; and in the question the
-instruction comes before what is asked about. So prompts share long prefixes, which a token tree
-(`unswayed.scoring.tree`) encodes once.
+A prompt's system message holds the instruction and what is known in words; then come the events of
+the past as turns, asked and answered before, and last the question. A small model goes by answers
+that it seems to have seen given, but hardly by a list of them. Prompts share long prefixes, which a
+token tree (`unswayed.scoring.tree`) encodes once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMED = 3  # tags that a profile names on each side
 SMALL = 0.2  # a difference in standard deviations that counts as small (Cohen 1988)
 LAST = 20  # items that an LLM reads to write a profile
 
-KNOWN = "What is known about this person:\n"
+KNOWN = "What is known about this person:"
 
 
 def retrieve(known: Sequence[Event], query: str, k: int, embedder: Any = None) -> tuple[Event, ...]:
@@ -144,21 +144,19 @@ def local_prompt(
     """The question to a model that reads what is known of the user, if anything is.
 
     Args:
-        evidence: see `retrieve`.
+        evidence: see `retrieve`; events that lack query or response are told in the system message.
         profile: see `counted_profile`; or what an LLM wrote.
         hint: what others would answer, see `unswayed.memory.logo.mediator.hint`.
     """
-    return _messages(_told(profile, evidence, hint), task, query)
-
-
-def _told(profile: str, evidence: Sequence[Event], hint: str = "") -> str:
-    parts = [part for part in (profile, _lines(evidence), hint) if part]
-    return KNOWN + "\n".join(parts) if parts else ""
-
-
-def _messages(system: str, task: Task, query: str) -> list[Message]:
-    asked = {"role": "user", "content": f"{task.ask}\n{query}"}
-    return [{"role": "system", "content": system}, asked] if system else [asked]
+    turns = [event for event in evidence if event.query and event.response]
+    told = _lines([event for event in evidence if not (event.query and event.response)])
+    known = [part for part in (profile, told, hint) if part]
+    system = "\n".join([task.ask, KNOWN, *known] if known else [task.ask])
+    messages: list[Message] = [{"role": "system", "content": system}]
+    for event in turns:
+        messages.append({"role": "user", "content": event.query})
+        messages.append({"role": "assistant", "content": event.response})
+    return [*messages, {"role": "user", "content": query or task.ask}]
 
 
 def _lines(events: Sequence[Event]) -> str:

@@ -204,6 +204,20 @@ def main_table(result: dict[str, Any]) -> str:
 NOT_METRICS = ("users", "answers", "weight_global")
 
 
+def brief_table(result: dict[str, Any]) -> str:
+    """Methods x slices, the first metric, without segments."""
+    metric = result["metric"]
+    slices = {
+        name: found for name, found in result["measures"].items() if not name.startswith("segment ")
+    }
+    counts = [next(iter(found.values())) for found in slices.values()]
+    rows = [["users, answers", *(f"{one['users']}, {one['answers']}" for one in counts)]]
+    for method in result["measures"][WHOLE]:
+        own = [found[method][metric] for found in slices.values()]
+        rows.append([method, *(_cell(one["mean"], *one["interval"]) for one in own)])
+    return _table([_words(metric), *slices], rows)
+
+
 def slice_table(result: dict[str, Any]) -> str:
     """Slices x methods, the first metric."""
     metric = result["metric"]
