@@ -143,6 +143,11 @@ def test_nothing_leaks(recipe, base, tmp_path: Path, heard, profile: str):
     parts = segments(histories.events, 4)
     number = {event.id: s for s, part in enumerate(parts, start=1) for event in part}
 
+    def told(prompt: str) -> tuple[set[str], str]:
+        """Ids of the events that are told, and of the one that is asked about."""
+        *before, asked = re.findall(r"(?:ask|say)(\d+-\d+)", prompt)
+        return set(before), asked
+
     def tags(text: str) -> list[tuple[str, int]]:
         return [(user, int(s)) for user, s in re.findall(r"tag(\d+)x(\d+)", text)]
 
@@ -152,9 +157,9 @@ def test_nothing_leaks(recipe, base, tmp_path: Path, heard, profile: str):
         id = answer.removeprefix("say")
         assert events[id].user in split.train
         assert stage == f"segment {number[id]}" and number[id] <= 3
-        system, _, question = prompt.rpartition(TEXT.ask)
-        assert f"say{id}" not in prompt and re.findall(r"ask(\d+-\d+)", question) == [id]
-        for other in set(re.findall(r"(?:ask|say)(\d+-\d+)", system)):  # evidence
+        evidence, asked = told(prompt)
+        assert f"say{id}" not in prompt and asked == id
+        for other in evidence:
             assert events[other].user == events[id].user
             assert events[other].time < events[id].time
             shown += 1
@@ -165,22 +170,20 @@ def test_nothing_leaks(recipe, base, tmp_path: Path, heard, profile: str):
 
     mine, tagged = Counter(), 0
     for prompt in heard["prompts"]:
-        system, asked, question = prompt.rpartition(TEXT.ask)
-        if not asked:  # asks for a profile
+        if TEXT.ask not in prompt:  # asks for a profile
             assert profile == "written"
             users = {id.split("-")[0] for id in re.findall(r"(?:ask|say)(\d+-\d+)", prompt)}
             assert len(users) == 1 and f"u{users.pop()}" in (*split.fit, *split.test)
             continue
-        (id,) = re.findall(r"ask(\d+-\d+)", question)
+        evidence, id = told(prompt)
         event = events[id]
         assert event.user in (*split.fit, *split.test)
         assert number[id] in ((3, 4) if event.user in split.test else (2, 3))
         assert f"say{id}" not in prompt
-        evidence = set(re.findall(r"(?:ask|say)(\d+-\d+)", system))
         for other in evidence:
             assert events[other].user == event.user and events[other].time < event.time
             mine[event.user] += 1
-        for user, s in tags(system):
+        for user, s in tags(prompt):
             assert user == event.user[1:] and s <= number[id]
             tagged += 1
     assert set(mine) == {*split.fit, *split.test} and tagged > 0

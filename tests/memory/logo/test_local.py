@@ -162,11 +162,15 @@ def test_an_llm_reads_the_last_items():
 # -- prompts -------------------------------------------------------------------------------------
 
 QUERY = "White Lake, a film of the genre Horror"
-QUESTION = {"role": "user", "content": f"{ASK}\n{QUERY}"}
+QUESTION = {"role": "user", "content": QUERY}
+
+
+def said(content: str) -> dict[str, str]:
+    return {"role": "system", "content": content}
 
 
 def test_nothing_known_leaves_the_question():
-    assert local_prompt(STARS, QUERY) == [QUESTION]
+    assert local_prompt(STARS, QUERY) == [said(ASK), QUESTION]
 
 
 def test_the_prompt_word_by_word():
@@ -174,38 +178,38 @@ def test_the_prompt_word_by_word():
     assert local_prompt(STARS, QUERY, found, "2 films so far.", "Others give 4.") == [
         {
             "role": "system",
-            "content": "What is known about this person:\n"
-            "2 films so far.\n"
-            "Blue Lake, a film of the genre Drama: 5\n"
-            "The Mill, a film of the genre Drama: 4\n"
-            "Others give 4.",
+            "content": f"{ASK}\nWhat is known about this person:\n2 films so far.\nOthers give 4.",
         },
+        {"role": "user", "content": "Blue Lake, a film of the genre Drama"},
+        {"role": "assistant", "content": "5"},
+        {"role": "user", "content": "The Mill, a film of the genre Drama"},
+        {"role": "assistant", "content": "4"},
         QUESTION,
     ]
 
 
-def test_one_thing_known_is_enough_for_a_system_message():
+def test_what_is_known_in_words_stands_in_the_system_message():
     for given_ in ({"profile": "P"}, {"hint": "P"}):
-        system, asked = local_prompt(STARS, QUERY, **given_)
-        assert system == {"role": "system", "content": KNOWN + "P"} and asked == QUESTION
+        assert local_prompt(STARS, QUERY, **given_) == [said(f"{ASK}\n{KNOWN}\nP"), QUESTION]
 
 
 def test_prompts_with_more_begin_with_those_with_less():
-    """What a token tree shares: profile, then evidence, then hint."""
-    found = FILMS[:2]
-    prompts = [
-        local_prompt(STARS, QUERY, (), "P"),
-        local_prompt(STARS, QUERY, found, "P"),
-        local_prompt(STARS, QUERY, found, "P", "H"),
-    ]
-    contents = [prompt[0]["content"] for prompt in prompts]
-    assert contents[1].startswith(contents[0]) and contents[2].startswith(contents[1])
+    """What a token tree shares: instruction, profile, then evidence in the order of time."""
+    shorter = local_prompt(STARS, QUERY, FILMS[:1], "P")
+    longer = local_prompt(STARS, QUERY, FILMS[:2], "P")
+    assert shorter[:-1] == longer[: len(shorter) - 1] and len(longer) == len(shorter) + 2
+    assert longer[0]["content"].startswith(local_prompt(STARS, QUERY)[0]["content"])
 
 
-def test_evidence_without_a_query_or_a_response_is_shown_as_what_there_is():
-    found = (event(1, "", "my red boat"), event(2, "a paper", ""))
-    system, _ = local_prompt(TITLES, "x", found)
-    assert system["content"] == f"{KNOWN}my red boat\na paper"
+def test_evidence_without_a_query_or_a_response_is_told_in_words():
+    found = (event(1, "", "my red boat"), event(2, "a paper", ""), event(3, "a bill", "Late"))
+    system, asked, answered, _ = local_prompt(TITLES, "x", found)
+    assert system["content"] == f"{TITLES.ask}\n{KNOWN}\nmy red boat\na paper"
+    assert (asked["content"], answered["content"]) == ("a bill", "Late")
+
+
+def test_a_question_without_a_query_is_the_instruction():
+    assert local_prompt(TITLES, "")[-1] == {"role": "user", "content": TITLES.ask}
 
 
 def test_lists_in_words():
