@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,37 +33,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def url(tiny_model_dir, folder, root):
+def url(tiny_model_dir, folder, root, serving):
     """Address of a running Space."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = os.environ | {
-        "UNSWAYED_SPACE_MODELS": str(
-            tiny_model_dir("llama", chat=True, max_position_embeddings=4096)
-        ),
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(folder / "gradio"),
-        "TMPDIR": str(folder),
-    }
-    with (folder / "log").open("w") as log:
-        app = subprocess.Popen(
-            [sys.executable, str(root / "spaces" / "memory_flips" / "app.py")],
-            env=env, stdout=log, stderr=log,
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(address, timeout=5)
-                break
-            except OSError:
-                assert app.poll() is None, (folder / "log").read_text()
-                time.sleep(1)
-        yield address
-    finally:
-        app.terminate()
-        app.wait(30)
+    model = tiny_model_dir("llama", chat=True, max_position_embeddings=4096)
+    env = os.environ | {"UNSWAYED_SPACE_MODELS": str(model)}
+    with serving([sys.executable, root / "spaces" / "memory_flips" / "app.py"], folder, env) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

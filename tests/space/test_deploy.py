@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
-import time
-import urllib.request
 import venv
 from pathlib import Path
 
@@ -45,34 +42,17 @@ def python(tree) -> Path:
 
 
 @pytest.mark.slow
-def test_the_tree_starts_with_its_requirements_alone(tree, python, tiny, tmp_path):
+def test_the_tree_starts_with_its_requirements_alone(tree, python, tiny, tmp_path, serving):
     from gradio_client import Client
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
-        "UNSWAYED_SPACE_MODELS": tiny, "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(tmp_path),
-    }  # fmt: skip
-    with (tmp_path / "log").open("w") as log:
-        app = subprocess.Popen([python, "app.py"], cwd=tree, env=env, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(5 * MINUTES):
-            try:
-                urllib.request.urlopen(url, timeout=5)
-                break
-            except OSError:
-                assert app.poll() is None, (tmp_path / "log").read_text("utf-8")
-                time.sleep(1)
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    env |= {"UNSWAYED_SPACE_MODELS": tiny}
+    with serving([python, tree / "app.py"], tmp_path, env) as url:
         client = Client(url, verbose=False)
         found = client.predict(
             item="understanding/eu_01", a="p01-advantaged", b="p01-disadvantaged", api_name="/flip"
         )
         results = client.predict(api_name="/choices")["results"]
-    finally:
-        app.terminate()
-        app.wait(30)
     assert [answer["user"] for answer in found["answers"]][1:] == [
         "p01-advantaged", "p01-disadvantaged"
     ]  # fmt: skip
