@@ -563,7 +563,8 @@ def test_the_command(model: str, tmp_path: Path, capsys):
     assert tables(result) in (out / "tables.md").read_text()
     assert draw(result) == (out / "logo.svg").read_text()
     labels = "".join(ET.fromstring(draw(result)).itertext())
-    assert "MAE" in labels and "weight of the global side" in labels and "segment of time" in labels
+    assert "MAE" in labels and "weight of the global side" in labels
+    assert "segment of time" not in labels  # there is one
     for wrong, message in (
         (["--methods", "magic"], "method 'magic' is not one of none, retrieval"),
         (["--histories", "somewhere"], "histories 'somewhere': not one of builtin"),
@@ -614,6 +615,8 @@ def test_figures_by_hand():
     assert (one["mediator"], one["other"], one["estimate"]) == ("logo-gate", "profile", -1.5)
     assert one["relative"] == -0.75 and (one["n_users"], one["n_answers"]) == (4, 16)
     assert found == summarise(frame.sample(frac=1, random_state=0), task)  # whatever the order
+    labels = "".join(ET.fromstring(draw(found | {"metric": "mae"})).itertext())
+    assert "segment of time" in labels and "logo-gate" in labels
 
 
 def test_metrics_of_a_task():

@@ -41,9 +41,10 @@ from unswayed.sweeps import over_seeds
 MEDIATED = (WEIGHTS, PROMPTED, *FUSED)
 AGAINST = (RETRIEVAL, LOCAL, CALIBRATED[0], GLOBAL, CALIBRATED[1], "means")  # what LoGo is to beat
 WHOLE = "all"
+HIGHEST = 2.0  # times the median, an error that is drawn
 COLOURS = {
     "none": "lightgrey", "retrieval": "tab:cyan", "profile": "skyblue",
-    "local-calibrated": "tab:blue", "global": "moccasin", "global-calibrated": "tab:orange",
+    "local-calibrated": "tab:blue", "global": "goldenrod", "global-calibrated": "tab:orange",
     "logo-weights": "tab:pink", "logo-prompt": "tab:purple", "logo-shrinkage": "tab:green",
     "logo-gate": "black", "logo-equal": "tab:brown", "means": "tab:red",
 }  # fmt: skip
@@ -319,7 +320,8 @@ def _words(metric: str) -> str:
 def draw(result: dict[str, Any]) -> str:
     """An SVG: the first metric by known events and by segment, and the weight of the global side.
 
-    Bars are 95 % intervals over users. The same input gives the same bytes.
+    Bars are 95 % intervals over users. Of errors the axis ends at HIGHEST times the median point,
+    beyond which only what nobody would use lies. The same input gives the same bytes.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -327,33 +329,39 @@ def draw(result: dict[str, Any]) -> str:
     found, metric = result["measures"], result["metric"]
     cold = {int(name.split()[1]): one for name, one in found.items() if name.startswith("cold ")}
     time = {int(n.split()[1]): one for n, one in found.items() if n.startswith("segment ")}
+    lines = {"events of the user that are known": cold | {"all": found[WHOLE]}}
+    if len(time) > 1:
+        lines["segment of time"] = time
     style = {"svg.hashsalt": "unswayed", "svg.fonttype": "none", "font.family": "sans-serif"}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(13, 4.4), layout="constrained")
-        by_n, by_time, weights = figure.subplots(1, 3)
-        _draw_lines(by_n, cold | {"all": found[WHOLE]}, metric)
-        _draw_lines(by_time, time, metric)
-        for method in FUSED:
-            known = {n: one[method]["weight_global"] for n, one in cold.items() if method in one}
-            if method in found[WHOLE]:
-                known["all"] = found[WHOLE][method]["weight_global"]
-            known = {n: w for n, w in known.items() if w is not None}
-            places = [list(cold | {"all": None}).index(n) for n in known]
-            weights.plot(places, list(known.values()), "o-", color=COLOURS[method], label=method)
-        for axis in (by_n, weights):
-            axis.set_xticks(range(len(cold) + 1), [*map(str, cold), "all"])
-            axis.set(xlabel="events of the user that are known")
-        by_time.set_xticks(range(len(time)), list(map(str, time)))
-        by_time.set(xlabel="segment of time", ylabel=_words(metric))
-        by_n.set(ylabel=_words(metric))
-        weights.set(ylabel="weight of the global side", ylim=(-0.02, 1.02))
+        figure = Figure(figsize=(1 + 4.5 * (1 + len(lines)), 5), layout="constrained")
+        *axes, weights = figure.subplots(1, 1 + len(lines))
+        for axis, (what, groups) in zip(axes, lines.items(), strict=True):
+            _draw_lines(axis, groups, metric)
+            axis.set_xticks(range(len(groups)), list(map(str, groups)))
+            axis.set(xlabel=what, ylabel=_words(metric))
+            if metric == "mae":
+                points = [own[metric]["mean"] for one in groups.values() for own in one.values()]
+                axis.set_ylim(top=HIGHEST * float(np.median(points)))
+        _draw_weights(weights, lines["events of the user that are known"])
         figure.legend(
-            *by_n.get_legend_handles_labels(), loc="outside lower center", ncols=6,
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6,
             fontsize="small", frameon=False,
         )  # fmt: skip
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
+
+
+def _draw_weights(axis: Any, groups: dict[Any, dict[str, Any]]) -> None:
+    """The mean weight of the global side over the groups, a line per mediator that says it."""
+    for method in FUSED:
+        own = [one.get(method, {}).get("weight_global") for one in groups.values()]
+        known = {place: weight for place, weight in enumerate(own) if weight is not None}
+        axis.plot(list(known), list(known.values()), "o-", color=COLOURS[method], label=method)
+    axis.set_xticks(range(len(groups)), list(map(str, groups)))
+    axis.set(xlabel="events of the user that are known", ylabel="weight of the global side",
+             ylim=(-0.02, 1.02))  # fmt: skip
 
 
 def _draw_lines(axis: Any, groups: dict[Any, dict[str, Any]], metric: str) -> None:
