@@ -378,14 +378,17 @@ def test_mediators_by_hand(whole):
     gate = gate_of(run["gates"]["4"])
     events = {event.id: event for event in load_histories(SPEC).events}
     plan = make_plan(load_histories(SPEC), LOGO, 0, True)
-    ages = {(c.question.event.id, -1 if c.cut is None else c.cut): c.age for c in plan.cases}
+    cases = {(c.question.event.id, -1 if c.cut is None else c.cut): c for c in plan.cases}
+    ages = {key: case.age for key, case in cases.items()}
+    known = {key: case.known for key, case in cases.items()}
     fused = {name: rows_of(frame, f"logo-{name}") for name in ("shrinkage", "equal", "gate")}
     bare = rows_of(frame, "none")
     alone = {name: rows_of(frame, f"{name}-calibrated") for name in ("local", "global")}
     for key, row in local.iterrows():
         sides = row.probabilities, everyone.loc[key].probabilities
         closed, equal, learned = (own.loc[key] for own in fused.values())
-        g = 5 / (row.n + 5)
+        n = min(row.n, 4) * label_entropy(known[key], plan.task.labels) / np.log(5)
+        g = 5 / (n + 5)
         corrected = sides[0] / np.array(run["content_free"])
         mixed = np.exp((1 - g) * np.log(corrected) + g * np.log(sides[1]))
         np.testing.assert_allclose(closed.probabilities, mixed / mixed.sum(), atol=1e-5)

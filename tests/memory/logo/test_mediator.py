@@ -14,7 +14,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
 from unswayed.errors import InputError
-from unswayed.histories import Task
+from unswayed.histories import Event, Task
 from unswayed.memory.logo.mediator import (
     EQUAL,
     FLOOR,
@@ -31,6 +31,7 @@ from unswayed.memory.logo.mediator import (
     gate_data,
     hint,
     mixture,
+    observations,
     penalised_loss,
     shrinkage,
 )
@@ -54,6 +55,16 @@ def floored(p):
 
 
 # -- mixtures ------------------------------------------------------------------------------------
+
+
+def test_what_a_history_is_worth():
+    task = Task("t", "?", ("1", "2", "3", "4"), ordinal=True)
+    events = [Event("a", i, "q", label) for i, label in enumerate("112233441111")]
+    assert observations(events[:8], task, 6) == pytest.approx(6)  # all labels alike
+    assert observations(events[:2], task, 6) == 0  # one label
+    assert observations(events[:4], task, 6) == pytest.approx(4 * np.log(2) / np.log(4))
+    assert observations((), task, 6) == 0
+    assert observations(events, dataclasses.replace(task, labels=None), 5) == 5
 
 
 def test_shrinkage_by_hand():

@@ -37,10 +37,11 @@ from unswayed.memory.logo.mediator import (
     contextual,
     equal,
     fit_gate,
+    observations,
     shrinkage,
 )
 from unswayed.memory.logo.plan import FIT, TEST, Case, Plan, make_plan
-from unswayed.memory.logo.recipe import Recipe
+from unswayed.memory.logo.recipe import LogoSettings, Recipe
 from unswayed.memory.logo.sides import (
     CALIBRATED,
     FUSED,
@@ -137,7 +138,7 @@ def run_seed(
     finally:
         found.journal.close()
     gates = fit_gates(plan, sides, logo.l2) if with_gate else {}
-    rows = make_rows(plan, sides, methods, gates, logo.shrinkage)
+    rows = make_rows(plan, sides, methods, gates, logo)
     run = {
         "identity": identity,
         "users": {part: len(users) for part, users in dataclasses.asdict(plan.split).items()},
@@ -315,7 +316,7 @@ def _best(candidates: Sequence[str], case: Case, task: Task) -> int:
 
 
 def make_rows(
-    plan: Plan, sides: Sides, methods: Sequence[str], gates: dict[int, Gate], k: float
+    plan: Plan, sides: Sides, methods: Sequence[str], gates: dict[int, Gate], logo: LogoSettings
 ) -> list[dict[str, Any]]:
     """A row per case and method, fit users' included; no text of the source.
 
@@ -346,7 +347,7 @@ def make_rows(
                 side = gate.calibrated(*sides.sides[i][1:])[CALIBRATED.index(method)]
                 found[method] = _said(task, case, side)
             else:
-                found[method] = _fused(method, task, case, i, sides, gate, k)
+                found[method] = _fused(method, task, case, i, sides, gate, logo)
         same = {
             "user": question.event.user,
             "event": question.event.id,
@@ -363,7 +364,13 @@ def make_rows(
 
 
 def _fused(
-    method: str, task: Task, case: Case, place: int, sides: Sides, gate: Gate | None, k: float
+    method: str,
+    task: Task,
+    case: Case,
+    place: int,
+    sides: Sides,
+    gate: Gate | None,
+    logo: LogoSettings,
 ) -> dict[str, Any]:
     if place not in sides.sides:  # both sides wrote the same, or one of them nothing
         texts = (sides.said[place, name] for name in (GLOBAL, LOCAL))
@@ -374,11 +381,15 @@ def _fused(
     else:
         if sides.content_free is not None:
             p_local = contextual(p_local, sides.content_free)
-        n = len(case.known)
         found = (
             equal(p_local, p_global)
             if method == "logo-equal"
-            else shrinkage(p_local, p_global, n, k)
+            else shrinkage(
+                p_local,
+                p_global,
+                observations(case.known, task, logo.evidence),
+                logo.shrinkage,
+            )
         )
     said = found.probabilities
     if task.labels is None:

@@ -6,8 +6,9 @@ doi 10.1214/ss/1177013825) of the local and the global distribution over the lab
     log p = tau [(1 - g) log p_local + g log p_global] - log Z,
 
 where g, between 0 and 1, is the weight of the global side. `shrinkage` takes g = k / (n + k) and
-tau = 1: a user of whom n events are known weighs as n observations against k of the population's,
-so with n = 0 the local side, which then knows nothing of the user, has no say. `fit_gate` learns g
+tau = 1: a user weighs as n observations against k of the population's, so with n = 0 the local
+side, which then knows nothing of the user, has no say. How many observations a history is worth,
+`observations` says. `fit_gate` learns g
 and tau from users whose answers are known. The mediator that leaves the decision to the model
 needs only `hint`.
 
@@ -29,7 +30,7 @@ import numpy as np
 from scipy.special import expit, log_softmax, softmax
 
 from unswayed.errors import InputError
-from unswayed.histories import Task
+from unswayed.histories import Event, Task, label_entropy
 
 log = logging.getLogger(__name__)
 
@@ -97,11 +98,28 @@ def mixture(p_local: np.ndarray, p_global: np.ndarray, g: float, tau: float = 1.
     return softmax(tau * ((1 - g) * _log(p_local) + g * _log(p_global, len(p_local))))
 
 
-def shrinkage(p_local: np.ndarray, p_global: np.ndarray, n: int, k: float = 5.0) -> Mediated:
+def observations(known: Sequence[Event], task: Task, shown: int) -> float:
+    """How many observations of the user the local side is worth: as many events as it shows, times
+    the variety of the user's labels, their entropy over its maximum.
+
+    A history with one label tells what the user says to some things, not how they choose between
+    labels: it counts 0, however long. Texts count in full.
+
+    Args:
+        known: events before the question.
+        shown: how many of them the local side shows at most.
+    """
+    n = min(len(known), shown)
+    if task.labels is None:
+        return n
+    return n * label_entropy(known, task.labels) / np.log(max(len(task.labels), 2))
+
+
+def shrinkage(p_local: np.ndarray, p_global: np.ndarray, n: float, k: float = 5.0) -> Mediated:
     """The training-free mediator: g = k / (n + k).
 
     Args:
-        n: number of the user's known events.
+        n: how many observations of the user the local side is worth.
         k: how many events the population's word is worth; above 0.
 
     Raises:

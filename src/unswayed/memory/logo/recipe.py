@@ -35,7 +35,7 @@ class LogoSettings:
         profile: "counted", or "written" by the model; the global module always reads the counted
             one.
         embedder: the model whose vectors embeddings are.
-        shrinkage: k, how many of the user's events the population's word is worth.
+        shrinkage: k, how many observations of the user the population's word is worth.
         l2: penalty on what is learned of fit users, the gate and the calibration of both sides: a
             normal prior of variance 1 / l2 against one observation per user.
         fit_share, test_share: of users, who teach the gate and who are asked.
