@@ -40,7 +40,7 @@ from unswayed.memory.logo.evaluate import (
 from unswayed.memory.logo.mediator import Calibration, Facts, Gate, Row, fit_gate
 from unswayed.memory.logo.plan import make_plan
 from unswayed.memory.logo.recipe import LogoSettings, Recipe
-from unswayed.memory.logo.tables import draw, measures, slices, summarise, tables
+from unswayed.memory.logo.tables import draw, measures, recovered_table, slices, summarise, tables
 from unswayed.memory.plum.settings import PlumSettings
 from unswayed.scoring.base import load_base
 from unswayed.scoring.lm import SharedPrefixLM
@@ -559,6 +559,7 @@ def test_the_command(model: str, tmp_path: Path, capsys):
     spec = ["--histories", "builtin:users=12"]
     assert main([*command, *spec, *methods, "--seeds", "0", "1"]) == 0
     text = capsys.readouterr().out
+    assert "| Adjusted Rand index | all | long | regular |" in text
     assert "seeds 0, 1;" in text and "| logo-shrinkage | " in text and "| means | " in text
     result = json.loads((out / "result.json").read_text())
     assert [run["identity"]["settings"]["seed"] for run in result["runs"]] == [0, 1]
@@ -620,6 +621,14 @@ def test_figures_by_hand():
     assert found == summarise(frame.sample(frac=1, random_state=0), task)  # whatever the order
     labels = "".join(ET.fromstring(draw(found | {"metric": "mae"})).itertext())
     assert "segment of time" in labels and "logo-gate" in labels
+
+
+def test_recovery_over_seeds_by_hand():
+    runs = [{"recovered": {"test": {"all": a, "long": None}}} for a in (0.5, 0.9)]
+    assert recovered_table({"runs": runs}).splitlines()[2:] == [
+        "| test | 0.70 (0.50 to 0.90) | – |"
+    ]
+    assert recovered_table({"runs": [{"recovered": None}]}) == ""
 
 
 def test_metrics_of_a_task():

@@ -186,7 +186,7 @@ def tables(result: dict[str, Any]) -> str:
     )
     made = (
         main_table(result), slice_table(result), difference_table(result), weight_table(result),
-        cost_table(result),
+        recovered_table(result), cost_table(result),
     )  # fmt: skip
     return "\n\n".join([note, *(text for text in made if text)])
 
@@ -277,6 +277,21 @@ def weight_table(result: dict[str, Any]) -> str:
     return _table(["Weight of the global side", *result["measures"]], rows) if rows else ""
 
 
+def recovered_table(result: dict[str, Any]) -> str:
+    """How well true communities are found, see `evaluate.recovered`; "" where there is no truth."""
+    found = [run["recovered"] for run in result["runs"] if run.get("recovered")]
+    if not found:
+        return ""
+    groups = list(next(iter(found[0].values())))
+    rows = []
+    for part in found[0]:
+        own = [
+            [one[part][group] for one in found if one[part][group] is not None] for group in groups
+        ]
+        rows.append([part, *(_ranged(values) for values in own)])
+    return _table(["Adjusted Rand index", *groups], rows)
+
+
 def cost_table(result: dict[str, Any]) -> str:
     """What asking and training took, over all seeds."""
     asked: dict[str, list[float]] = {}
@@ -292,6 +307,13 @@ def cost_table(result: dict[str, Any]) -> str:
     if n := sum(one["samples"] for one in trained):
         rows.append(_cost("training: samples", n, sum(one["seconds"] for one in trained)))
     return _table(["Cost", "number", "seconds per 1,000"], rows) if rows else ""
+
+
+def _ranged(values: Sequence[float]) -> str:
+    """Mean and range over seeds."""
+    if not values:
+        return MISSING
+    return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def _cost(what: str, n: int, seconds: float) -> list[str]:
