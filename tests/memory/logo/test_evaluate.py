@@ -37,6 +37,7 @@ from unswayed.memory.logo.evaluate import (
     recovered,
     run_seed,
 )
+from unswayed.memory.logo.globals import taught
 from unswayed.memory.logo.mediator import Calibration, Facts, Gate, Row, fit_gate
 from unswayed.memory.logo.plan import make_plan
 from unswayed.memory.logo.recipe import LogoSettings, Recipe
@@ -526,6 +527,23 @@ def test_a_module_without_its_answers_is_refused(recipe, base, tmp_path: Path):
     (tmp_path / "run.json").unlink()
     with pytest.raises(InputError, match="lacks what they answered: remove the folder"):
         run_seed(recipe, load_histories(SPEC), base, methods, tmp_path)
+
+
+def test_a_module_is_asked_although_its_community_fell_silent(recipe, base, tmp_path: Path):
+    """One lesson a segment: a module that learns nothing of one is asked as it was before."""
+    logo = dataclasses.replace(LOGO, samples_per_segment=1, asked_segments=2)
+    for seed in range(20):
+        plan = make_plan(load_histories(SPEC), logo, seed, False)
+        learnt = [taught(plan.stages[:count]) for count in (2, 3)]
+        if learnt == [[0, 1], [0, 1]]:
+            break
+    assert plan.asked == [3, 4] and len(plan.stages[2].lessons) == 1
+    own = dataclasses.replace(recipe, logo=logo, settings=dataclasses.replace(SETTINGS, seed=seed))
+    methods = ("global", "logo-weights")
+    run, frame = run_seed(own, load_histories(SPEC), base, methods, tmp_path)
+    assert sorted(one["samples"] for one in run["training"]) == [1, 2]
+    assert len(frame) == 2 * len(plan.cases) and set(frame.segment) == {3, 4}
+    assert np.allclose(np.stack(frame.probabilities).sum(axis=1), 1, atol=1e-4)
 
 
 def test_joint_training_has_a_module_for_each_segment_asked(recipe, base, tmp_path: Path):
