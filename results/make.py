@@ -308,6 +308,11 @@ def ablation_table(found: dict) -> str:
     )
 
 
+def _timed(found: dict, lines: list[str]) -> str:
+    """A table of times, with the command and the machine."""
+    return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
+
+
 def plum_training_table(found: dict) -> str:
     """PLUM's training against TRL's."""
     lines = [
@@ -320,7 +325,7 @@ def plum_training_table(found: dict) -> str:
             f"{row['trl_tokens_per_s']:.0f} | {row['ratio']:.1f} | {row['ours_loss']:.6f}, "
             f"{row['trl_loss']:.6f} |"
         )
-    return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
+    return _timed(found, lines)
 
 
 def dpo_training_table(found: dict) -> str:
@@ -337,7 +342,7 @@ def dpo_training_table(found: dict) -> str:
             f"{row['reference_ratio']:.1f} | {row['ours_losses'][-1]:.6f}, "
             f"{row['trl_losses'][-1]:.6f} |"
         )
-    return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
+    return _timed(found, lines)
 
 
 def mitigation_table(found: dict) -> str:
@@ -417,7 +422,7 @@ def logo_training_table(found: dict) -> str:
             f"{row['lessons_s']:.1f} | {row['training_s']:.0f} | "
             f"{1000 * row['training_s'] / row['lessons']:.0f} |"
         )
-    return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
+    return _timed(found, lines)
 
 
 def memories_table(found: dict) -> str:

@@ -293,7 +293,7 @@ def test_they_learn_go_on_and_refuse_another(base, tmp_path: Path):
     stages = stages_of()
     seen: list[tuple[int, int]] = []
     manifests = train_global(
-        base, stages, LOGO, SETTINGS, tmp_path / "whole",
+        base, stages, SETTINGS, tmp_path / "whole",
         lambda model, module, stage: seen.append((module, stage.segment)),
     )  # fmt: skip
     own = {
@@ -314,8 +314,8 @@ def test_they_learn_go_on_and_refuse_another(base, tmp_path: Path):
                 raise Stop
 
         with pytest.raises(Stop):
-            train_global(base, stages, LOGO, SETTINGS, tmp_path / "broken", stop)
-    train_global(base, stages, LOGO, SETTINGS, tmp_path / "broken")
+            train_global(base, stages, SETTINGS, tmp_path / "broken", stop)
+    train_global(base, stages, SETTINGS, tmp_path / "broken")
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
     # the communities with which a new user is placed
     read = json.loads((tmp_path / "whole" / "communities.json").read_text())["stages"][-1]
@@ -323,22 +323,22 @@ def test_they_learn_go_on_and_refuse_another(base, tmp_path: Path):
     assert read["modules"] == list(stages[-1].modules)
     # nothing is trained twice, and nothing else on top
     train_global(
-        base, stages, LOGO, SETTINGS, tmp_path / "whole", lambda *_: pytest.fail("trained again")
+        base, stages, SETTINGS, tmp_path / "whole", lambda *_: pytest.fail("trained again")
     )
     with pytest.raises(InputError, match="was begun with other histories, settings or communities"):
-        train_global(base, stages_of(seed=5), LOGO, SETTINGS, tmp_path / "whole")
+        train_global(base, stages_of(seed=5), SETTINGS, tmp_path / "whole")
     other = dataclasses.replace(SETTINGS, learning_rate=1e-3)
     with pytest.raises(InputError, match=r"was begun with learning_rate 0\.01, now it is 0\.001"):
-        train_global(base, stages, LOGO, other, tmp_path / "whole")
+        train_global(base, stages, other, tmp_path / "whole")
     (tmp_path / "whole" / "communities.json").write_text("[]")
     with pytest.raises(InputError, match="is no file of communities"):
-        train_global(base, stages, LOGO, SETTINGS, tmp_path / "whole")
+        train_global(base, stages, SETTINGS, tmp_path / "whole")
 
 
 def test_each_module_learns_from_its_community_alone(base, tmp_path: Path):
     """Other lessons of one community leave the modules of the others as they are."""
     stages = stages_of(logo=BARE)
-    train_global(base, stages, BARE, SETTINGS, tmp_path / "one")
+    train_global(base, stages, SETTINGS, tmp_path / "one")
     changed = [
         dataclasses.replace(
             stage,
@@ -353,7 +353,7 @@ def test_each_module_learns_from_its_community_alone(base, tmp_path: Path):
         )
         for stage in stages
     ]
-    train_global(base, changed, BARE, SETTINGS, tmp_path / "other")
+    train_global(base, changed, SETTINGS, tmp_path / "other")
     same, other = ([files(module_folder(tmp_path / name, m)) for name in ("one", "other")]
                    for m in (0, 1))  # fmt: skip
     assert same[0] == same[1] and other[0] != other[1]
@@ -364,7 +364,7 @@ def test_joint_training_is_one_stage(base, tmp_path: Path):
     joint = dataclasses.replace(SETTINGS, joint=True)
     stages = stages_of()
     train_global(
-        base, stages, LOGO, joint, tmp_path,
+        base, stages, joint, tmp_path,
         lambda model, module, stage: seen.append((module, stage.segment)),
     )  # fmt: skip
     last = {m: max(s.segment for s in stages if m in taught([s])) for m in taught(stages)}
@@ -376,7 +376,7 @@ def test_a_lesson_that_is_too_long_is_named(base, tmp_path: Path):
     with pytest.raises(
         InputError, match=r"event 'u\d+/\d+' makes a sample of \d+ tokens, .* of 20"
     ):
-        train_global(base, stages_of(), LOGO, short, tmp_path)
+        train_global(base, stages_of(), short, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

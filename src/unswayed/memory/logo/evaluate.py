@@ -116,11 +116,10 @@ def run_seed(
     """One seed, or what is left of it.
 
     Returns:
-        The run: identity, users, training (per module: community, segments, samples,
-        losses, seconds), asked
-        (what -> prompts, seconds), predictions (that a model had a part in), gates (segment ->
-        `Gate.as_json`, with what calibrates both sides), content_free (`Sides.content_free`),
-        recovered (see `recovered`). And its answers, see `make_rows`.
+        The run: identity, users, training (per module: community, segments, samples, losses in
+        nats, seconds), asked (what -> prompts, seconds), predictions (that a model had a part in),
+        gates (segment -> `Gate.as_json`, with what calibrates both sides), content_free
+        (`Sides.content_free`), recovered (see `recovered`). And its answers, see `make_rows`.
     """
     identity = make_identity(recipe, histories, base, methods)
     if (folder / RUN).exists():
@@ -223,7 +222,7 @@ def _train(
                 found.once(_asked(number, module), lambda: True)
         clock = time.perf_counter()
 
-    manifests = train_global(base, stages, recipe.logo, recipe.settings, folder, on_stage)
+    manifests = train_global(base, stages, recipe.settings, folder, on_stage)
     training = []
     for module, manifest in manifests.items():
         keys = [f"trained {folder.name} {module} {segment}" for segment in learnt[module]]

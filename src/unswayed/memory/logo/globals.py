@@ -220,7 +220,6 @@ def speaking(
 def train_global(
     base: Base,
     stages: Sequence[Stage],
-    logo: LogoSettings,
     settings: PlumSettings,
     folder: Path,
     on_stage: Callable[[Any, int, Stage], None] = lambda model, module, stage: None,
@@ -332,7 +331,7 @@ def train_recipe(recipe: Recipe) -> dict[int, dict[str, Any]]:
     accelerator = launched()
     base = load_launched(recipe.model, recipe.dtype, accelerator)
     several = accelerator if accelerator.num_processes > 1 else None
-    return train_global(base, stages, logo, settings, Path(recipe.output_dir), accelerator=several)
+    return train_global(base, stages, settings, Path(recipe.output_dir), accelerator=several)
 
 
 def community_embedder(logo: LogoSettings) -> Any:

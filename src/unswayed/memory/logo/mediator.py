@@ -7,10 +7,9 @@ doi 10.1214/ss/1177013825) of the local and the global distribution over the lab
 
 where g, between 0 and 1, is the weight of the global side. `shrinkage` takes g = k / (n + k) and
 tau = 1: a user weighs as n observations against k of the population's, so with n = 0 the local
-side, which then knows nothing of the user, has no say. How many observations a history is worth,
-`observations` says. `fit_gate` learns g
-and tau from users whose answers are known. The mediator that leaves the decision to the model
-needs only `hint`.
+side, which then knows nothing of the user, has no say; `observations` says how many a history is
+worth. `fit_gate` learns g and tau from users whose answers are known. The mediator that leaves the
+decision to the model needs only `hint`.
 
 A small model likes one label whatever it reads. Over closed labels a side is therefore corrected
 first: by `contextual` where nothing is learned, by a `Calibration` where the gate is.
@@ -108,6 +107,9 @@ def observations(known: Sequence[Event], task: Task, shown: int) -> float:
     Args:
         known: events before the question.
         shown: how many of them the local side shows at most.
+
+    Returns:
+        From 0 to `shown`. The formula is ours.
     """
     n = min(len(known), shown)
     if task.labels is None:
@@ -120,7 +122,7 @@ def shrinkage(p_local: np.ndarray, p_global: np.ndarray, n: float, k: float = 5.
 
     Args:
         n: how many observations of the user the local side is worth.
-        k: how many events the population's word is worth; above 0.
+        k: how many observations the population's word is worth; above 0.
 
     Raises:
         InputError: n is below 0, k is not above 0, or see `mixture`.
