@@ -5,6 +5,7 @@
     python results/make.py preferences NAME=TREE=SECONDS ...      results/preferences.json
     python results/make.py memories runs/a runs/b ...             results/memories.json, of audits
     python results/make.py logo NAME OUT OPTION ...   results/NAME.json of `unswayed logo evaluate`
+    python results/make.py logo_compare NAME OUT      results/NAME.json of `unswayed logo compare`
     python results/make.py tables                 the tables of PAGES between their markers
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a file here, if need
@@ -32,6 +33,7 @@ from unswayed.audit.summary import analyze
 from unswayed.hub import CARD
 from unswayed.hub.cards import funnel_table
 from unswayed.hub.trees import card_metadata
+from unswayed.memory.logo.compare import comparison_table
 from unswayed.memory.logo.tables import brief_table
 from unswayed.memory.logo.tables import tables as logo_tables
 from unswayed.memory.plum.sweep import tables
@@ -385,15 +387,14 @@ def add_memories(*run_dirs: str) -> None:
     (HERE / "memories.json").write_text(text, "utf-8")
 
 
-def add_logo(name: str, out: Path, options: list[str]) -> None:
-    """Write results/NAME.json: an evaluation of LoGo, of its differences those in the main metric.
+def add_logo(name: str, found: dict, options: list[str]) -> None:
+    """Write results/NAME.json: of LoGo, with its differences in the main metric alone.
 
     Args:
-        options: with which it was run, but for --out.
+        options: with which it was made, but for --out.
     """
-    found = json.loads((out / "result.json").read_text("utf-8"))
     same = [one for one in found["differences"] if one["metric"] == found["metric"]]
-    command = " ".join(["unswayed logo evaluate", *options, "--out OUT"])
+    command = " ".join(["unswayed logo", *options, "--out OUT"])
     content = {"command": command, **found, "differences": same}
     text = json.dumps(content, ensure_ascii=False, indent=None) + "\n"
     (HERE / f"{name}.json").write_text(text, "utf-8")
@@ -402,6 +403,11 @@ def add_logo(name: str, out: Path, options: list[str]) -> None:
 def logo_table(found: dict) -> str:
     """All tables of an evaluation of LoGo."""
     return f"`{found['command']}`\n\n{logo_tables(found)}"
+
+
+def logo_comparison(found: dict) -> str:
+    """Evaluations of LoGo side by side."""
+    return f"`{found['command']}`\n\n{comparison_table(found)}"
 
 
 def logo_brief(found: dict) -> str:
@@ -464,6 +470,7 @@ def space_table(found: dict) -> str:
 TABLES = {
     **dict.fromkeys(["logo_builtin", "logo_movielens"], logo_table),
     **dict.fromkeys(["logo_builtin brief", "logo_movielens brief"], logo_brief),
+    "logo_ablations": logo_comparison,
     "logo_training": logo_training_table,
     "space": space_table,
     "memories": memories_table,
@@ -512,7 +519,11 @@ if __name__ == "__main__":
         case ["memories", *runs] if runs:
             add_memories(*runs)
         case ["logo", name, out, *options] if options:
-            add_logo(name, Path(out), options)
+            found = json.loads((Path(out) / "result.json").read_text("utf-8"))
+            add_logo(name, found, ["evaluate", *options])
+        case ["logo_compare", name, out]:
+            found = json.loads((Path(out) / "comparison.json").read_text("utf-8"))
+            add_logo(name, found, ["compare", *found["evaluations"]])
         case ["tables"]:
             fill()
         case _:

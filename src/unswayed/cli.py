@@ -335,6 +335,18 @@ def _add_logo(commands: argparse._SubParsersAction) -> None:
         help="of none retrieval profile local-calibrated global global-calibrated logo-weights "
         "logo-prompt logo-shrinkage logo-gate logo-equal means; default: all")  # fmt: skip
 
+    compare = actions.add_parser(
+        "compare",
+        help="evaluations that differ in a setting, question by question: ablations",
+        description="Writes OUT/comparison.md and comparison.json; see docs/logo.md.",
+    )
+    compare.set_defaults(run=_logo_compare)
+    compare.add_argument("dirs", type=Path, nargs="+", metavar="DIR",
+        help="folders of evaluations that asked the same questions; the first is what the others "
+        "are compared with")  # fmt: skip
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR",
+        help="where the comparison goes")  # fmt: skip
+
 
 def _audit(arguments: argparse.Namespace) -> int:
     from unswayed.audit.run import AuditArguments, run_audit
@@ -581,6 +593,14 @@ def _logo_evaluate(arguments: argparse.Namespace) -> int:
 
     print(tables(evaluate(recipe, arguments.out, arguments.seeds or (), arguments.methods or ())))
     print(f"\n{arguments.out / 'tables.md'}, {arguments.out / 'logo.svg'}")
+    return OK
+
+
+def _logo_compare(arguments: argparse.Namespace) -> int:
+    from unswayed.memory.logo.compare import comparison_table, write_comparison
+
+    print(comparison_table(write_comparison(arguments.dirs, arguments.out)))
+    print(f"\n{arguments.out / 'comparison.md'}")
     return OK
 
 

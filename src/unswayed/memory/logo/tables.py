@@ -117,21 +117,21 @@ def summarise(frame: pd.DataFrame, task: Task) -> dict[str, Any]:
     frame = frame.sort_values(["seed", "event"], kind="stable")  # pairs stand at the same place
     for name, rows in slices(frame):
         methods = {method: own for method, own in rows.groupby("method", sort=False)}
-        found["measures"][name] = {method: _figures(own, known) for method, own in methods.items()}
+        found["measures"][name] = {method: figures(own, known) for method, own in methods.items()}
         for mediator in MEDIATED:
             for other in AGAINST:
                 if mediator in methods and other in methods:
                     pair = methods[mediator], methods[other]
                     for key, measure in known.items():
-                        difference = _compare(*pair, measure)
                         found["differences"].append(
                             {"slice": name, "mediator": mediator, "other": other, "metric": key}
-                            | dataclasses.asdict(difference)
+                            | dataclasses.asdict(difference(*pair, measure))
                         )
     return found
 
 
-def _figures(rows: pd.DataFrame, known: dict[str, Measure]) -> dict[str, Any]:
+def figures(rows: pd.DataFrame, known: dict[str, Measure]) -> dict[str, Any]:
+    """Of one method, as `summarise` returns them."""
     weights = rows.weight_global.dropna()
     found: dict[str, Any] = {
         "users": int(rows.user.nunique()),
@@ -147,7 +147,8 @@ def _figures(rows: pd.DataFrame, known: dict[str, Measure]) -> dict[str, Any]:
     return found
 
 
-def _compare(one: pd.DataFrame, other: pd.DataFrame, measure: Measure) -> Difference:
+def difference(one: pd.DataFrame, other: pd.DataFrame, measure: Measure) -> Difference:
+    """One less other, row by row the same questions."""
     parts = measure.parts(one), measure.parts(other)
     return paired_bootstrap(*parts, one.user, 0, value=measure.value)
 
@@ -196,10 +197,10 @@ def main_table(result: dict[str, Any]) -> str:
     whole = result["measures"][WHOLE]
     names = [key for key in next(iter(whole.values())) if key not in NOT_METRICS]
     rows = [
-        [method, *(_cell(one[name]["mean"], one[name]["low"], one[name]["high"]) for name in names)]
+        [method, *(cell(one[name]["mean"], one[name]["low"], one[name]["high"]) for name in names)]
         for method, one in whole.items()
     ]
-    return _table(["Method", *map(_words, names)], rows)
+    return markdown_table(["Method", *map(metric_words, names)], rows)
 
 
 NOT_METRICS = ("users", "answers", "weight_global")
@@ -215,8 +216,8 @@ def brief_table(result: dict[str, Any]) -> str:
     rows = [["users, answers", *(f"{one['users']}, {one['answers']}" for one in counts)]]
     for method in result["measures"][WHOLE]:
         own = [found[method][metric] for found in slices.values()]
-        rows.append([method, *(_cell(one["mean"], *one["interval"]) for one in own)])
-    return _table([_words(metric), *slices], rows)
+        rows.append([method, *(cell(one["mean"], *one["interval"]) for one in own)])
+    return markdown_table([metric_words(metric), *slices], rows)
 
 
 def slice_table(result: dict[str, Any]) -> str:
@@ -226,14 +227,14 @@ def slice_table(result: dict[str, Any]) -> str:
     rows = []
     for name, found in result["measures"].items():
         cells = [
-            _cell(found[method][metric]["mean"], *found[method][metric]["interval"])
+            cell(found[method][metric]["mean"], *found[method][metric]["interval"])
             if method in found
             else MISSING
             for method in methods
         ]
         some = next(iter(found.values()))
         rows.append([name, f"{some['users']}, {some['answers']}", *cells])
-    return _table([f"{_words(metric)} by slice", "users, answers", *methods], rows)
+    return markdown_table([f"{metric_words(metric)} by slice", "users, answers", *methods], rows)
 
 
 def difference_table(result: dict[str, Any]) -> str:
@@ -252,11 +253,9 @@ def difference_table(result: dict[str, Any]) -> str:
             if one is None:
                 cells.append(MISSING)
                 continue
-            text = _cell(one["estimate"], one["low"], one["high"], sign="+")
-            relative = one["relative"]
-            cells.append(text if relative is None else f"{text}, {100 * relative:+.0f} %")
+            cells.append(difference_cell(one))
         rows.append([f"{mediator} - {other}", *cells])
-    return _table([f"Difference in {_words(metric)}", *names], rows) if rows else ""
+    return markdown_table([f"Difference in {metric_words(metric)}", *names], rows) if rows else ""
 
 
 def weight_table(result: dict[str, Any]) -> str:
@@ -274,7 +273,7 @@ def weight_table(result: dict[str, Any]) -> str:
         for method in FUSED
         if method in result["measures"][WHOLE]
     ]
-    return _table(["Weight of the global side", *result["measures"]], rows) if rows else ""
+    return markdown_table(["Weight of the global side", *result["measures"]], rows) if rows else ""
 
 
 def recovered_table(result: dict[str, Any]) -> str:
@@ -289,7 +288,7 @@ def recovered_table(result: dict[str, Any]) -> str:
             [one[part][group] for one in found if one[part][group] is not None] for group in groups
         ]
         rows.append([part, *(_ranged(values) for values in own)])
-    return _table(["Adjusted Rand index", *groups], rows)
+    return markdown_table(["Adjusted Rand index", *groups], rows)
 
 
 def cost_table(result: dict[str, Any]) -> str:
@@ -306,7 +305,7 @@ def cost_table(result: dict[str, Any]) -> str:
     trained = [one for run in result["runs"] for one in run["training"]]
     if n := sum(one["samples"] for one in trained):
         rows.append(_cost("training: samples", n, sum(one["seconds"] for one in trained)))
-    return _table(["Cost", "number", "seconds per 1,000"], rows) if rows else ""
+    return markdown_table(["Cost", "number", "seconds per 1,000"], rows) if rows else ""
 
 
 def _ranged(values: Sequence[float]) -> str:
@@ -320,17 +319,27 @@ def _cost(what: str, n: int, seconds: float) -> list[str]:
     return [what, f"{n:,}", f"{1000 * seconds / n:.0f}"]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Texts to the left in the first column, numbers to the right in the others."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell(value: float, low: float | None, high: float | None, sign: str = "") -> str:
+def cell(value: float, low: float | None, high: float | None, sign: str = "") -> str:
+    """A value with its interval, if there is one."""
     text = f"{value:{sign}.3f}"
     return text if low is None else f"{text} ({low:{sign}.3f} to {high:{sign}.3f})"
 
 
-def _words(metric: str) -> str:
+def difference_cell(found: dict[str, Any]) -> str:
+    """A `Difference` as JSON has it, with its interval and relative to the second."""
+    text = cell(found["estimate"], found["low"], found["high"], sign="+")
+    relative = found["relative"]
+    return text if relative is None else f"{text}, {100 * relative:+.0f} %"
+
+
+def metric_words(metric: str) -> str:
+    """A metric as people write it."""
     names = {"mae": "MAE", "rmse": "RMSE", "macro_f1": "macro-F1", "rouge_l": "ROUGE-L",
              "rouge_1": "ROUGE-1"}  # fmt: skip
     return names.get(metric, metric)
@@ -361,7 +370,7 @@ def draw(result: dict[str, Any]) -> str:
         for axis, (what, groups) in zip(axes, lines.items(), strict=True):
             _draw_lines(axis, groups, metric)
             axis.set_xticks(range(len(groups)), list(map(str, groups)))
-            axis.set(xlabel=what, ylabel=_words(metric))
+            axis.set(xlabel=what, ylabel=metric_words(metric))
             if metric == "mae":
                 points = [own[metric]["mean"] for one in groups.values() for own in one.values()]
                 axis.set_ylim(top=HIGHEST * float(np.median(points)))
