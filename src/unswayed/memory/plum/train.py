@@ -114,7 +114,8 @@ def train_samples(
             manifest["conversations"] += [
                 {"id": id, "samples": len(samples[id]), "losses": losses} for id in ids
             ]
-            log.info("%s: loss %.3f -> %.3f", ids[-1], losses[0], losses[-1])
+            ends = losses[:1] + losses[1:][-1:]  # of the first epoch and the last
+            log.info("%s: loss %s", ids[-1], " -> ".join(f"{loss:.3f}" for loss in ends))
             on_conversation(trainable, list(done))
             tensors = _adapter_tensors(model, trainable, accelerator)
             if accelerator is None or accelerator.is_main_process:
