@@ -34,7 +34,7 @@ from unswayed.hub import CARD
 from unswayed.hub.cards import funnel_table
 from unswayed.hub.trees import card_metadata
 from unswayed.memory.logo.compare import comparison_table
-from unswayed.memory.logo.tables import brief_table
+from unswayed.memory.logo.tables import brief_table, difference_table, slice_table
 from unswayed.memory.logo.tables import tables as logo_tables
 from unswayed.memory.plum.sweep import tables
 from unswayed.mitigation.preferences import Passage
@@ -415,6 +415,12 @@ def logo_brief(found: dict) -> str:
     return f"`{found['command']}`\n\n{brief_table(found)}"
 
 
+def logo_slices(found: dict) -> str:
+    """Groups of users and segments of time x methods, and what LoGo gains there."""
+    made = slice_table(found), difference_table(found)
+    return "\n\n".join([f"`{found['command']}`", *made])
+
+
 def logo_training_table(found: dict) -> str:
     """What LoGo's global memory costs with more users and segments."""
     lines = [
@@ -471,6 +477,7 @@ TABLES = {
     **dict.fromkeys(["logo_builtin", "logo_movielens"], logo_table),
     **dict.fromkeys(["logo_builtin brief", "logo_movielens brief"], logo_brief),
     "logo_ablations": logo_comparison,
+    "logo_over_time": logo_slices,
     "logo_training": logo_training_table,
     "space": space_table,
     "memories": memories_table,
