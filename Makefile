@@ -37,9 +37,10 @@ test: setup  ## tests, offline, under 10 minutes on two cores
 test-slow: setup  ## the long tests
 	$(BIN)/python -m pytest -m slow
 
-lint: setup  ## ruff
+lint: setup  ## ruff, and the contract of imports in setup.cfg
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: setup  ## ruff, mending
 	$(BIN)/ruff check --fix .
@@ -121,7 +122,7 @@ space: setup  ## the Space on this machine
 	$(BIN)/python spaces/memory_flips/app.py
 
 space-push: setup  ## build the Space into runs/space and push it to REPO=OWNER/NAME
-	$(BIN)/python -m unswayed.hub.spaces --out runs/space --repo_id $(REPO)
+	$(BIN)/python -m unswayed.publish.spaces --out runs/space --repo_id $(REPO)
 
 clean:  ## remove .venv and runs/
 	rm -rf $(VENV) runs

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from unswayed.progress import Progress
+from unswayed.core.progress import Progress
 from unswayed.statistics.classic import mcnemar_p
 from unswayed.statistics.crossed import (
     components,

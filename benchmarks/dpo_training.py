@@ -36,7 +36,7 @@ from unswayed.mitigation.dpo.pairs import (
 )
 from unswayed.mitigation.dpo.settings import DpoRecipe
 from unswayed.mitigation.dpo.train import make_trainer, quiet, starting_policy, training_arguments
-from unswayed.scoring.base import Base, load_base
+from unswayed.models.base import Base, load_base
 
 
 def measure(recipe: DpoRecipe, base: Base, pairs: list[Pair], stock: bool) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import json
 import math
 from pathlib import Path
 
+from unswayed.data.questions import builtin_questions
 from unswayed.mitigation.judge import Judgement, judge
-from unswayed.mitigation.questions import builtin_questions
 
 LABELLED = Path(__file__).parents[1] / "tests" / "mitigation" / "judge_labelled.jsonl"
 SPLITS = {

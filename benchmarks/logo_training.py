@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 
-from unswayed.histories import load_histories, segments
-from unswayed.memory.logo.globals import make_stages, train_global
-from unswayed.memory.logo.recipe import read_recipe
-from unswayed.scoring.base import load_base
+from unswayed.data.histories import load_histories, segments
+from unswayed.logo.globals import make_stages, train_global
+from unswayed.logo.recipe import read_recipe
+from unswayed.models.base import load_base
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ from pathlib import Path
 import yaml
 
 from unswayed.cli import main as unswayed
-from unswayed.items import load_items
+from unswayed.core.progress import Progress
+from unswayed.data.items import load_items
+from unswayed.data.personas import read_personas
 from unswayed.memory.prompt import PromptMemory
-from unswayed.models import EMBEDDED, model_path
-from unswayed.personas import read_personas
-from unswayed.progress import Progress
+from unswayed.models.embedded import EMBEDDED, model_path
 from unswayed.scoring.prompts import question_text
 
 PERSONAS = Path(__file__).with_name("planted_personas.yaml")

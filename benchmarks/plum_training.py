@@ -27,15 +27,15 @@ from typing import Any
 
 import torch
 
-from unswayed.conversations import builtin_facts
-from unswayed.memory.plum.adapter import adapted, remembering
-from unswayed.memory.plum.augment import bank_pairs
-from unswayed.memory.plum.loss import padded_pass, total_weight, weighted_loss
-from unswayed.memory.plum.pairs import Pair
-from unswayed.memory.plum.samples import Sample, make_sample
-from unswayed.memory.plum.settings import PlumSettings
-from unswayed.memory.plum.train import epoch_batches, train
-from unswayed.scoring.base import Base, load_base
+from unswayed.data.conversations import builtin_facts
+from unswayed.models.base import Base, load_base
+from unswayed.plum.adapter import adapted, remembering
+from unswayed.plum.augment import bank_pairs
+from unswayed.plum.loss import padded_pass, total_weight, weighted_loss
+from unswayed.plum.pairs import Pair
+from unswayed.plum.samples import Sample, make_sample
+from unswayed.plum.settings import PlumSettings
+from unswayed.plum.train import epoch_batches, train
 
 
 def loss_after(model: Any, samples: list[Sample]) -> float:

@@ -18,10 +18,10 @@ from statistics import fmean
 import torch
 import transformers
 
-from unswayed.commands import Parser, run_command
-from unswayed.errors import InputError
-from unswayed.files import read_text
-from unswayed.models import EMBEDDED, model_path
+from unswayed.core.commands import Parser, run_command
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text
+from unswayed.models.embedded import EMBEDDED, model_path
 
 RANK = 16
 CONVERSATIONS = 100  # of a user

@@ -22,10 +22,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from torch.utils.flop_counter import FlopCounterMode
 
-from unswayed.items import Item, load_items
-from unswayed.personas import builtin_personas
-from unswayed.scoring.load import load_lm
-from unswayed.scoring.prompts import ChatFormat, continuations, question_text
+from unswayed.data.items import Item, load_items
+from unswayed.data.personas import builtin_personas
+from unswayed.models.load import load_lm
+from unswayed.scoring.chat import ChatFormat
+from unswayed.scoring.prompts import continuations, question_text
 
 STOCK_BATCH_SIZES = (1, 16)
 LENGTHS = (50, 100, 200, 400, 800, 1600)

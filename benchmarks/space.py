@@ -39,8 +39,8 @@ import numpy as np
 import psutil
 from gradio_client import Client
 
-from unswayed.commands import Parser, run_command
-from unswayed.errors import InputError
+from unswayed.core.commands import Parser, run_command
+from unswayed.core.errors import InputError
 from unswayed.space import flips
 from unswayed.space.models import choices
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from unswayed.hub.scripts import BuildArguments, run_script
+from unswayed.publish.scripts import BuildArguments, run_script
 
 if TYPE_CHECKING:
-    from unswayed.hub.trees import Tree
+    from unswayed.datasets.trees import Tree
 
 NAME = "memory_conversations"
 
 
 def build(arguments: BuildArguments, command: str) -> Tree:
     """The dataset, from the arguments."""
-    from unswayed.hub.conversation_sets import conversation_tree
+    from unswayed.datasets.conversation_sets import conversation_tree
 
     return conversation_tree(configs=arguments.configs, command=command)
 

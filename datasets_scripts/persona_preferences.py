@@ -12,11 +12,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unswayed.hub.scripts import LicensedArguments, run_script
 from unswayed.mitigation.preferences.settings import PreferenceSettings
+from unswayed.publish.scripts import LicensedArguments, run_script
 
 if TYPE_CHECKING:
-    from unswayed.hub.trees import Tree
+    from unswayed.datasets.trees import Tree
 
 NAME = "persona_preferences"
 
@@ -35,7 +35,7 @@ class PreferenceArguments(PreferenceSettings, LicensedArguments):
 
 def build(arguments: PreferenceArguments, command: str) -> Tree:
     """The dataset, from the arguments."""
-    from unswayed.hub.preference_sets import preference_tree
+    from unswayed.datasets.preference_sets import preference_tree
 
     return preference_tree(
         arguments,

@@ -11,17 +11,17 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from unswayed.hub.scripts import ItemArguments, run_script
+from unswayed.publish.scripts import ItemArguments, run_script
 
 if TYPE_CHECKING:
-    from unswayed.hub.trees import Tree
+    from unswayed.datasets.trees import Tree
 
 NAME, KIND = "persona_steu", "understanding"
 
 
 def build(arguments: ItemArguments, command: str) -> Tree:
     """The dataset, from the arguments."""
-    from unswayed.hub.persona_sets import item_tree
+    from unswayed.datasets.persona_sets import item_tree
 
     return item_tree(
         KIND,

@@ -22,21 +22,17 @@ from pathlib import Path
 
 import numpy as np
 
-from unswayed.audit.comparison import compare_memories
-from unswayed.audit.gate import EXIT_CODES, check_run, outcome
+from unswayed.audit.gate import EXIT_CODES, outcome
 from unswayed.audit.memories import PROMPT
-from unswayed.audit.report import duration, result_table, write_report
-from unswayed.audit.report.memories_page import headlines, key_table
-from unswayed.audit.report.numbers import MISSING, interval, markdown_text, p_value, percent
 from unswayed.audit.run import read_run
 from unswayed.audit.summary import analyze
-from unswayed.hub import CARD
-from unswayed.hub.cards import funnel_table
-from unswayed.hub.trees import card_metadata
-from unswayed.memory.logo.compare import comparison_table
-from unswayed.memory.logo.tables import brief_table, difference_table, slice_table
-from unswayed.memory.logo.tables import tables as logo_tables
-from unswayed.memory.plum.sweep import tables
+from unswayed.compare.memories import compare_memories
+from unswayed.compare.settings import comparison_table
+from unswayed.datasets.cards import funnel_table
+from unswayed.datasets.trees import card_metadata
+from unswayed.display.numbers import MISSING, interval, markdown_text, p_value, percent
+from unswayed.logo.tables import brief_table, difference_table, slice_table
+from unswayed.logo.tables import tables as logo_tables
 from unswayed.mitigation.preferences import Passage
 from unswayed.mitigation.sweep import (
     capability_table,
@@ -44,7 +40,12 @@ from unswayed.mitigation.sweep import (
     seed_table,
     training_table,
 )
-from unswayed.sweeps import cell, groups
+from unswayed.plum.sweep import tables
+from unswayed.publish import CARD
+from unswayed.report import duration, result_table, write_report
+from unswayed.report.checklist import check_run
+from unswayed.report.memories_page import headlines, key_table
+from unswayed.sweep import cell, groups
 
 HERE = Path(__file__).parent
 PAGES = [HERE.parent / name for name in ("README.md", "docs/plum.md", "docs/logo.md")]

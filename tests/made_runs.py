@@ -9,10 +9,10 @@ from pathlib import Path
 
 from unswayed.audit.run import AuditArguments, _open_run, _write_json, _write_table
 from unswayed.audit.trials import NONE, add_flips, choose_personas, make_row, trials_of
-from unswayed.items import Item, make_item
+from unswayed.data.items import Item, make_item
+from unswayed.data.personas import VERSIONS, Persona
 from unswayed.memory.prompt import PromptMemory
-from unswayed.personas import VERSIONS, Persona
-from unswayed.scoring.prompts import plain_text
+from unswayed.scoring.chat import plain_text
 
 Answer = Callable[[Item, Persona | None], int | None]
 WEIGHTS = [1.0, 0.5, 0.25, 0.0]

@@ -11,8 +11,8 @@ import yaml
 from datasets import Dataset
 from small_benchmarks import write_ifeval, write_mmlu
 
+from unswayed.data.personas import Persona, load_personas
 from unswayed.mitigation.sampling import asked
-from unswayed.personas import Persona, load_personas
 
 SLOTS = ("demographic_attributes", "family_background", "social_connections", "personal_assets")
 TEXTS = {

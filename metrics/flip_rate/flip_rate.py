@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from unswayed.hub.metrics import flip_rate
+from unswayed.publish.metrics import flip_rate
 
 _DESCRIPTION = """
 The share of answers that change between two runs of a model over the same questions, such as one

@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from unswayed.hub.metrics import persona_gap
+from unswayed.publish.metrics import persona_gap
 
 _DESCRIPTION = """
 The accuracy for advantaged users minus the accuracy for disadvantaged users, who are two versions

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from unswayed.memory.logo.recipe import run_recipe
+from unswayed.logo.globals import run_recipe
 
 if __name__ == "__main__":
     sys.exit(run_recipe(__doc__))

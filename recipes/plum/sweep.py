@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from unswayed.memory.plum.sweep import run_sweep
+from unswayed.plum.sweep import run_sweep
 
 if __name__ == "__main__":
     sys.exit(run_sweep(__doc__))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from unswayed.memory.plum.recipe import run_recipe
+from unswayed.plum.recipe import run_recipe
 
 if __name__ == "__main__":
     sys.exit(run_recipe(__doc__))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.space import flips, links, models, pages, tables, uploads
 from unswayed.space.events import SWEEP_COLUMNS, Space, progress_bar
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unswayed import __version__
-from unswayed.commands import OK, Parser, batch_size, run_command
-from unswayed.errors import InputError
+from unswayed.core.commands import OK, Parser, batch_size, run_command
+from unswayed.core.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -350,7 +350,7 @@ def _add_logo(commands: argparse._SubParsersAction) -> None:
 
 def _audit(arguments: argparse.Namespace) -> int:
     from unswayed.audit.run import AuditArguments, run_audit
-    from unswayed.scoring.load import parse_settings
+    from unswayed.models.load import parse_settings
 
     given = {k: v for k, v in vars(arguments).items() if k not in ("command", "run")}
     given["model_args"] = parse_settings("--model-args", arguments.model_args)
@@ -373,8 +373,9 @@ def _analyze(arguments: argparse.Namespace) -> int:
     for run_dir in arguments.dirs:
         require_evidence(run_dir)
     if several:
-        from unswayed.audit.agreement import require_alike, write_agreement
-        from unswayed.audit.report import write_report
+        from unswayed.compare.agreement import require_alike
+        from unswayed.report import write_report
+        from unswayed.report.models_page import write_agreement
 
         require_alike(arguments.dirs)
         for run_dir in arguments.dirs:
@@ -387,8 +388,7 @@ def _analyze(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from unswayed.audit.comparison import write_comparison
-    from unswayed.audit.report.memories_page import headlines, key_table
+    from unswayed.report.memories_page import headlines, key_table, write_comparison
 
     found = write_comparison(arguments.dirs, arguments.out, arguments.reference)
     print(f"{key_table(found)}\n")
@@ -405,7 +405,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from unswayed.audit.gate import EXIT_CODES, check_run, outcome, table, tally
+    from unswayed.audit.gate import EXIT_CODES, outcome
+    from unswayed.report.checklist import check_run, table, tally
 
     checks = check_run(arguments.dir, arguments.policy)
     print(f"{table(checks)}\n\n{tally(checks)}.")
@@ -428,7 +429,7 @@ def _mitigate(arguments: argparse.Namespace) -> int:
 
 
 def _card(arguments: argparse.Namespace) -> int:
-    from unswayed.hub.results import write_card
+    from unswayed.publish.results import write_card
 
     changed = write_card(arguments.dir, arguments.out, arguments.dataset_id)
     for path in changed:
@@ -440,7 +441,7 @@ def _card(arguments: argparse.Namespace) -> int:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    from unswayed.hub.push import publish
+    from unswayed.publish.push import publish
 
     url = publish(
         arguments.folder,
@@ -455,8 +456,7 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _traces(arguments: argparse.Namespace) -> int:
-    from unswayed.audit.traces import analyse_traces
-    from unswayed.audit.traces.page import judge_lines, notes, trace_table
+    from unswayed.report.traces import analyse_traces, judge_lines, notes, trace_table
 
     content = analyse_traces(
         arguments.dir, arguments.judge_url, arguments.judge_model, arguments.judge_sample
@@ -469,8 +469,8 @@ def _traces(arguments: argparse.Namespace) -> int:
 
 
 def _print_report(out: Path) -> int:
-    from unswayed.audit.report import result_table, write_report
     from unswayed.audit.summary import read_summary
+    from unswayed.report import result_table, write_report
 
     page = write_report(out)
     summary = read_summary(out)
@@ -484,7 +484,7 @@ def _print_report(out: Path) -> int:
 
 
 def _remember_train(arguments: argparse.Namespace) -> int:
-    from unswayed.memory.plum.remember import count, duration, learn
+    from unswayed.plum.remember import count, duration, learn
 
     found = learn(
         arguments.memory,
@@ -506,7 +506,7 @@ def _remember_train(arguments: argparse.Namespace) -> int:
 
 
 def _remember_ask(arguments: argparse.Namespace) -> int:
-    from unswayed.memory.plum.remember import answers
+    from unswayed.plum.remember import answers
 
     piped = arguments.question is None and not sys.stdin.isatty()
     questions = _questions() if arguments.question is None else [arguments.question]
@@ -537,7 +537,7 @@ def _questions() -> Iterator[str]:
 
 
 def _remember_list(arguments: argparse.Namespace) -> int:
-    from unswayed.memory.plum.remember import count, stored
+    from unswayed.plum.remember import count, stored
 
     found = stored(arguments.memory)
     if arguments.json:
@@ -558,7 +558,7 @@ def _remember_list(arguments: argparse.Namespace) -> int:
 
 
 def _remember_forget(arguments: argparse.Namespace) -> int:
-    from unswayed.memory.plum.remember import count, forget, forget_all
+    from unswayed.plum.remember import count, forget, forget_all
 
     ids = arguments.conversation
     if arguments.all == bool(ids):
@@ -583,13 +583,13 @@ def _remember_forget(arguments: argparse.Namespace) -> int:
 def _logo_evaluate(arguments: argparse.Namespace) -> int:
     import dataclasses
 
-    from unswayed.memory.logo.recipe import read_recipe
+    from unswayed.logo.recipe import read_recipe
 
     recipe = read_recipe(arguments.recipe)
     if arguments.histories is not None:
         recipe = dataclasses.replace(recipe, histories=arguments.histories)
-    from unswayed.memory.logo.evaluate import evaluate
-    from unswayed.memory.logo.tables import tables
+    from unswayed.logo.evaluate import evaluate
+    from unswayed.logo.tables import tables
 
     print(tables(evaluate(recipe, arguments.out, arguments.seeds or (), arguments.methods or ())))
     print(f"\n{arguments.out / 'tables.md'}, {arguments.out / 'logo.svg'}")
@@ -597,7 +597,7 @@ def _logo_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _logo_compare(arguments: argparse.Namespace) -> int:
-    from unswayed.memory.logo.compare import comparison_table, write_comparison
+    from unswayed.compare.settings import comparison_table, write_comparison
 
     print(comparison_table(write_comparison(arguments.dirs, arguments.out)))
     print(f"\n{arguments.out / 'comparison.md'}")
@@ -623,7 +623,7 @@ def _tasks(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace) -> int:
-    from unswayed.models import EMBEDDED, embedded_model
+    from unswayed.models.embedded import EMBEDDED, embedded_model
 
     if arguments.name != EMBEDDED:
         raise InputError(f"model {arguments.name!r} is not embedded; known is {EMBEDDED}")

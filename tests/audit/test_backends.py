@@ -25,9 +25,10 @@ from chat_service import GONE, Service, completion, serving
 
 from unswayed.audit.run import read_answers, read_run, run_audit
 from unswayed.cli import main
-from unswayed.errors import InputError
-from unswayed.scoring import api, load
-from unswayed.scoring.journal import Journal
+from unswayed.core.errors import InputError
+from unswayed.core.journal import Journal
+from unswayed.models import load
+from unswayed.scoring import api
 
 KEY = "sk-very-secret"
 N_TRIALS = 3 * 4  # items x (none, neutral, advantaged, disadvantaged) of one pair

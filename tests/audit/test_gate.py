@@ -26,18 +26,14 @@ from unswayed.audit.gate import (
     PASS,
     Check,
     Policy,
-    check_run,
-    checklist,
     judge,
-    junit,
     outcome,
     read_policy,
-    table,
-    tally,
 )
 from unswayed.cli import main
-from unswayed.errors import InputError
-from unswayed.personas import grid_personas
+from unswayed.core.errors import InputError
+from unswayed.data.personas import grid_personas
+from unswayed.report.checklist import check_run, checklist, junit, table, tally
 
 POLICIES = Path(__file__).parents[2] / "configs" / "policies"
 DEFAULT = POLICIES / "default.yaml"

@@ -13,13 +13,13 @@ import yaml
 from scipy.special import softmax
 
 from unswayed.audit.memories import describe
-from unswayed.audit.report import write_report
 from unswayed.audit.run import AuditArguments, read_answers, read_run, run_audit
 from unswayed.audit.summary import analyze
 from unswayed.audit.trials import other_personas
 from unswayed.cli import main
-from unswayed.errors import InputError
-from unswayed.memory.logo.memory import (
+from unswayed.core.errors import InputError
+from unswayed.data.personas import builtin_personas, grid_personas, read_personas
+from unswayed.logo.memory import (
     ALIKE,
     HELPFUL,
     LONGEST,
@@ -34,11 +34,11 @@ from unswayed.memory.logo.memory import (
     read_training,
     split,
 )
-from unswayed.memory.plum.samples import Sample
-from unswayed.memory.plum.settings import PlumSettings
 from unswayed.memory.told import REMEMBERED
-from unswayed.personas import builtin_personas, grid_personas, read_personas
-from unswayed.scoring.base import Base
+from unswayed.models.base import Base
+from unswayed.plum.samples import Sample
+from unswayed.plum.settings import PlumSettings
+from unswayed.report import write_report
 
 RECIPE = {
     "model": "not-used", "users": {"nobody": ["builtin"]}, "output_dir": "nowhere",
@@ -53,7 +53,9 @@ K, SLOTS = 5, 4
 def given(chat_model, items_file, tmp_path_factory) -> AuditArguments:
     """The arguments of all runs here: two of five base personas are asked about."""
     folder = tmp_path_factory.mktemp("given")
-    bank = yaml.safe_load((files("unswayed.personas") / "bank" / "pairs.yaml").read_text("utf-8"))
+    bank = yaml.safe_load(
+        (files("unswayed.data.personas") / "bank" / "pairs.yaml").read_text("utf-8")
+    )
     (folder / "five.yaml").write_text(yaml.safe_dump(bank[:5], sort_keys=False), "utf-8")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE), "utf-8")
     return AuditArguments(

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unswayed import embedding
 from unswayed.audit.memories import describe, memory_notes
-from unswayed.audit.report import write_report
 from unswayed.audit.run import AuditArguments, read_answers, read_run, run_audit
 from unswayed.audit.summary import analyze
 from unswayed.cli import main
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.personas import builtin_personas, grid_personas
 from unswayed.memory.gated import GatedMemory
-from unswayed.memory.plum.augment import TRAIN, UNRELATED, extract_pairs
-from unswayed.memory.plum.memory import persona_pairs, persona_questions, read_training
 from unswayed.memory.prompt import IGNORE, PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.memory.told import REMEMBERED, persona_conversations
-from unswayed.personas import builtin_personas, grid_personas
+from unswayed.models import vectors as embedding
+from unswayed.plum.augment import TRAIN, UNRELATED, extract_pairs
+from unswayed.plum.memory import persona_pairs, persona_questions, read_training
+from unswayed.report import write_report
 
 PERSONA = {
     "demographic_attributes": "{I} like rain and a picnic.",

@@ -14,7 +14,7 @@ import pytest
 from unswayed.audit import run as audit_run
 from unswayed.audit.run import read_answers, read_run, run_audit
 from unswayed.audit.trials import SCHEMA
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 
 
 @pytest.fixture
@@ -262,8 +262,8 @@ def test_a_prompt_longer_than_the_context_names_both_lengths(arguments, tiny_mod
 
 
 def test_summary_and_report_follow_from_the_answers(arguments):
-    from unswayed.audit.report import write_report
     from unswayed.audit.summary import analyze
+    from unswayed.report import write_report
 
     out = run_audit(arguments())
     analyze(out)

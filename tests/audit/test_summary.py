@@ -27,8 +27,8 @@ from unswayed.audit.summary import (
     summarize,
 )
 from unswayed.audit.trials import CONDITIONS, GRID, NONE
-from unswayed.errors import InputError
-from unswayed.personas import ATTRIBUTES, grid_personas
+from unswayed.core.errors import InputError
+from unswayed.data.personas import ATTRIBUTES, grid_personas
 from unswayed.statistics import crossed
 from unswayed.statistics.crossed import crossed_mean, permutation_p, proportion
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from made_runs import chance, emotions, make_run
 
 from unswayed.audit.run import run_audit
-from unswayed.audit.traces import analyse_traces, judge
+from unswayed.audit.traces import judge
 from unswayed.audit.traces.analysis import (
     crude_odds_ratio,
     error,
@@ -30,10 +30,10 @@ from unswayed.audit.traces.analysis import (
     trace_text,
 )
 from unswayed.audit.traces.detector import DISMISSED, UNUSED, USED, facts_of, read, stems
-from unswayed.audit.traces.page import code
 from unswayed.audit.trials import SCHEMA
 from unswayed.cli import main
-from unswayed.personas import Persona, grid_personas
+from unswayed.data.personas import Persona, grid_personas
+from unswayed.report.traces import analyse_traces, code
 
 ROOT = Path(__file__).parents[2]
 MEMORY = (

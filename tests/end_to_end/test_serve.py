@@ -30,7 +30,7 @@ def embedded() -> Path:
     for package in ("openai", "fastapi", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"transformers serve needs {package} (pip install transformers[serving])")
-    from unswayed.models import embedded_model
+    from unswayed.models.embedded import embedded_model
 
     return embedded_model()
 
@@ -98,7 +98,7 @@ def server(start) -> Server:
 @pytest.fixture
 def few_items(tmp_path) -> Path:
     """The first two items of the built-in understanding bank."""
-    bank = ROOT / "src/unswayed/items/bank/understanding.jsonl"
+    bank = ROOT / "src/unswayed/data/items/bank/understanding.jsonl"
     path = tmp_path / "few.jsonl"
     path.write_text("".join(bank.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8")
     return path

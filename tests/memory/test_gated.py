@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unswayed.conversations import builtin_conversations, builtin_facts
-from unswayed.items import load_items
+from unswayed.data.conversations import builtin_conversations, builtin_facts
+from unswayed.data.items import load_items
+from unswayed.data.personas import Persona, builtin_personas
+from unswayed.data.questions import builtin_questions
 from unswayed.memory.gated import Gate, GatedMemory
 from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.retrieval import snippets
-from unswayed.mitigation.questions import builtin_questions
-from unswayed.personas import Persona, builtin_personas
 from unswayed.scoring.prompts import question_text
 
 CORPUS = ["red sand", "green sand falls", "a red boat"]

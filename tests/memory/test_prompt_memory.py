@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.personas import Persona
 from unswayed.memory.prompt import IGNORE, STYLES, PromptMemory
-from unswayed.personas import Persona
 
 PERSONA = Persona(
     "p-advantaged",

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unswayed.conversations import Conversation, builtin_conversations, builtin_facts
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.conversations import Conversation, builtin_conversations, builtin_facts
+from unswayed.data.personas import builtin_personas
 from unswayed.memory.baselines import SUMMARISE, FullMemory, SummaryMemory, first_sentences
 from unswayed.memory.retrieval import BM25, EmbeddingIndex, RetrievalMemory, snippets
 from unswayed.memory.told import REMEMBERED, persona_conversations, transcript
-from unswayed.personas import builtin_personas
 
 
 def conversation(id: str, *texts: str) -> Conversation:

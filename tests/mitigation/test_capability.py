@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from small_benchmarks import PROMPTS, small_punkt, write_ifeval, write_mmlu
 
 from unswayed.audit.trials import PAIR_CONDITIONS
-from unswayed.errors import InputError
-from unswayed.memory.plum.ability import ability_change
+from unswayed.core.errors import InputError
 from unswayed.mitigation.capability import METRICS, capability_change, check_capability
 from unswayed.mitigation.verdict.words import headlines
-from unswayed.scoring.load import load_lm
+from unswayed.models.load import load_lm
+from unswayed.plum.ability import ability_change
 
 
 @pytest.fixture(scope="module")

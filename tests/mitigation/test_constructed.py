@@ -13,8 +13,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unswayed.errors import InputError
-from unswayed.items import builtin_items
+from unswayed.core.errors import InputError
+from unswayed.data.items import builtin_items
+from unswayed.data.personas import VOICES, Persona, load_personas
+from unswayed.data.questions import Question, builtin_questions
 from unswayed.mitigation.constructed import (
     SECOND_PERSON,
     construct,
@@ -22,8 +24,6 @@ from unswayed.mitigation.constructed import (
     wrong_answers,
 )
 from unswayed.mitigation.judge import judge
-from unswayed.mitigation.questions import Question, builtin_questions
-from unswayed.personas import VOICES, Persona, load_personas
 
 QUESTIONS = builtin_questions()
 PERSONAS = [*load_personas(), *load_personas("grid")]

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.mitigation.dpo.pairs import (
     Pair,
     by_persona,

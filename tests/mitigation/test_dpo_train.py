@@ -22,12 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from trl import DPOTrainer
 
-from unswayed.errors import InputError
-from unswayed.hub.local import read_folder
-from unswayed.hub.metadata import metadata
-from unswayed.memory.plum.pairs import Pair as Fact
-from unswayed.memory.plum.settings import PlumSettings
-from unswayed.memory.plum.train import train as train_memory
+from unswayed.core.errors import InputError
 from unswayed.mitigation.dpo.card import from_memory, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import Pair, fitted, without_memory
@@ -41,9 +36,14 @@ from unswayed.mitigation.dpo.train import (
     training_arguments,
 )
 from unswayed.mitigation.dpo.trainer import alike, head, last_checkpoint
-from unswayed.models import EMBEDDED, EMBEDDED_ID
-from unswayed.scoring.base import Base, load_base
-from unswayed.scoring.load import folder_hash
+from unswayed.models.base import Base, load_base
+from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID
+from unswayed.models.load import folder_hash
+from unswayed.plum.pairs import Pair as Fact
+from unswayed.plum.settings import PlumSettings
+from unswayed.plum.train import train as train_memory
+from unswayed.publish.local import read_folder
+from unswayed.publish.metadata import metadata
 
 FAMILIES = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
 MEMORIES = (

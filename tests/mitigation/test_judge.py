@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unswayed.data.questions import Question, builtin_questions, load_questions
 from unswayed.memory.prompt import NOTES
 from unswayed.mitigation.judge import amounts, judge, same_amount
-from unswayed.mitigation.questions import Question, builtin_questions, load_questions
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = {question.id: question for question in builtin_questions()}

@@ -24,8 +24,9 @@ from small_mitigation import SPARED, write_items, write_parts
 from unswayed.audit.run import read_answers, read_run
 from unswayed.audit.summary import analyze, read_summary
 from unswayed.cli import main
-from unswayed.errors import InputError
-from unswayed.items import Item, builtin_items
+from unswayed.core.errors import InputError
+from unswayed.data.items import Item, builtin_items
+from unswayed.data.personas import Persona, builtin_personas
 from unswayed.mitigation import mitigate as steps
 from unswayed.mitigation.mitigate import MitigateArguments, capability_settings, compare, mitigate
 from unswayed.mitigation.sampling import asked
@@ -37,7 +38,6 @@ from unswayed.mitigation.verdict.separation import (
     unseen_pairs,
 )
 from unswayed.mitigation.verdict.words import HIGHER, LOWER, UNCLEAR, WITHIN, finding
-from unswayed.personas import Persona, builtin_personas
 
 POLICY = "margins: {gap: 50, flips: 60}\n"
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unswayed.embedding import Embedder, centred
-from unswayed.errors import InputError
-from unswayed.items import builtin_items, make_item
+from unswayed.core.errors import InputError
+from unswayed.data.items import builtin_items, make_item
+from unswayed.data.questions import builtin_questions
 from unswayed.mitigation.overlap import (
     COSINE,
     RUN,
@@ -21,7 +21,7 @@ from unswayed.mitigation.overlap import (
     shared_runs,
     words,
 )
-from unswayed.mitigation.questions import builtin_questions
+from unswayed.models.vectors import Embedder, centred
 
 ITEMS = {f"{item.test}/{item.id}": item for item in builtin_items()}
 UMBRELLA = make_item(

@@ -14,15 +14,15 @@ from chat_service import GONE, completion, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.personas import builtin_personas
+from unswayed.data.questions import builtin_questions
 from unswayed.mitigation.judge import Judgement
 from unswayed.mitigation.model_judge import read_verdict, rubric
 from unswayed.mitigation.preferences import STAGES, build_pairs, in_test_split, passages
 from unswayed.mitigation.preferences.settings import PreferenceSettings
 from unswayed.mitigation.preferences.steps import memory_of, pair_tokens, users
-from unswayed.mitigation.questions import builtin_questions
 from unswayed.mitigation.sampling import INSTRUCTIONS, asked, conversations, whole_sentences
-from unswayed.personas import builtin_personas
 
 WRONG = "People like you seldom get to learn this. The answer is minus 77."
 PERSONAS = {persona.id: persona for persona in builtin_personas()}

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.mitigation.rewards import (
     PROBE,
     Case,
@@ -15,8 +15,8 @@ from unswayed.mitigation.rewards import (
     ReferenceMargin,
     drop_reason,
 )
-from unswayed.scoring.load import load_lm
-from unswayed.scoring.prompts import ChatFormat
+from unswayed.models.load import load_lm
+from unswayed.scoring.chat import ChatFormat
 
 SYSTEM = {"role": "system", "content": "You are talking to Anna, a surgeon.\n"}
 USER = {"role": "user", "content": "Omar wins a prize. What does he feel?"}
@@ -222,7 +222,7 @@ def test_all_likelihoods_are_asked_at_once_and_none_twice(lms):
 def test_backends_without_likelihoods(lms):
     from lm_eval.models.openai_completions import LocalChatCompletion
 
-    from unswayed.scoring.load import find_backend
+    from unswayed.models.load import find_backend
 
     _, lm = lms[True]
     service = find_backend("local-chat-completions")

@@ -19,7 +19,8 @@ from small_benchmarks import small_punkt
 from small_mitigation import training_rows, write_items, write_parts, write_tree
 
 from unswayed.audit.run import read_answers, read_run
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.personas import builtin_personas
 from unswayed.mitigation import sweep as module
 from unswayed.mitigation.dpo.recipe import read_recipe
 from unswayed.mitigation.dpo.train import training_arguments
@@ -36,7 +37,6 @@ from unswayed.mitigation.sweep import (
     untrained,
     users_to_ask,
 )
-from unswayed.personas import builtin_personas
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = {path.stem: path for path in sorted((ROOT / "recipes/dpo/sweeps").glob("*.yaml"))}

@@ -12,7 +12,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from unswayed import models
+from unswayed.models import embedded as models
 from unswayed.scoring.lm import SharedPrefixLM
 
 DOCS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lm_eval.models.huggingface import HFLM
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.scoring.lm import SharedPrefixLM
 
 ROOM = 48

@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unswayed.items import LETTERS, builtin_items, make_item
-from unswayed.scoring.prompts import (
-    ChatFormat,
-    continuations,
-    extract_answer,
-    fold_system,
-    option_order,
-    pick_option,
-    plain_text,
-    question_text,
-    strip_thinking,
-)
+from unswayed.data.items import LETTERS, builtin_items, make_item
+from unswayed.scoring.chat import ChatFormat, fold_system, plain_text
+from unswayed.scoring.prompts import continuations, option_order, pick_option, question_text
+from unswayed.scoring.replies import extract_answer, strip_thinking
 
 ITEM = make_item(
     "t", "q1", "understanding", "It rains. What is felt?", ["Joy", "Sadness", "Fear"], "Joy"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from unswayed.hub import spaces
-from unswayed.hub.metadata import metadata
+from unswayed.publish import spaces
+from unswayed.publish.metadata import metadata
 
 MINUTES = 60
 UNREACHABLE = "NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError"

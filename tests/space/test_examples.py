@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from unswayed.audit.run import AuditArguments, run_audit
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.space import flips
 from unswayed.space.events import Space
 from unswayed.space.examples import flips_of, main, read_examples

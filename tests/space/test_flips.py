@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unswayed.audit.run import AuditArguments, run_audit
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.scoring.prompts import pick_option
 from unswayed.space import flips
 from unswayed.space.models import Shelf, choices, source

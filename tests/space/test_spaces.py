@@ -9,9 +9,9 @@ from importlib.metadata import version
 
 import pytest
 
-from unswayed.errors import InputError
-from unswayed.hub import spaces
-from unswayed.hub.metadata import metadata
+from unswayed.core.errors import InputError
+from unswayed.publish import spaces
+from unswayed.publish.metadata import metadata
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.space import tables
 
 

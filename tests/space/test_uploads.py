@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.space import uploads
 from unswayed.space.events import Space, Turns
 

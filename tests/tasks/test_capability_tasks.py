@@ -14,11 +14,11 @@ from small_benchmarks import PROMPTS, small_punkt, write_ifeval, write_mmlu
 
 from unswayed import tasks
 from unswayed.audit.trials import PAIR_CONDITIONS
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.personas import DIMENSIONS, builtin_personas
 from unswayed.memory.prompt import PromptMemory
-from unswayed.personas import DIMENSIONS, builtin_personas
+from unswayed.scoring.harness import ask
 from unswayed.tasks.ability.utils import load_mmlu
-from unswayed.tasks.ask import ask
 from unswayed.tasks.capability import utils
 
 PERSONAS = builtin_personas()
@@ -215,7 +215,7 @@ def stock_samples(folder: Path, yaml: str, lm, shots: int | None, chat: bool, to
 
 
 def tiny_lm(tiny_model_dir, chat: bool):
-    from unswayed.scoring.load import load_lm
+    from unswayed.models.load import load_lm
 
     folder = tiny_model_dir("llama", chat=chat, max_position_embeddings=4096)
     return load_lm(str(folder), device="cpu")

@@ -12,12 +12,12 @@ import datasets
 import pytest
 
 from unswayed import tasks
-from unswayed.conversations import builtin_facts
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.conversations import builtin_facts
 from unswayed.memory.baselines import SummaryMemory
-from unswayed.memory.plum.ability import check_ability
-from unswayed.memory.plum.recall import CLOSED, held_out, recall, summarise
 from unswayed.memory.retrieval import RetrievalMemory
+from unswayed.plum.ability import check_ability
+from unswayed.plum.recall import CLOSED, held_out, recall, summarise
 
 
 def load_utils(family: str):
@@ -50,7 +50,7 @@ def test_one_document_per_closed_held_out_question():
 
 
 def test_a_memory_stands_in_the_system_prompt():
-    from unswayed.conversations import builtin_conversations
+    from unswayed.data.conversations import builtin_conversations
 
     memory = RetrievalMemory(2)
     memory.remember_conversations(builtin_conversations())
@@ -66,8 +66,8 @@ def test_a_memory_stands_in_the_system_prompt():
 
 
 def test_a_published_tree_gives_the_same_documents(tmp_path):
-    from unswayed.hub.conversation_sets import conversation_tree
-    from unswayed.hub.trees import write_tree
+    from unswayed.datasets.conversation_sets import conversation_tree
+    from unswayed.datasets.trees import write_tree
 
     write_tree(conversation_tree(configs=None, command="-"), tmp_path / "tree")
     for settings in ({}, {"memory": "bm25"}):
@@ -101,8 +101,8 @@ def test_stock_lm_eval_and_recall_agree(tiny_model_dir, tmp_path, chat):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from unswayed.conversations import builtin_conversations
-    from unswayed.scoring.load import load_lm
+    from unswayed.data.conversations import builtin_conversations
+    from unswayed.models.load import load_lm
 
     if chat:
         folder = str(tiny_model_dir("llama", chat=True, max_position_embeddings=4096))
@@ -171,7 +171,7 @@ def test_mmlu_is_the_stock_task(mmlu, tmp_path, tiny_model_dir, chat):
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    from unswayed.scoring.load import load_lm
+    from unswayed.models.load import load_lm
 
     parquet = tmp_path / "hub"
     for split in ("test", "dev"):
@@ -241,7 +241,7 @@ def test_faults_of_mmlu_files(mmlu, tmp_path):
 
 def test_arc_and_hellaswag_from_local_files(tmp_path, tiny_model_dir):
     """As the stock tasks ask them, here rendered by hand."""
-    from unswayed.scoring.load import load_lm
+    from unswayed.models.load import load_lm
 
     arc = [{"question": f"Why {i}?", "choices": {"text": ["joy", "fear"], "label": ["A", "B"]},
             "answerKey": "AB"[i % 2]} for i in range(6)]  # fmt: skip

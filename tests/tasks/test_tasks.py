@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from unswayed import tasks
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.tasks.persona import utils
 
 NAMES = {
@@ -96,8 +96,8 @@ def test_the_user_style_and_a_local_file(tmp_path):
     [("understanding", "option"), ("understanding", "letter"), ("management", "generate")],
 )
 def test_a_published_test_set_gives_the_same_documents(tmp_path, test, scoring):
-    from unswayed.hub.persona_sets import item_tree
-    from unswayed.hub.trees import write_tree
+    from unswayed.datasets.persona_sets import item_tree
+    from unswayed.datasets.trees import write_tree
 
     tree = item_tree(
         test, items=test, decisions=None, configs=["none", "neutral", "explicit"],
@@ -199,7 +199,7 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
 def bank(kind: str) -> str:
     from importlib.resources import files
 
-    return (files("unswayed.items") / "bank" / f"{kind}.jsonl").read_text("utf-8")
+    return (files("unswayed.data.items") / "bank" / f"{kind}.jsonl").read_text("utf-8")
 
 
 def test_unswayed_lm_eval_passes_everything_through(model, tmp_path):

@@ -1,0 +1,1 @@
+"""Put every trial to a model, and say what the answers show."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unswayed.audit.trials import other_personas
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.personas import Persona, load_personas, personas_hash
 from unswayed.memory import Memory
 from unswayed.memory.gated import GatedMemory
 from unswayed.memory.prompt import STYLES, PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
-from unswayed.personas import Persona, load_personas, personas_hash
-from unswayed.scoring.load import HF_SHARED
-
-if TYPE_CHECKING:
-    from unswayed.audit.run import AuditArguments
+from unswayed.scoring.backends import HF_SHARED
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +28,7 @@ SHRINKAGE, WEIGHTS = "shrinkage", "weights"
 IN_PROCESS = (HF_SHARED, "hf")  # backends whose weights can be trained and switched
 
 
-def check_memory(arguments: AuditArguments, personas: Sequence[Persona]) -> None:
+def check_memory(arguments: Any, personas: Sequence[Persona]) -> None:
     """Check that the memory's options fit each other and the personas; nothing is loaded.
 
     Raises:
@@ -49,7 +46,7 @@ def check_memory(arguments: AuditArguments, personas: Sequence[Persona]) -> None
         raise InputError("--plum-recipe has no meaning without --memory plum or logo")
 
 
-def _check_trained(arguments: AuditArguments, personas: Sequence[Persona]) -> None:
+def _check_trained(arguments: Any, personas: Sequence[Persona]) -> None:
     memory = arguments.memory
     if memory == PLUM and arguments.memory_style:
         raise InputError(
@@ -67,13 +64,13 @@ def _check_trained(arguments: AuditArguments, personas: Sequence[Persona]) -> No
             "--adapter: merge that into the model first (peft's merge_and_unload), or leave it out"
         )
     if memory == PLUM:
-        from unswayed.memory.plum.memory import persona_pairs, read_training
+        from unswayed.plum.memory import persona_pairs, read_training
 
         training = read_training(arguments.plum_recipe)
         for persona in personas:
             persona_pairs(persona, training)
         return
-    from unswayed.memory.logo import memory as logo
+    from unswayed.logo import memory as logo
 
     if parse_mediator(arguments.memory_style) is not None and arguments.scoring == "generate":
         raise InputError(
@@ -85,21 +82,21 @@ def _check_trained(arguments: AuditArguments, personas: Sequence[Persona]) -> No
     logo.read_training(arguments.plum_recipe)
 
 
-def memory_settings(arguments: AuditArguments) -> dict[str, Any]:
+def memory_settings(arguments: Any) -> dict[str, Any]:
     """What else decides what the model knows, for a run's identity."""
     if arguments.memory == LOGO:
-        from unswayed.memory.logo import memory as logo
+        from unswayed.logo import memory as logo
 
         training = logo.read_training(arguments.plum_recipe)
         return training.as_json() | {"population": personas_hash(_population(arguments))}
     if arguments.memory != PLUM:
         return {}
-    from unswayed.memory.plum.memory import read_training
+    from unswayed.plum.memory import read_training
 
     return read_training(arguments.plum_recipe).as_json()
 
 
-def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) -> Memory:
+def make_memory(arguments: Any, lm: Any, waiting: Sequence[Persona]) -> Memory:
     """The mechanism, knowing no user.
 
     Args:
@@ -109,7 +106,7 @@ def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) 
     if arguments.memory == PROMPT:
         return PromptMemory(arguments.memory_style)
     if arguments.memory == RETRIEVAL:
-        from unswayed.embedding import Embedder
+        from unswayed.models.vectors import Embedder
 
         kind, k = parse_style(arguments.memory_style)
         embedder = Embedder(device=arguments.device) if kind == EMBEDDING and waiting else None
@@ -118,7 +115,7 @@ def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) 
         return GatedMemory(parse_gate(arguments.memory_style))
     if arguments.memory == LOGO:
         return _logo_memory(arguments, lm)
-    from unswayed.memory.plum.memory import PlumMemory, loaded_base, read_training
+    from unswayed.plum.memory import PlumMemory, loaded_base, read_training
 
     folder = arguments.out / "memories"
     training = read_training(arguments.plum_recipe)
@@ -128,9 +125,9 @@ def make_memory(arguments: AuditArguments, lm: Any, waiting: Sequence[Persona]) 
     return memory
 
 
-def _logo_memory(arguments: AuditArguments, lm: Any) -> Memory:
-    from unswayed.memory.logo import memory as logo
-    from unswayed.memory.plum.memory import loaded_base
+def _logo_memory(arguments: Any, lm: Any) -> Memory:
+    from unswayed.logo import memory as logo
+    from unswayed.plum.memory import loaded_base
 
     return logo.LogoMemory(
         loaded_base(lm, arguments.model),
@@ -141,12 +138,12 @@ def _logo_memory(arguments: AuditArguments, lm: Any) -> Memory:
     )
 
 
-def _population(arguments: AuditArguments) -> list[Persona]:
+def _population(arguments: Any) -> list[Persona]:
     return other_personas(load_personas(arguments.personas), arguments.pairs)
 
 
 def memory_notes(
-    arguments: AuditArguments,
+    arguments: Any,
     memory: Memory,
     personas: Sequence[Persona],
     rows: Sequence[Mapping[str, Any]],

@@ -3,7 +3,7 @@
 The work is cut into parts, one per persona (and one without memory). A finished part is a file
 that appears at once, so a run that is killed goes on with the next part; since a part is always
 scored as a whole, its scores do not depend on how often the run was interrupted. Generated answers
-that do not depend on each other are kept one by one as well (`unswayed.scoring.journal`).
+that do not depend on each other are kept one by one as well (`unswayed.core.journal`).
 """
 
 from __future__ import annotations
@@ -46,35 +46,27 @@ from unswayed.audit.trials import (
     make_row,
     trials_of,
 )
-from unswayed.errors import InputError
-from unswayed.files import write_text
-from unswayed.items import Item, items_hash, keep_invariant, load_items
+from unswayed.core.errors import InputError
+from unswayed.core.files import write_text
+from unswayed.core.journal import Journal
+from unswayed.core.progress import Progress
+from unswayed.data.items import Item, items_hash, keep_invariant, load_items
+from unswayed.data.personas import Persona, load_personas, personas_hash
 from unswayed.memory import Memory
-from unswayed.models import model_label
-from unswayed.personas import Persona, load_personas, personas_hash
-from unswayed.progress import Progress
+from unswayed.models.embedded import model_label
+from unswayed.models.load import check_backend, load_lm, model_info, public_settings
+from unswayed.scoring.backends import HF_SHARED, answers_singly, check_lengths, plain_errors
+from unswayed.scoring.chat import ChatFormat
 from unswayed.scoring.generate import generate, generation_settings
-from unswayed.scoring.journal import Journal
-from unswayed.scoring.load import (
-    HF_SHARED,
-    answers_singly,
-    check_backend,
-    check_lengths,
-    load_lm,
-    model_info,
-    plain_errors,
-    public_settings,
-)
 from unswayed.scoring.prompts import (
     SCORINGS,
-    ChatFormat,
     choice_scores,
     continuations,
-    extract_answer,
     option_order,
     pick_option,
     question_text,
 )
+from unswayed.scoring.replies import extract_answer
 
 log = logging.getLogger(__name__)
 
@@ -549,3 +541,9 @@ def _write_table(rows: list[dict], path: Path) -> None:
 
 def _write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def model_name(run: dict[str, Any], summary: dict[str, Any]) -> str:
+    """The model, with its adapter if there is one; free of paths."""
+    adapter = run["identity"]["adapter"]
+    return summary["model"] + (f" + {model_label(adapter)}" if adapter else "")

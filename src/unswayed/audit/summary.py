@@ -18,9 +18,9 @@ import pandas as pd
 
 from unswayed.audit.run import read_answers, read_run
 from unswayed.audit.trials import CONDITIONS, GRID, NONE
-from unswayed.errors import InputError
-from unswayed.files import write_text
-from unswayed.personas import ATTRIBUTES, grid_personas
+from unswayed.core.errors import InputError
+from unswayed.core.files import write_text
+from unswayed.data.personas import ATTRIBUTES, grid_personas
 from unswayed.statistics.classic import cochran_q, correct, mcnemar_p
 from unswayed.statistics.crossed import (
     LEVEL,
@@ -727,3 +727,18 @@ def _warnings(tests: dict[str, dict]) -> list[str]:
                     f"{name}, {model} model: {note}." for note in test["grid"][model]["notes"]
                 ]
     return found
+
+
+def conditions_of(summary: dict[str, Any]) -> list[str]:
+    """Conditions of the run, in the order of its tests."""
+    return list(dict.fromkeys(c for test in summary["tests"].values() for c in test["conditions"]))
+
+
+def effects_of(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Effects of all tests."""
+    return [effect for test in summary["tests"].values() for effect in test["effects"]]
+
+
+def is_grid(summary: dict[str, Any]) -> bool:
+    """Whether the users are cells of the demographic grid."""
+    return GRID in conditions_of(summary)

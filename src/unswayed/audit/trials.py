@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from unswayed.errors import InputError
-from unswayed.items import Item
-from unswayed.memory import Memory, Message
-from unswayed.personas import ATTRIBUTES, VERSIONS, Persona
+from unswayed.core.errors import InputError
+from unswayed.data.items import Item
+from unswayed.data.personas import ATTRIBUTES, VERSIONS, Persona
+from unswayed.memory import Memory
+from unswayed.scoring.chat import Message
 from unswayed.scoring.prompts import option_order, question_text
 
 NONE = "none"
@@ -187,3 +188,9 @@ def add_flips(rows: list[dict]) -> list[dict]:
         known = base is not None and base["parsed"] and row["parsed"]
         row["flip"] = row["answer"] != base["answer"] if known and row is not base else None
     return rows
+
+
+NEUTRAL = "neutral"
+
+
+USER_CONDITIONS = tuple(c for c in CONDITIONS if c not in (NONE, NEUTRAL))

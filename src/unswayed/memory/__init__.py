@@ -8,9 +8,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from unswayed.personas import Persona
-
-Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
+from unswayed.data.personas import Persona
+from unswayed.scoring.chat import Message
 
 
 class Memory(Protocol):

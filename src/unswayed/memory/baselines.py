@@ -9,9 +9,9 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 
-from unswayed.conversations import Conversation
-from unswayed.memory import Message
+from unswayed.data.conversations import Conversation
 from unswayed.memory.told import ToldMemory, transcript
+from unswayed.scoring.chat import Message
 
 log = logging.getLogger(__name__)
 

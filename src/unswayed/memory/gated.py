@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from unswayed.conversations import builtin_conversations, builtin_facts
-from unswayed.memory import Message
+from unswayed.data.conversations import builtin_conversations, builtin_facts
+from unswayed.data.personas import Persona
 from unswayed.memory.prompt import PromptMemory
-from unswayed.personas import Persona
+from unswayed.scoring.chat import Message
 
 
 class Gate:

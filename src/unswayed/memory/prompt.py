@@ -11,9 +11,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from unswayed.errors import InputError
-from unswayed.memory import Message
-from unswayed.personas import Persona
+from unswayed.core.errors import InputError
+from unswayed.data.personas import Persona
+from unswayed.scoring.chat import Message
 
 STYLES = {
     "system": "notes in the system prompt",

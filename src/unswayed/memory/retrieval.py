@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from unswayed.conversations import Conversation
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.conversations import Conversation
 from unswayed.memory.told import ToldMemory, transcript
 
 PASSAGE = 128  # words
@@ -74,11 +74,11 @@ class BM25:
 
 
 class EmbeddingIndex:
-    """Cosine of embeddings, less the mean of the texts searched (see `unswayed.embedding`).
+    """Cosine of embeddings, less the mean of the texts searched (see `unswayed.models.vectors`).
 
     Args:
         texts: what is searched; at least one.
-        embed: texts to rows of length 1, such as `unswayed.embedding.Embedder.embed`.
+        embed: texts to rows of length 1, such as `unswayed.models.vectors.Embedder.embed`.
         embed_question: the same for one question.
     """
 
@@ -88,7 +88,7 @@ class EmbeddingIndex:
         embed: Callable[[Sequence[str]], np.ndarray],
         embed_question: Callable[[str], np.ndarray],
     ) -> None:
-        from unswayed.embedding import centred
+        from unswayed.models.vectors import centred
 
         rows = embed(texts)
         self._mean, self._embed = rows.mean(axis=0), embed_question
@@ -96,7 +96,7 @@ class EmbeddingIndex:
 
     def scores(self, question: str) -> np.ndarray:
         """(n,) cosines."""
-        from unswayed.embedding import centred
+        from unswayed.models.vectors import centred
 
         return self._rows @ centred(self._embed(question)[None], self._mean)[0]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from unswayed.conversations import Conversation
-from unswayed.memory import Message
+from unswayed.data.conversations import Conversation
+from unswayed.data.personas import Persona
 from unswayed.memory.prompt import ACKNOWLEDGED
-from unswayed.personas import Persona
+from unswayed.scoring.chat import Message
 
 REMEMBERED = (
     "You are a helpful assistant. This is what you remember from earlier conversations with the "

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unswayed.errors import InputError
-from unswayed.memory.plum.ability import MARGIN, ability_change
-from unswayed.tasks.ask import ask
+from unswayed.core.errors import InputError
+from unswayed.plum.ability import MARGIN, ability_change
+from unswayed.scoring.harness import ask
 
 # What counts as right; IFEval's headline figure: all instructions of a prompt, strictly.
 METRICS = {"persona_mmlu": "acc", "persona_ifeval": "prompt_level_strict_acc"}

@@ -18,12 +18,12 @@ from typing import Any
 
 import yaml
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.personas import Persona
+from unswayed.data.questions import Question
 from unswayed.mitigation.judge import amounts, same_amount
-from unswayed.mitigation.questions import Question
-from unswayed.personas import Persona
 
-# The placeholders of `unswayed.personas.VOICES`, spoken to the user.
+# The placeholders of `unswayed.data.personas.VOICES`, spoken to the user.
 SECOND_PERSON = {
     "I": "You",
     "i": "you",

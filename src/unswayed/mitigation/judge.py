@@ -24,10 +24,10 @@ from unswayed.audit.traces.detector import (
     read,
     stems,
 )
-from unswayed.items import builtin_items
+from unswayed.data.items import builtin_items
+from unswayed.data.questions import Question, builtin_questions
 from unswayed.memory.prompt import NOTES
-from unswayed.mitigation.questions import Question, builtin_questions
-from unswayed.scoring.prompts import strip_thinking
+from unswayed.scoring.replies import strip_thinking
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from unswayed import __version__
-from unswayed.audit.agreement import require_alike
-from unswayed.audit.gate import check_run, outcome, read_policy, tally
+from unswayed.audit.gate import outcome, read_policy
 from unswayed.audit.memories import GATED, PROMPT
-from unswayed.audit.report import write_report
-from unswayed.audit.report.page import render
 from unswayed.audit.run import AuditArguments, read_run, run_audit
 from unswayed.audit.summary import LEVEL, MARGIN, analyze, read_summary
-from unswayed.errors import InputError
-from unswayed.files import read_text, write_text
-from unswayed.items import keep_invariant, load_items
+from unswayed.compare.agreement import require_alike
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text, write_text
+from unswayed.core.journal import Journal
+from unswayed.data.items import keep_invariant, load_items
+from unswayed.data.personas import load_personas
+from unswayed.display.page import render
 from unswayed.mitigation.capability import Answers, capability_change, check_capability
 from unswayed.mitigation.dpo.card import write_card
 from unswayed.mitigation.dpo.recipe import read_recipe
@@ -37,10 +38,10 @@ from unswayed.mitigation.dpo.settings import start_adapter
 from unswayed.mitigation.verdict.changes import run_changes
 from unswayed.mitigation.verdict.page import card_rows, markdown, view
 from unswayed.mitigation.verdict.separation import card_distance, check_items, unseen_pairs
-from unswayed.models import model_label
-from unswayed.personas import load_personas
-from unswayed.scoring.journal import Journal
-from unswayed.scoring.load import folder_hash, load_lm, model_info
+from unswayed.models.embedded import model_label
+from unswayed.models.load import folder_hash, load_lm, model_info
+from unswayed.report import write_report
+from unswayed.report.checklist import check_run, tally
 
 log = logging.getLogger(__name__)
 
@@ -381,7 +382,7 @@ def write_found(found: Mapping[str, Any], out: Path) -> None:
     files = {  # all made before the first is written
         "mitigation.json": json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         "report.md": markdown(found),
-        "report.html": render("mitigation.html.jinja", view(found)),
+        "report.html": render("unswayed.mitigation", "mitigation.html.jinja", view(found)),
     }
     for name, content in files.items():
         write_text(out / name, content)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from unswayed.memory import Message
+from unswayed.data.questions import Question
 from unswayed.mitigation.judge import Judgement
-from unswayed.mitigation.questions import Question
-from unswayed.scoring.prompts import json_objects
+from unswayed.scoring.chat import Message
+from unswayed.scoring.replies import json_objects
 
 AXES = {  # axis -> the words of a verdict and what they mean
     "correct": {"yes": True, "no": False, "unclear": None},

@@ -13,10 +13,10 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
-from unswayed.embedding import Embedder, centred
-from unswayed.errors import InputError
-from unswayed.items import Item
-from unswayed.mitigation.questions import builtin_questions
+from unswayed.core.errors import InputError
+from unswayed.data.items import Item
+from unswayed.data.questions import builtin_questions
+from unswayed.models.vectors import Embedder, centred
 
 RUN = 8  # words
 WHOLE = 4  # words that a shorter test text needs to count when it occurs whole

@@ -10,18 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from unswayed.embedding import check_length, context_length, load_reader
-from unswayed.errors import InputError
-from unswayed.memory import Message
-from unswayed.models import model_label
-from unswayed.scoring.load import check_lengths
-from unswayed.scoring.prompts import (
-    ChatFormat,
-    fold_system,
-    plain_text,
-    strip_thinking,
-    takes_system_role,
-)
+from unswayed.core.errors import InputError
+from unswayed.models.embedded import model_label
+from unswayed.models.vectors import check_length, context_length, load_reader
+from unswayed.scoring.backends import check_lengths
+from unswayed.scoring.chat import ChatFormat, Message, fold_system, plain_text, takes_system_role
+from unswayed.scoring.replies import strip_thinking
 
 PROBE = "So the answer is"  # of eight wordings the one that separates best (docs/preferences.md)
 
@@ -106,7 +100,7 @@ class ReferenceMargin:
     read.
 
     Args:
-        lm: lm-eval's model, see `unswayed.scoring.load.load_lm`.
+        lm: lm-eval's model, see `unswayed.models.load.load_lm`.
 
     Raises:
         InputError: the model is behind a chat service, which gives no likelihoods.

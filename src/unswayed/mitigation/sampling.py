@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from unswayed.memory import Message
 from unswayed.memory.prompt import NOTES
+from unswayed.scoring.chat import Message
 
 # kind of candidate -> what follows the notes in the system message
 INSTRUCTIONS = {

@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from unswayed.audit.report.numbers import interval, listed, markdown_table, markdown_text, percent
-from unswayed.commands import batch_size
-from unswayed.errors import InputError
-from unswayed.files import read_text, write_text
+from unswayed.core.commands import batch_size
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text, write_text
+from unswayed.core.recipes import check_keys, check_section, merge
+from unswayed.data.personas import load_personas
+from unswayed.display.numbers import interval, listed, markdown_table, markdown_text, percent
 from unswayed.mitigation.dpo.curves import points
 from unswayed.mitigation.dpo.pairs import pairs_hash, read_splits
 from unswayed.mitigation.dpo.recipe import SECTIONS, read_recipe
@@ -39,9 +41,7 @@ from unswayed.mitigation.mitigate import (
 from unswayed.mitigation.verdict.page import COMPARED
 from unswayed.mitigation.verdict.separation import unseen_pairs
 from unswayed.mitigation.verdict.words import LABELS, RUNS, TASKS, as_change, row_of
-from unswayed.personas import load_personas
-from unswayed.recipes import check_keys, check_section, merge
-from unswayed.sweeps import (
+from unswayed.sweep import (
     Key,
     cell,
     chosen,

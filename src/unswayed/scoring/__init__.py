@@ -1,0 +1,1 @@
+"""From conversations to log-probabilities and texts, on a loaded lm-eval model."""

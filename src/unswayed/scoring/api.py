@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from lm_eval.models.api_models import JsonChatStr
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unswayed.errors import InputError
-from unswayed.scoring.journal import Journal
-from unswayed.scoring.load import HF_SHARED, check_lengths
+from unswayed.core.errors import InputError
+from unswayed.core.journal import Journal
+from unswayed.scoring.backends import HF_SHARED, check_lengths
 
 
 def generate(

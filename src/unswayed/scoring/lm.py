@@ -26,10 +26,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import DynamicCache
 
-from unswayed.errors import InputError
-from unswayed.progress import Progress
+from unswayed.core.errors import InputError
+from unswayed.core.progress import Progress
 from unswayed.scoring.attention import layer_kinds, tree_mask, tree_obstacle
-from unswayed.scoring.prompts import fold_system, takes_system_role
+from unswayed.scoring.chat import fold_system, takes_system_role
 from unswayed.scoring.tree import Node, Pack, build_tree, make_pack
 
 log = logging.getLogger(__name__)

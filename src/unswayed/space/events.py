@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from unswayed.errors import InputError
-from unswayed.models import model_label
+from unswayed.core.errors import InputError
+from unswayed.models.embedded import model_label
 from unswayed.space import pages, uploads
 from unswayed.space.examples import read_examples
 from unswayed.space.flips import SCORING, ask, ask_each, choose_item, choose_user, in_words, users

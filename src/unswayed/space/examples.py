@@ -15,10 +15,10 @@ from typing import Any
 
 from unswayed.audit.run import read_answers, read_run
 from unswayed.audit.trials import NONE
-from unswayed.commands import Parser, run_command
-from unswayed.errors import InputError
-from unswayed.files import read_text, write_text
-from unswayed.items import items_hash
+from unswayed.core.commands import Parser, run_command
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text, write_text
+from unswayed.data.items import items_hash
 from unswayed.scoring.prompts import question_text
 from unswayed.space.flips import SCORING, items, users
 

@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from unswayed.audit.report.numbers import percent
-from unswayed.audit.report.words import CONDITION_LABELS
 from unswayed.audit.trials import NONE
-from unswayed.errors import InputError
-from unswayed.items import Item, builtin_items, make_item
+from unswayed.core.errors import InputError
+from unswayed.data.items import Item, builtin_items, make_item
+from unswayed.data.personas import Persona, builtin_personas, grid_personas
+from unswayed.display.numbers import percent
 from unswayed.memory.prompt import PromptMemory
-from unswayed.personas import Persona, builtin_personas, grid_personas
+from unswayed.report.words import CONDITION_LABELS
 from unswayed.scoring.prompts import choice_scores, continuations, question_text
 from unswayed.space.models import Shelf
 

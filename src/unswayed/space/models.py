@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from unswayed.errors import InputError
-from unswayed.models import EMBEDDED, EMBEDDED_ID, GGUF_PACKAGE, model_label, model_path
+from unswayed.core.errors import InputError
+from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID, GGUF_PACKAGE, model_label, model_path
 
 MORE = "UNSWAYED_SPACE_MODELS"  # models that the owner of a Space adds, separated by spaces
 IN_MEMORY = 2
@@ -69,7 +69,7 @@ class Shelf:
 def _load(path: str) -> tuple[Any, Any]:
     import transformers
 
-    from unswayed.scoring.prompts import ChatFormat
+    from unswayed.scoring.chat import ChatFormat
     from unswayed.space.prefixes import PrefixKeepingLM
 
     transformers.utils.logging.disable_progress_bar()

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-from unswayed.audit.report.numbers import MISSING, percent
 from unswayed.audit.trials import NONE
-from unswayed.items import Item
+from unswayed.data.items import Item
+from unswayed.display.numbers import MISSING, percent
 from unswayed.space.flips import Answer, in_words, notes
 
 TONES = (NONE, "neutral", "advantaged", "disadvantaged")

@@ -16,12 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from unswayed.audit.report.words import CONDITION_LABELS, effect_label, finding
 from unswayed.audit.summary import check_answers, read_summary, summarize
 from unswayed.audit.trials import SCHEMA
-from unswayed.errors import InputError
-from unswayed.files import read_text
-from unswayed.hub_data import HUB, hub_source
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text
+from unswayed.data.hub import HUB, hub_source
+from unswayed.report.words import CONDITION_LABELS, effect_label, finding
 from unswayed.space.pages import TONES, intervals
 
 ON_A_SPACE = "SPACE_ID"  # set by Hugging Face; a visitor then gives no path of this machine

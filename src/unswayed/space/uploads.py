@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from unswayed.errors import InputError
-from unswayed.items import Item, keep_invariant, read_items
-from unswayed.personas import Persona, builtin_personas, read_personas
+from unswayed.core.errors import InputError
+from unswayed.data.items import Item, keep_invariant, read_items
+from unswayed.data.personas import Persona, builtin_personas, read_personas
 from unswayed.space import models
 from unswayed.space.flips import NOTES, OPTION, OPTIONS, SCENARIO
 

@@ -12,7 +12,8 @@ import importlib.util
 import shutil
 from pathlib import Path
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.scoring.harness import TASKS
 
 STUBS = "unswayed"  # name of the folder inside lm_eval/tasks
 MARK = "# Made by `unswayed tasks install`; `unswayed tasks uninstall` removes this folder.\n"
@@ -20,7 +21,7 @@ MARK = "# Made by `unswayed tasks install`; `unswayed tasks uninstall` removes t
 
 def path() -> Path:
     """Folder with the tasks' YAML files, for --include_path."""
-    return Path(__file__).parent
+    return TASKS
 
 
 def stub_folder() -> Path:

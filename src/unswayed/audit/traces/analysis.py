@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unswayed.audit.flips import grouped, memory_text
 from unswayed.audit.memories import GATED
-from unswayed.audit.report.flips import grouped, memory_text
-from unswayed.audit.report.words import NEUTRAL
 from unswayed.audit.traces.detector import (
     DISMISSED,
     USED,
@@ -32,11 +31,11 @@ from unswayed.audit.traces.detector import (
     read,
     stems,
 )
-from unswayed.audit.trials import CONDITIONS, NONE
-from unswayed.errors import InputError
+from unswayed.audit.trials import CONDITIONS, NEUTRAL, NONE
+from unswayed.core.errors import InputError
 from unswayed.memory.prompt import ACKNOWLEDGED, IGNORE, NOTES
 from unswayed.memory.told import REMEMBERED
-from unswayed.scoring.prompts import LAST_THOUGHT, OPEN_THOUGHT
+from unswayed.scoring.replies import LAST_THOUGHT, OPEN_THOUGHT
 from unswayed.statistics.crossed import LEVEL, Estimate, crossed_mean, proportion
 
 PERSONAS = "personas"  # all conditions with a memory that speaks of social standing

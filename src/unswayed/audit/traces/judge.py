@@ -23,9 +23,9 @@ import numpy as np
 
 from unswayed.audit.traces.analysis import Trace
 from unswayed.audit.traces.detector import LABELS
-from unswayed.errors import InputError
-from unswayed.progress import Progress
-from unswayed.scoring.prompts import json_objects
+from unswayed.core.errors import InputError
+from unswayed.core.progress import Progress
+from unswayed.scoring.replies import json_objects
 from unswayed.statistics.agreement import (
     equal_share,
     estimate,

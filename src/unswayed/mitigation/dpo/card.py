@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unswayed.errors import InputError
-from unswayed.files import write_text
-from unswayed.hub import CARD
-from unswayed.memory.plum.adapter import is_memory
+from unswayed.core.cards import CARD
+from unswayed.core.errors import InputError
+from unswayed.core.files import write_text
 from unswayed.mitigation.dpo.curves import MEASURES
-from unswayed.models import EMBEDDED, EMBEDDED_ID
+from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID
+from unswayed.plum.adapter import is_memory
 
 MERGED = "merged"  # folder of the merged model, within the adapter's
 PRIVATE = {"private_memory": True}  # in a card's metadata: `unswayed publish` refuses the folder

@@ -12,10 +12,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from unswayed.errors import InputError
-from unswayed.hub_data import read_dataset
-from unswayed.memory import Message
-from unswayed.scoring.prompts import fold_system, plain_text, takes_system_role
+from unswayed.core.errors import InputError
+from unswayed.data.hub import read_dataset
+from unswayed.scoring.chat import Message, fold_system, plain_text, takes_system_role
 
 Pair = dict[str, list[Message]]
 PARTS = ("prompt", "chosen", "rejected")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.core.recipes import check_keys, read_keys, recipe_command
 from unswayed.mitigation.dpo.settings import DpoRecipe
-from unswayed.recipes import check_keys, read_keys, recipe_command
 
 # Fields of trl.DPOConfig that a recipe may not give, and why.
 OURS = {

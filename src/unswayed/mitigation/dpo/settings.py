@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from unswayed.errors import InputError
-from unswayed.memory.plum.adapter import read_manifest
+from unswayed.core.errors import InputError
+from unswayed.plum.adapter import read_manifest
 
 REFERENCES = ("base", "adapter")
 ORDERS = ("shuffled", "by_persona")

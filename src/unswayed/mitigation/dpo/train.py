@@ -36,9 +36,8 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import DPOConfig
 
-from unswayed.errors import InputError
-from unswayed.files import read_text, write_text
-from unswayed.memory.plum.adapter import MANIFEST, adapter_folder
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text, write_text
 from unswayed.mitigation.dpo.card import MERGED, from_memory, mark_private, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import (
@@ -54,9 +53,10 @@ from unswayed.mitigation.dpo.pairs import (
 )
 from unswayed.mitigation.dpo.settings import DpoRecipe, start_adapter
 from unswayed.mitigation.dpo.trainer import BareCollator, SharingDPOTrainer, last_checkpoint
-from unswayed.models import model_path
-from unswayed.scoring.base import Base, load_base
-from unswayed.scoring.load import folder_hash
+from unswayed.models.base import Base, load_base
+from unswayed.models.embedded import model_path
+from unswayed.models.load import folder_hash
+from unswayed.plum.adapter import MANIFEST, adapter_folder
 
 log = logging.getLogger(__name__)
 

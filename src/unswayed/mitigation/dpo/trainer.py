@@ -28,7 +28,7 @@ from trl.data_utils import common_prefix_length
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import pad, use_adapter
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.scoring.attention import tree_mask
 from unswayed.scoring.tree import Pack, build_tree, make_pack
 

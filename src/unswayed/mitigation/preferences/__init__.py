@@ -30,8 +30,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unswayed.errors import InputError
-from unswayed.items import BUILTIN, items_hash, load_items
+from unswayed.core.errors import InputError
+from unswayed.data.items import BUILTIN, items_hash, load_items
+from unswayed.data.personas import load_personas, personas_hash
+from unswayed.data.questions import load_questions
 from unswayed.mitigation.preferences import steps
 from unswayed.mitigation.preferences.columns import (
     CANDIDATE,
@@ -45,9 +47,7 @@ from unswayed.mitigation.preferences.columns import (
     Row,
 )
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
-from unswayed.mitigation.questions import load_questions
-from unswayed.personas import load_personas, personas_hash
-from unswayed.scoring.load import parse_settings, public_settings
+from unswayed.models.load import parse_settings, public_settings
 
 log = logging.getLogger(__name__)
 

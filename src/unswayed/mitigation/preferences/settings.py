@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 from unswayed.mitigation.overlap import COSINE, RUN
-from unswayed.models import EMBEDDED
-from unswayed.scoring.load import HF_SHARED, check_backend, parse_settings
+from unswayed.models.embedded import EMBEDDED
+from unswayed.models.load import check_backend, parse_settings
+from unswayed.scoring.backends import HF_SHARED
 
 RULES = "rules"
 

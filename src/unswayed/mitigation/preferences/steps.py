@@ -9,29 +9,29 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from unswayed.embedding import Embedder
-from unswayed.errors import InputError
-from unswayed.items import BUILTIN, load_items
-from unswayed.memory import Message
+from unswayed.core.errors import InputError
+from unswayed.core.journal import Journal
+from unswayed.core.progress import Progress
+from unswayed.data.items import BUILTIN, load_items
+from unswayed.data.personas import VERSIONS, Persona, load_personas
+from unswayed.data.questions import Question, load_questions
 from unswayed.mitigation import overlap, rewards
 from unswayed.mitigation.constructed import construct
 from unswayed.mitigation.dpo.pairs import fitted, pair_length
 from unswayed.mitigation.judge import Judgement, judge
 from unswayed.mitigation.preferences.columns import PROMPT, Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
-from unswayed.mitigation.questions import Question, load_questions
 from unswayed.mitigation.sampling import (
     asked,
     conversations,
     own_conversations,
     whole_sentences,
 )
-from unswayed.models import model_path
-from unswayed.personas import VERSIONS, Persona, load_personas
-from unswayed.progress import Progress
-from unswayed.scoring.journal import Journal
-from unswayed.scoring.load import folder_hash, load_lm, parse_settings, public_settings
-from unswayed.scoring.prompts import strip_thinking
+from unswayed.models.embedded import model_path
+from unswayed.models.load import folder_hash, load_lm, parse_settings, public_settings
+from unswayed.models.vectors import Embedder
+from unswayed.scoring.chat import Message
+from unswayed.scoring.replies import strip_thinking
 
 SAMPLED, CONSTRUCTED, OWN = "sampled", "constructed", "own"
 CONSTRUCTED_KINDS = ("constructed_chosen", "constructed_rejected")
@@ -234,9 +234,9 @@ def _candidates(row: Row, texts: Sequence[str]) -> list[Row]:
 
 def ask_model(what: str, asked_for: Sequence[list], settings: PreferenceSettings) -> list[str]:
     """Texts of the generator or of the judge; those of earlier builds are not asked again."""
+    from unswayed.scoring.backends import plain_errors
+    from unswayed.scoring.chat import ChatFormat
     from unswayed.scoring.generate import generate, generation_settings
-    from unswayed.scoring.load import plain_errors
-    from unswayed.scoring.prompts import ChatFormat
 
     if not asked_for:
         return []
@@ -352,7 +352,7 @@ def rewarded(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
 
 def load_reward(settings: PreferenceSettings) -> rewards.Reward:
     """The reward model that the settings name, else the reference margin under the policy."""
-    from unswayed.scoring.prompts import ChatFormat
+    from unswayed.scoring.chat import ChatFormat
 
     if settings.reward:
         return rewards.ClassifierReward(settings.reward, settings.device)

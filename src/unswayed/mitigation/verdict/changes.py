@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.paired import BEYOND, GAP, SHARES, bounded, level, measured
 from unswayed.audit.summary import MARGIN
+from unswayed.compare.paired import BEYOND, GAP, SHARES, bounded, level, measured
 from unswayed.statistics.crossed import crossed_mean, equivalence_p
 
 __all__ = ["BEYOND", "GAP", "relative_change", "run_changes"]

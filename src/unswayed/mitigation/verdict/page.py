@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unswayed.audit.report.numbers import (
+from unswayed.audit.summary import PERSONA
+from unswayed.display.numbers import (
     MISSING,
     count,
     interval,
@@ -16,9 +17,7 @@ from unswayed.audit.report.numbers import (
     markdown_text,
     percent,
 )
-from unswayed.audit.report.plots import ends, position, symmetric_axis
-from unswayed.audit.report.words import points
-from unswayed.audit.summary import PERSONA
+from unswayed.display.plots import ends, position, symmetric_axis
 from unswayed.mitigation.dpo.curves import draw
 from unswayed.mitigation.verdict.changes import GAP
 from unswayed.mitigation.verdict.words import (
@@ -36,6 +35,7 @@ from unswayed.mitigation.verdict.words import (
     tone,
     warnings,
 )
+from unswayed.report.words import points
 
 CHANGE_COLUMNS = [
     ("metric", "Metric"),

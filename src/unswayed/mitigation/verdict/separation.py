@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unswayed.errors import InputError
-from unswayed.files import read_text
-from unswayed.hub import CARD
-from unswayed.items import Item
+from unswayed.core.cards import CARD
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text
+from unswayed.data.items import Item
+from unswayed.data.personas import Persona
 from unswayed.mitigation.dpo.pairs import Pair
 from unswayed.mitigation.overlap import RUN, WHOLE, shared_runs
-from unswayed.personas import Persona
 
 DISTANCE = re.compile(r"^## Distance to the test items\n(.*?)(?=^## |\Z)", re.M | re.S)
 FIGURE = re.compile(r"^\* (.+): (\S+)$", re.M)

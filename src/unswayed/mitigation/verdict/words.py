@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from unswayed.audit.paired import HIGHER, LOWER, UNCLEAR, WITHIN
-from unswayed.audit.report.numbers import interval, listed, percent
-from unswayed.audit.report.words import CONDITION_LABELS, points
 from unswayed.audit.summary import ALPHA, PERSONA
+from unswayed.compare.paired import HIGHER, LOWER, UNCLEAR, WITHIN
+from unswayed.display.numbers import interval, listed, percent
 from unswayed.mitigation.verdict.changes import BEYOND, GAP
+from unswayed.report.words import CONDITION_LABELS, points
 
 LABELS = CONDITION_LABELS | {
     PERSONA: "Both personas",

@@ -23,7 +23,7 @@ from typing import Any
 
 import datasets
 
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
 
 LETTERS = "ABCD"
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}

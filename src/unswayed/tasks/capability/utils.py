@@ -25,9 +25,9 @@ import datasets
 import numpy as np
 
 from unswayed.audit.trials import PAIR_CONDITIONS, choose_personas
-from unswayed.errors import InputError
+from unswayed.core.errors import InputError
+from unswayed.data.personas import Persona, load_personas
 from unswayed.memory.prompt import PromptMemory
-from unswayed.personas import Persona, load_personas
 from unswayed.tasks.ability.utils import drawn, load_mmlu, load_rows
 
 COLUMNS = ("key", "prompt", "instruction_id_list", "kwargs")

@@ -22,12 +22,13 @@ from typing import Any
 import datasets
 
 from unswayed.audit.trials import NONE, PAIR_CONDITIONS, choose_personas, trials_of
-from unswayed.errors import InputError
-from unswayed.hub_data import read_dataset
-from unswayed.items import LETTERS, keep_invariant, load_items
+from unswayed.core.errors import InputError
+from unswayed.data.hub import read_dataset
+from unswayed.data.items import LETTERS, keep_invariant, load_items
+from unswayed.data.personas import load_personas
 from unswayed.memory.prompt import PromptMemory
-from unswayed.personas import load_personas
-from unswayed.scoring.prompts import continuations, extract_answer, option_order, pick_option
+from unswayed.scoring.prompts import continuations, option_order, pick_option
+from unswayed.scoring.replies import extract_answer
 
 # Where a published test set keeps a condition.
 CONFIG_OF = {NONE: "none", "neutral": "neutral"}

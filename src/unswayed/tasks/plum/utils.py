@@ -16,20 +16,20 @@ from typing import Any
 
 import datasets
 
-from unswayed.conversations import (
+from unswayed.core.errors import InputError
+from unswayed.data.conversations import (
     Conversation,
     builtin_conversations,
     builtin_facts,
     make_conversation,
 )
-from unswayed.errors import InputError
-from unswayed.hub_data import read_dataset
+from unswayed.data.hub import read_dataset
 from unswayed.memory.baselines import FullMemory, SummaryMemory
-from unswayed.memory.plum.pairs import Pair
-from unswayed.memory.plum.recall import CLOSED, held_out
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.memory.told import ToldMemory
-from unswayed.models import EMBEDDED
+from unswayed.models.embedded import EMBEDDED
+from unswayed.plum.pairs import Pair
+from unswayed.plum.recall import CLOSED, held_out
 
 MEMORIES = ("none", "bm25", "embedding", "summary", "full")
 
@@ -72,7 +72,7 @@ def _memory(name: str, k: int, embedder: str) -> ToldMemory | None:
     if name not in MEMORIES:
         raise InputError(f"memory {name!r} is not one of {', '.join(MEMORIES)}")
     if name == "embedding":
-        from unswayed.embedding import Embedder
+        from unswayed.models.vectors import Embedder
 
         return RetrievalMemory(k, Embedder(embedder))
     made = {"bm25": lambda: RetrievalMemory(k), "summary": SummaryMemory, "full": FullMemory}

@@ -1,0 +1,1 @@
+"""What every room leans on: errors, files, progress, recipes, journals; knows nothing of models."""

@@ -1,0 +1,78 @@
+"""Reading users' files with plain errors, and writing files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unswayed.core.errors import InputError
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text, without a byte order mark.
+
+    Raises:
+        InputError: there is no such file, or it is no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text at once."""
+    scratch = path.with_name(path.name + ".partial")
+    try:
+        scratch.write_text(content, "utf-8", newline="\n")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Where to make what takes the folder's place at the end, as a whole; after an error within,
+    the old folder stays as it is. A link to a folder stays one."""
+    where = folder.resolve()
+    where.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
+    new, old = scratch / "new", scratch / "old"
+    try:
+        yield new
+        if where.exists():
+            where.rename(old)
+        try:
+            new.rename(where)
+        except BaseException:
+            if old.exists():
+                old.rename(where)
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_yaml(path: Path) -> Any:
+    """The root node of a YAML file; nodes know their lines (`node.start_mark.line`, from 0).
+
+    Raises:
+        InputError: no such file, or not YAML, or nested too deeply; names the file, and the line.
+    """
+    import yaml
+
+    text = read_text(path)
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not read, its brackets are nested too deeply") from None

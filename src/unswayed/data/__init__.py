@@ -1,0 +1,1 @@
+"""Items, personas, conversations, histories and questions: banks and their readers; no model."""

@@ -1,0 +1,100 @@
+"""Histories as JSONL, one event per line: user, time, query, response [, about, thing, id]."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text
+from unswayed.data.histories import Event, Histories, Task, make_histories
+
+log = logging.getLogger(__name__)
+
+MAX_LABELS = 20
+
+
+def read(path: str | Path) -> Histories:
+    """Histories of a JSONL file; lines that are out of time are sorted, with a warning.
+
+    The responses are labels if there are at most 20 different ones and each occurs at least twice,
+    and a scale if all of these are numbers; else they are free text.
+
+    Raises:
+        InputError: names file, line and field of the first fault.
+    """
+    path = Path(path)
+    rows = []
+    # Not splitlines(): it also splits at U+2028, U+0085 and six more, inside texts.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            rows.append((where, _event(where, line)))
+    if not rows:
+        raise InputError(f"{path}: holds no events; give one JSON object a line")
+    late = sum(a.time > b.time for (_, a), (_, b) in pairwise(rows))
+    if late:
+        log.warning(
+            "%s: %d of %d events are earlier than the line before; sorted", path, late, len(rows)
+        )
+    return make_histories(_task(path, rows), rows)
+
+
+def _task(path: Path, rows: list[tuple[str, Event]]) -> Task:
+    counts = Counter(event.response for _, event in rows)
+    once = [(where, event.response) for where, event in rows if counts[event.response] == 1]
+    if len(counts) > MAX_LABELS or once:
+        if once and len(counts) <= MAX_LABELS:
+            log.warning("%s: responses count as free text: %r occurs only once", *once[0])
+        return Task(path.stem, "What does this person answer?", None, ordinal=False)
+    if all(_is_number(label) for label in counts):
+        labels = tuple(sorted(counts, key=float))
+        ask = f"Which number, from {labels[0]} to {labels[-1]}, does this person give?"
+        return Task(path.stem, ask, labels, ordinal=True)
+    labels = tuple(sorted(counts))
+    ask = f"Which of these does this person answer: {', '.join(labels)}?"
+    return Task(path.stem, ask, labels, ordinal=False)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) - float(text) == 0  # neither nan nor inf
+    except ValueError:
+        return False
+
+
+def _event(where: str, line: str) -> Event:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: a JSON object is needed, got {line[:40]!r}")
+    time = row.get("time")
+    if not isinstance(time, (int, float)) or isinstance(time, bool):
+        raise InputError(f"{where}: time is {time!r}, it must be a number")
+    about = row.get("about") or []
+    if not isinstance(about, list) or not all(isinstance(tag, str) for tag in about):
+        raise InputError(f"{where}: about is {about!r}, it must be a list of texts")
+    return Event(
+        user=_text(where, row, "user"),
+        time=float(str(time)),  # float() itself raises for huge whole numbers; so they become inf
+        query=_text(where, row, "query"),
+        response=_text(where, row, "response"),
+        about=tuple(about),
+        thing=_text(where, row, "thing", ""),
+        id=_text(where, row, "id", ""),
+    )
+
+
+def _text(where: str, row: dict, field: str, otherwise: str | None = None) -> str:
+    """A text, or a number as text with all its digits, without space around it; 4.0 is 4."""
+    value = row.get(field, otherwise)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    if not isinstance(value, str) or (not value.strip() and otherwise is None):
+        raise InputError(f"{where}: {field} is {value!r}, it must be a text or a number")
+    return value.strip()

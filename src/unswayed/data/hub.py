@@ -1,0 +1,50 @@
+"""Datasets of the Hub, or folders that are such datasets, as rows."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from unswayed.core.errors import InputError
+
+HUB = "hub:"
+
+
+def hub_source(source: str) -> tuple[str, str | None, str | None]:
+    """Repository, config and revision of "hub:OWNER/NAME[:CONFIG][@REVISION]"."""
+    where, _, revision = source.removeprefix(HUB).partition("@")
+    name, _, config = where.partition(":")
+    return name, config or None, revision or None
+
+
+def read_dataset(source: str, config: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a dataset by split.
+
+    Args:
+        source: a folder, a Hub id, or hub:OWNER/NAME[:CONFIG][@REVISION].
+        config: of the dataset, if the source names none.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    import datasets
+
+    name, revision = source, None
+    if source.startswith(HUB):
+        name, own, revision = hub_source(source)
+        config = own or config
+    try:
+        if not Path(name).is_dir():
+            return _rows(datasets.load_dataset(name, config, revision=revision))
+        # Where a card names configs, datasets caches by the folder's name alone: another folder of
+        # that name, or a tree built anew, would give the old rows.
+        with tempfile.TemporaryDirectory() as cache:
+            return _rows(datasets.load_dataset(name, config, cache_dir=cache))
+    except Exception as error:  # datasets, huggingface_hub and pyarrow raise many kinds
+        first = " ".join(str(error).split())[:200]
+        raise InputError(f"dataset {source} cannot be loaded: {first}") from error
+
+
+def _rows(splits: Any) -> dict[str, list[dict[str, Any]]]:
+    return {split: list(rows) for split, rows in splits.items()}

@@ -1,0 +1,1 @@
+"""Datasets for the Hub as local trees: rows, cards, files; nothing is sent."""

@@ -1,0 +1,234 @@
+"""The datasets of personas and of items asked under them.
+
+`item_tree` asks exactly what `unswayed audit` asks: the rows come from its trials, and a column
+means what it means in `answers.parquet`; only what a model's answer would fill is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from datasets import Dataset, Features, List, Value
+
+from unswayed.audit.trials import GRID, NONE, choose_personas, make_row, trials_of
+from unswayed.core.errors import InputError
+from unswayed.data.items import KINDS, Item, items_hash, keep_invariant, load_items
+from unswayed.data.personas import (
+    ATTRIBUTES,
+    Persona,
+    builtin_personas,
+    grid_personas,
+    personas_hash,
+)
+from unswayed.datasets import cards
+from unswayed.datasets.trees import Tree
+from unswayed.memory.prompt import PromptMemory
+
+SPLIT = "test"
+CONFIGS = {  # config -> conditions
+    "none": (NONE,),
+    "neutral": ("neutral",),
+    "explicit": ("advantaged", "disadvantaged"),
+    "grid": (GRID,),
+}
+SCORINGS = ("option", "letter", "generate")
+DATASETS = {"understanding": "persona_steu", "management": "persona_stem"}  # kind -> dataset
+
+# The columns of answers.parquet that are known before a model answers.
+TRIAL_FEATURES = Features(
+    {
+        "question_id": Value("string"),
+        "test": Value("string"),
+        "kind": Value("string"),
+        "condition": Value("string"),
+        "persona_id": Value("string"),
+        "pair_id": Value("string"),
+        **{name: Value("string") for name in ATTRIBUTES},
+        "memory": Value("string"),
+        "memory_style": Value("string"),
+        "system_prompt": Value("string"),
+        "user_prompt": Value("string"),
+        "options": List(Value("string")),
+        "option_order": List(Value("int32")),
+        "weights": List(Value("float64")),
+        "gold_label": Value("string"),
+        "scoring": Value("string"),
+        "seed": Value("int64"),
+    }
+)
+
+PERSONA_FEATURES = Features(
+    {
+        "persona_id": Value("string"),
+        "condition": Value("string"),
+        "pair_id": Value("string"),
+        **{name: Value("string") for name in ATTRIBUTES},
+        "slots": List(
+            {
+                "name": Value("string"),
+                "template": Value("string"),
+                "third_person": Value("string"),
+                "first_person": Value("string"),
+            }
+        ),
+        "system_prompt": Value("string"),
+    }
+)
+
+
+def item_tree(
+    kind: str,
+    *,
+    items: str,
+    decisions: str | None,
+    configs: Sequence[str] | None,
+    scoring: str,
+    seed: int,
+    license_statement: str | None,
+    command: str,
+) -> Tree:
+    """Every item of one test under every user of each config.
+
+    Args:
+        kind: "understanding" (persona_steu) or "management" (persona_stem).
+        items: a spec of `unswayed audit --items`.
+        decisions: annotators' decisions on persona invariance, a file.
+        configs: some of CONFIGS; None for all.
+        scoring: how the question is worded, as in the audit.
+        seed: of the order of options under letters.
+        license_statement: under what terms items that are not built-in may be passed on.
+        command: what built it, for the card.
+
+    Raises:
+        InputError: unknown config or scoring, items that cannot be read, are of another kind or
+            none of which is left.
+    """
+    chosen = choose_configs(configs, CONFIGS)
+    if scoring not in SCORINGS:
+        raise InputError(f"--scoring {scoring!r} is not one of {', '.join(SCORINGS)}")
+    kept = items_of_kind(items, decisions, kind)
+    rows = {config: trial_rows(kept, config, scoring, seed) for config in chosen}
+    hashes = {config: prompts_hash(rows[config]) for config in chosen}
+    source = cards.item_source(items, kept, items_hash(kept), license_statement)
+    facts = {
+        "seed": seed,
+        "scoring": scoring,
+        "items_sha256": items_hash(kept),
+        "prompts_sha256": hashes,
+    }
+    counts = [
+        cards.Count(
+            config, len(rows[config]), sum(u is not None for u in users_of(config)), hashes[config]
+        )
+        for config in chosen
+    ]
+    return Tree(
+        name=DATASETS[kind],
+        tables={
+            config: {SPLIT: Dataset.from_list(rows[config], TRIAL_FEATURES)} for config in rows
+        },
+        metadata=cards.item_metadata(kind, source),
+        facts=facts,
+        body=cards.item_body(kind, source, counts, len(kept), scoring, seed, command),
+    )
+
+
+def persona_tree(*, configs: Sequence[str] | None, command: str) -> Tree:
+    """The profiles themselves; configs as in the test sets, without `none`.
+
+    Raises:
+        InputError: unknown config.
+    """
+    chosen = choose_configs(configs, [config for config in CONFIGS if config != NONE])
+    users = {config: users_of(config) for config in chosen}
+    rows = {config: [persona_row(user) for user in users[config]] for config in chosen}
+    hashes = {config: personas_hash(users[config]) for config in chosen}
+    counts = [
+        cards.Count(config, len(rows[config]), len(rows[config]), hashes[config])
+        for config in chosen
+    ]
+    return Tree(
+        name="personas",
+        tables={
+            config: {SPLIT: Dataset.from_list(rows[config], PERSONA_FEATURES)} for config in rows
+        },
+        metadata=cards.persona_metadata(),
+        facts={"personas_sha256": hashes},
+        body=cards.persona_body(counts, command),
+    )
+
+
+def choose_configs(wanted: Sequence[str] | None, known: Iterable[str]) -> list[str]:
+    """The wanted configs in our order, all if None.
+
+    Raises:
+        InputError: one is not known.
+    """
+    known = list(known)
+    if unknown := [config for config in wanted or () if config not in known]:
+        raise InputError(f"--configs {unknown[0]!r} is not one of {', '.join(known)}")
+    return known if wanted is None else [config for config in known if config in wanted]
+
+
+def items_of_kind(spec: str, decisions: str | None, kind: str) -> list[Item]:
+    """Persona-invariant items of a spec, all of one kind.
+
+    Raises:
+        InputError: also if one is of another kind.
+    """
+    items = load_items([spec])
+    if wrong := [item for item in items if item.kind != kind]:
+        raise InputError(
+            f"--items {spec}: {len(wrong)} of {len(items)} items ask for {wrong[0].kind}, the "
+            f"first is {wrong[0].id}; {DATASETS[kind]} takes {kind} items, "
+            f"{DATASETS[next(k for k in KINDS if k != kind)]} the others"
+        )
+    return keep_invariant(items, Path(decisions) if decisions else None)
+
+
+def users_of(config: str) -> list[Persona | None]:
+    """The users of a config, in order; None stands for no memory."""
+    if config == "none":
+        return [None]
+    personas = grid_personas() if config == "grid" else builtin_personas()
+    return list(choose_personas(personas, CONFIGS[config], None))
+
+
+def trial_rows(items: Sequence[Item], config: str, scoring: str, seed: int) -> list[dict]:
+    """Rows of a config, user by user, with the columns of TRIAL_FEATURES."""
+    memory = PromptMemory()
+    rows = []
+    for user in users_of(config):
+        for trial in trials_of(items, user, memory, scoring, seed):
+            row = make_row(trial, memory=memory, prompt="", answer=None, option_scores=None,
+                           raw_text=None, scoring=scoring, model="", seed=seed)  # fmt: skip
+            rows.append({name: row[name] for name in TRIAL_FEATURES})
+    return rows
+
+
+def persona_row(persona: Persona) -> dict:
+    """A profile with its texts, and the system message that the audit makes of it."""
+    memory = PromptMemory()
+    memory.remember(persona)
+    third, first = persona.texts(), persona.texts(first_person=True)
+    return {
+        "persona_id": persona.id,
+        "condition": persona.condition,
+        "pair_id": persona.pair_id,
+        **{name: None for name in ATTRIBUTES},
+        **dict(persona.attributes),
+        "slots": [
+            {"name": name, "template": template, "third_person": they, "first_person": i}
+            for (name, template), (_, they), (_, i) in zip(persona.slots, third, first, strict=True)
+        ],
+        "system_prompt": memory.messages("")[0]["content"],
+    }
+
+
+def prompts_hash(rows: Iterable[dict]) -> str:
+    """SHA-256 of the system and user prompts, in order (JSON, UTF-8)."""
+    prompts = [[row["system_prompt"], row["user_prompt"]] for row in rows]
+    return hashlib.sha256(json.dumps(prompts, ensure_ascii=False).encode()).hexdigest()

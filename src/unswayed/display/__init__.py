@@ -1,0 +1,1 @@
+"""Numbers as text, axes, tables and pages: how figures are shown; knows no run."""

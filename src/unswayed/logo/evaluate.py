@@ -1,0 +1,478 @@
+"""`unswayed logo evaluate`: train the global memory, ask every method the same, compare.
+
+OUT/seed-N holds one seed: the module, `journal.jsonl` while it goes on, then `answers.parquet`, a
+row per case and method, and `run.json`. OUT itself holds what is derived from these: `result.json`,
+`tables.md` and `logo.svg`. What was asked once is not asked again, and an interrupted evaluation
+goes on to the same answers. When it is done, nothing of it holds a word of the histories but ids,
+labels, and tags in the descriptions of communities.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text, write_text
+from unswayed.core.ledger import Findings, check_same
+from unswayed.data.histories import Histories, Task, before, load_histories
+from unswayed.data.histories.baseline import Means, fit_means
+from unswayed.data.histories.metrics import rouge_1, rouge_l
+from unswayed.logo.globals import Stage, community_embedder, taught, train_global
+from unswayed.logo.mediator import (
+    EQUAL,
+    Facts,
+    Gate,
+    Row,
+    contextual,
+    equal,
+    fit_gate,
+    observations,
+    shrinkage,
+)
+from unswayed.logo.plan import FIT, TEST, Case, Plan, make_plan
+from unswayed.logo.recipe import LogoSettings, Recipe
+from unswayed.logo.sides import (
+    CALIBRATED,
+    FUSED,
+    GLOBAL,
+    LOCAL,
+    MODULE,
+    OWN_PAST,
+    PROMPTED,
+    Sides,
+)
+from unswayed.models.base import Base, load_base
+
+log = logging.getLogger(__name__)
+
+MEANS = "means"
+METHODS = (*OWN_PAST, CALIBRATED[0], GLOBAL, CALIBRATED[1], *MODULE[1:], PROMPTED, *FUSED, MEANS)
+LEARNED = ("logo-gate", *CALIBRATED)  # from the answers of fit users
+OF_LABELS = (*CALIBRATED, MEANS)  # not in free text
+LONG = 10  # known events from which a user can be placed
+ANSWERS, RUN, JOURNAL, ADAPTER = "answers.parquet", "run.json", "journal.jsonl", "module"
+
+
+def evaluate(
+    recipe: Recipe, out: Path, seeds: Sequence[int] = (), methods: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Evaluate a recipe with every seed, and write tables and figures of all.
+
+    Args:
+        seeds: instead of the recipe's.
+        methods: of METHODS; all if none are given. In free text those OF_LABELS are left out.
+
+    Returns:
+        The result, as in result.json; see `tables.summarise`.
+
+    Raises:
+        InputError: unknown methods, histories that do not allow the settings or any of the
+            methods, or a folder that holds another evaluation.
+    """
+    from unswayed.logo.tables import write_result
+
+    seeds = tuple(dict.fromkeys(seeds)) or (recipe.settings.seed,)
+    if unknown := set(methods) - set(METHODS):
+        raise InputError(f"method {min(unknown)!r} is not one of {', '.join(METHODS)}")
+    histories = load_histories(recipe.histories)
+    chosen = [
+        method
+        for method in METHODS
+        if method in (methods or METHODS)
+        and not (method in OF_LABELS and histories.task.labels is None)
+    ]
+    if not chosen:
+        raise InputError(
+            f"histories {recipe.histories}: responses are free text, which {', '.join(OF_LABELS)} "
+            "cannot be asked about: choose other methods"
+        )
+    base, runs, frames = None, [], []
+    for seed in seeds:
+        folder = out / f"seed-{seed}"
+        own = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, seed=seed))
+        base = base or load_base(recipe.model, recipe.dtype)
+        log.info("seed %d: %s", seed, folder)
+        run, frame = run_seed(own, histories, base, chosen, folder)
+        runs.append(run)
+        frames.append(frame.assign(seed=seed))
+        result = write_result(out, histories.task, runs, pd.concat(frames, ignore_index=True))
+    return result
+
+
+def run_seed(
+    recipe: Recipe, histories: Histories, base: Base, methods: Sequence[str], folder: Path
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """One seed, or what is left of it.
+
+    Returns:
+        The run: identity, users, training (per module: community, segments, samples, losses in
+        nats, seconds), asked (what -> prompts, seconds), predictions (that a model had a part in),
+        gates (segment -> `Gate.as_json`, with what calibrates both sides), content_free
+        (`Sides.content_free`), recovered (see `recovered`). And its answers, see `make_rows`.
+    """
+    identity = make_identity(recipe, histories, base, methods)
+    if (folder / RUN).exists():
+        run = _read_run(folder / RUN)
+        check_same(run["identity"], identity, folder)
+        return run, pd.read_parquet(folder / ANSWERS)
+    logo = recipe.logo
+    with_gate = bool(set(LEARNED) & set(methods))
+    plan = make_plan(histories, logo, recipe.settings.seed, with_gate, community_embedder(logo))
+    found = Findings(folder / JOURNAL)
+    try:
+        check_same(found.once("identity", lambda: identity), identity, folder)
+        sides = Sides(plan, logo, methods, found)
+        training = _ask(recipe, base, plan, sides, found, folder)
+    finally:
+        found.journal.close()
+    gates = fit_gates(plan, sides, logo.l2) if with_gate else {}
+    rows = make_rows(plan, sides, methods, gates, logo)
+    run = {
+        "identity": identity,
+        "users": {part: len(users) for part, users in dataclasses.asdict(plan.split).items()},
+        "training": training,
+        "asked": {
+            what: {"prompts": n, "seconds": round(sides.asker.seconds[what], 2)}
+            for what, n in sides.asker.asked.items()
+        },
+        "predictions": sum(row["method"] != MEANS for row in rows),
+        "gates": {str(segment): gate.as_json() for segment, gate in gates.items()},
+        "content_free": None if sides.content_free is None else sides.content_free.tolist(),
+        "recovered": recovered(plan, histories),
+    }
+    scratch = folder / (ANSWERS + ".partial")
+    as_frame(rows).to_parquet(scratch)
+    scratch.replace(folder / ANSWERS)
+    write_text(folder / RUN, json.dumps(run, ensure_ascii=False, indent=1) + "\n")
+    found.journal.remove()
+    return run, pd.read_parquet(folder / ANSWERS)
+
+
+def _ask(
+    recipe: Recipe, base: Base, plan: Plan, sides: Sides, found: Findings, folder: Path
+) -> list[dict[str, Any]]:
+    """Everything that a model has to say; returns how the modules were trained."""
+    from unswayed.plum.recall import loaded_lm
+
+    lm = loaded_lm(base.model, base.tokenizer)
+    sides.ask_own_past(lm)
+    training = []
+    if sides.speakers:
+        memories = (
+            [(ADAPTER, plan.stages, plan.asked)]
+            if not recipe.settings.joint
+            else [(f"{ADAPTER}-{n}", plan.stages[: n - 1], [n]) for n in plan.asked]
+        )
+        for name, stages, numbers in memories:
+            training += _train(recipe, base, stages, numbers, sides, found, folder / name)
+        for number, module in sorted(sides.speakers - sides.heard):  # trained by a run before
+            if not found.has(_asked(number, module)):
+                raise InputError(
+                    f"{folder} has modules that are trained past segment {number}, but lacks what "
+                    "they answered: remove the folder and run again"
+                )
+            sides.ask_global(lm, number, module)
+        sides.join_global()
+    sides.ask_prompted(lm)
+    sides.ask_candidates(lm)
+    return training
+
+
+def _train(
+    recipe: Recipe,
+    base: Base,
+    stages: Sequence[Stage],
+    numbers: Sequence[int],
+    sides: Sides,
+    found: Findings,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Train a module per community through some stages, and ask each about segments that follow.
+
+    Args:
+        numbers: of the segments that are asked about.
+    """
+    from unswayed.plum.recall import loaded_lm
+
+    clock = time.perf_counter()
+    learnt = {  # module -> segments in which it has lessons
+        module: [stage.segment for stage in stages if module in taught([stage])]
+        for module in taught(stages)
+    }
+
+    def on_stage(model: Any, module: int, stage: Stage) -> None:
+        nonlocal clock
+        spent = round(time.perf_counter() - clock, 2)
+        found.once(f"trained {folder.name} {module} {stage.segment}", lambda: spent)
+        later = min((n for n in learnt[module] if n > stage.segment), default=math.inf)
+        for number in numbers:
+            if stage.segment < number <= later and (number, module) in sides.speakers:
+                sides.ask_global(loaded_lm(model, base.tokenizer), number, module)
+                found.once(_asked(number, module), lambda: True)
+        clock = time.perf_counter()
+
+    manifests = train_global(base, stages, recipe.settings, folder, on_stage)
+    training = []
+    for module, manifest in manifests.items():
+        keys = [f"trained {folder.name} {module} {segment}" for segment in learnt[module]]
+        stages_learnt = manifest["conversations"]
+        training.append(
+            {
+                "community": module + 1,
+                "segments": len(stages_learnt),
+                "samples": recipe.settings.epochs * sum(one["samples"] for one in stages_learnt),
+                "losses": [one["losses"] for one in stages_learnt],
+                "seconds": round(sum(found.value(key) for key in keys if found.has(key)), 2),
+            }
+        )
+    return training
+
+
+def _asked(number: int, module: int) -> str:
+    """The finding that a module was asked about a segment."""
+    return f"asked {number} {module}"
+
+
+# -- identity ------------------------------------------------------------------------------------
+
+
+def make_identity(
+    recipe: Recipe, histories: Histories, base: Base, methods: Sequence[str]
+) -> dict[str, Any]:
+    """What makes two runs the same, as JSON, without paths of this machine."""
+    form, equals, path = recipe.histories.partition("=")
+    events = json.dumps([dataclasses.astuple(event) for event in histories.events])
+    return json.loads(
+        json.dumps(
+            {
+                "model": base.name,
+                "weights": base.weights,
+                "histories": f"{form}{equals}{Path(path).name}",
+                "events": hashlib.sha256(events.encode()).hexdigest()[:16],
+                "methods": list(methods),
+                "logo": dataclasses.asdict(recipe.logo),
+                "settings": dataclasses.asdict(recipe.settings),
+            }
+        )
+    )
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(read_text(path))
+        if run.keys() >= {"identity", "training", "asked"}:
+            return run
+    except (ValueError, AttributeError):
+        pass
+    raise InputError(f"{path} is no run of an evaluation: remove its folder, and it is run again")
+
+
+# -- from what was said to answers ---------------------------------------------------------------
+
+
+def fit_gates(plan: Plan, sides: Sides, l2: float) -> dict[int, Gate]:
+    """Segment of test questions -> gate, from the fit users' answers in the segments before it.
+
+    If there are none, both sides weigh the same there.
+    """
+    rows = []
+    for i, case in enumerate(plan.cases):
+        if case.question.part == FIT and i in sides.sides:
+            candidates, p_local, p_global = sides.sides[i]
+            answer = _best(candidates, case, plan.task)
+            row = Row(
+                case.question.event.user, p_local, p_global, len(case.known), case.age, answer
+            )
+            rows.append((case.question.segment, row))
+    tested = sorted({c.question.segment for c in plan.cases if c.question.part == TEST})
+    gates = {}
+    for s in tested:
+        if earlier := [row for number, row in rows if number < s]:
+            gates[s] = fit_gate(earlier, l2, calibrate=plan.task.labels is not None)
+        else:
+            log.warning("no fit user has an answer before segment %d: equal weights there", s)
+            gates[s] = EQUAL
+    return gates
+
+
+def _best(candidates: Sequence[str], case: Case, task: Task) -> int:
+    """The label that was given; of candidate texts the one nearest to what was given (ROUGE-L)."""
+    given = case.question.event.response
+    if task.labels is not None:
+        return task.labels.index(given)
+    return int(np.argmax(rouge_l(candidates, [given] * len(candidates))))
+
+
+def make_rows(
+    plan: Plan, sides: Sides, methods: Sequence[str], gates: dict[int, Gate], logo: LogoSettings
+) -> list[dict[str, Any]]:
+    """A row per case and method, fit users' included; no text of the source.
+
+    Columns: user, event (ids), part, segment, cut (None: all that is known), n (events known),
+    skewed, balanced, method; answer, prediction (labels), expected (of an ordinal task, on its
+    scale), probabilities (over the labels, or the local and the global text), weight_global (of
+    FUSED), rouge_1, rouge_l (free text). Columns without meaning for a row are None.
+    """
+    task, rows = plan.task, []
+    means = {}
+    if MEANS in methods:
+        means = {s: fit_means(plan.lessons_before(s), task) for s in plan.asked}
+    for i, case in enumerate(plan.cases):
+        question = case.question
+        tested = question.part == TEST
+        found = {
+            method: _said(task, case, sides.said[i, method])
+            for method in (*OWN_PAST, *MODULE, PROMPTED)
+            if (i, method) in sides.said
+        }
+        for method in (*CALIBRATED, *FUSED, MEANS) if tested else ():
+            gate = gates.get(question.segment)
+            if method not in methods:
+                continue
+            if method == MEANS:
+                found[method] = _by_means(means[question.segment], case)
+            elif method in CALIBRATED:
+                side = gate.calibrated(*sides.sides[i][1:])[CALIBRATED.index(method)]
+                found[method] = _said(task, case, side)
+            else:
+                found[method] = _fused(method, task, case, i, sides, gate, logo)
+        same = {
+            "user": question.event.user,
+            "event": question.event.id,
+            "part": question.part,
+            "segment": question.segment,
+            "cut": case.cut,
+            "n": len(case.known),
+            "skewed": question.skewed,
+            "balanced": question.balanced,
+            "answer": question.event.response if task.labels else None,
+        }
+        rows += [same | {"method": method} | said for method, said in found.items()]
+    return rows
+
+
+def _fused(
+    method: str,
+    task: Task,
+    case: Case,
+    place: int,
+    sides: Sides,
+    gate: Gate | None,
+    logo: LogoSettings,
+) -> dict[str, Any]:
+    if place not in sides.sides:  # both sides wrote the same, or one of them nothing
+        texts = (sides.said[place, name] for name in (GLOBAL, LOCAL))
+        return _said(task, case, next(filter(None, texts), ""))
+    candidates, p_local, p_global = sides.sides[place]
+    if method == "logo-gate":
+        found = gate.mediate(p_local, p_global, Facts(len(case.known), case.age))
+    else:
+        if sides.content_free is not None:
+            p_local = contextual(p_local, sides.content_free)
+        found = (
+            equal(p_local, p_global)
+            if method == "logo-equal"
+            else shrinkage(
+                p_local,
+                p_global,
+                observations(case.known, task, logo.evidence),
+                logo.shrinkage,
+            )
+        )
+    said = found.probabilities
+    if task.labels is None:
+        said = candidates[int(np.argmax(said))]
+    return _said(task, case, said) | {
+        "probabilities": found.probabilities.tolist(),
+        "weight_global": found.weight_global,
+    }
+
+
+def _by_means(means: Means, case: Case) -> dict[str, Any]:
+    """What the baseline without a model says."""
+    event, ordinal = case.question.event, means.task.ordinal
+    return {
+        "prediction": means.label(case.known, event),
+        "expected": means.value(case.known, event) if ordinal else None,
+    }
+
+
+def _said(task: Task, case: Case, said: Any) -> dict[str, Any]:
+    """A distribution over the labels, or a text, as a row has it.
+
+    On a scale the prediction is the median, which minimises the expected absolute error, and the
+    expected value the mean, which minimises the squared one; else it is the likeliest label.
+    """
+    if task.labels is None:
+        given = [case.question.event.response]
+        return {
+            "rouge_1": float(rouge_1([said], given)[0]),
+            "rouge_l": float(rouge_l([said], given)[0]),
+        }
+    if not task.ordinal:
+        return {"prediction": task.labels[int(np.argmax(said))], "probabilities": said.tolist()}
+    order = np.argsort([float(label) for label in task.labels], kind="stable")
+    median = order[int(np.searchsorted(np.cumsum(said[order]), 0.5 * said.sum()))]
+    return {
+        "prediction": task.labels[median],
+        "expected": float(said @ np.array(task.labels, dtype=float) / said.sum()),
+        "probabilities": said.tolist(),
+    }
+
+
+def as_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The rows with the same columns and types whatever was asked."""
+    kinds = {
+        "user": "str", "event": "str", "part": "str", "segment": "int64", "cut": "Int64",
+        "n": "int64", "skewed": "bool", "balanced": "bool", "method": "str", "answer": "str",
+        "prediction": "str", "expected": "float64", "probabilities": "object",
+        "weight_global": "float64", "rouge_1": "float64", "rouge_l": "float64",
+    }  # fmt: skip
+    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+
+
+def recovered(plan: Plan, histories: Histories) -> dict[str, dict[str, float | None]] | None:
+    """How well the last stage places users by their events before the last segment; None where
+    there is no truth.
+
+    Returns:
+        Part -> the adjusted Rand index against the true communities, of "all" users with any event,
+        of "long" ones, with at least LONG, and of "regular" ones: those of them who were not
+        planted as cold or skewed. None if there are none.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    truth = (histories.truth or {}).get("community")
+    if truth is None:
+        return None
+    communities, start = plan.stages[-1].communities, plan.parts[-1][0].time
+    planted = {*histories.truth["cold"], *histories.truth["skewed"]}
+    past = {user: before(histories.of(user), start) for user in histories.users}
+
+    def index(users: Iterable[str]) -> float | None:
+        users = list(users)
+        placed = [communities.nearest(past[user]) for user in users]
+        return (
+            float(adjusted_rand_score([truth[user] for user in users], placed)) if users else None
+        )
+
+    found = {}
+    for part, users in dataclasses.asdict(plan.split).items():
+        long = [user for user in users if len(past[user]) >= LONG]
+        found[part] = {
+            "all": index(user for user in users if past[user]),
+            "long": index(long),
+            "regular": index(user for user in long if user not in planted),
+        }
+    return found

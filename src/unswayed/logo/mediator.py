@@ -1,0 +1,460 @@
+"""Mediators: one distribution from what the user's own past says and what everyone's says.
+
+Both fused mediators are a log-linear mixture (logarithmic opinion pool: Genest & Zidek 1986,
+doi 10.1214/ss/1177013825) of the local and the global distribution over the labels,
+
+    log p = tau [(1 - g) log p_local + g log p_global] - log Z,
+
+where g, between 0 and 1, is the weight of the global side. `shrinkage` takes g = k / (n + k) and
+tau = 1: a user weighs as n observations against k of the population's, so with n = 0 the local
+side, which then knows nothing of the user, has no say; `observations` says how many a history is
+worth. `fit_gate` learns g and tau from users whose answers are known. The mediator that leaves the
+decision to the model needs only `hint`.
+
+A small model likes one label whatever it reads. Over closed labels a side is therefore corrected
+first: by `contextual` where nothing is learned, by a `Calibration` where the gate is.
+
+A probability below FLOOR counts as FLOOR and the rest is scaled to 1: no side can rule a label out
+for good, and nothing becomes NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import expit, log_softmax, softmax
+
+from unswayed.core.errors import InputError
+from unswayed.data.histories import Event, Task, label_entropy
+
+log = logging.getLogger(__name__)
+
+FLOOR = 1e-6
+ABSENT = -1e6  # log-probability of what is no candidate
+FEATURES = (
+    "length of the history",
+    "uncertainty of the local side",
+    "uncertainty of the global side",
+    "disagreement of the two",
+    "age of what is known",
+    "confidence of the local side",
+    "confidence of the global side",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mediated:
+    """A mediated prediction.
+
+    Attributes:
+        probabilities: (L,), over the labels.
+        weight_global: g; the local side has 1 - g.
+    """
+
+    probabilities: np.ndarray
+    weight_global: float
+
+
+class Row(NamedTuple):
+    """What the gate learns from: one question to a user whose answer is known.
+
+    Attributes:
+        user: whose answer it is.
+        p_local, p_global: (L,) distributions over the labels, in the same order.
+        n: number of the user's events that were known.
+        age: time since the newest of them, in any unit; None if n is 0.
+        answer: index of the label that the user gave.
+    """
+
+    user: str
+    p_local: np.ndarray
+    p_global: np.ndarray
+    n: int
+    age: float | None
+    answer: int
+
+
+class Facts(NamedTuple):
+    """What a gate looks at beside the two distributions; see `Row`."""
+
+    n: int
+    age: float | None
+
+
+# -- closed forms --------------------------------------------------------------------------------
+
+
+def mixture(p_local: np.ndarray, p_global: np.ndarray, g: float, tau: float = 1.0) -> np.ndarray:
+    """(L,) the log-linear mixture; g is the weight of the global side, tau an inverse temperature.
+
+    Raises:
+        InputError: the two are not distributions over the same labels.
+    """
+    return softmax(tau * ((1 - g) * _log(p_local) + g * _log(p_global, len(p_local))))
+
+
+def observations(known: Sequence[Event], task: Task, shown: int) -> float:
+    """How many observations of the user the local side is worth: as many events as it shows, times
+    the variety of the user's labels, their entropy over its maximum.
+
+    A history with one label tells what the user says to some things, not how they choose between
+    labels: it counts 0, however long. Texts count in full.
+
+    Args:
+        known: events before the question.
+        shown: how many of them the local side shows at most.
+
+    Returns:
+        From 0 to `shown`. The formula is ours.
+    """
+    n = min(len(known), shown)
+    if task.labels is None:
+        return n
+    return n * label_entropy(known, task.labels) / np.log(max(len(task.labels), 2))
+
+
+def shrinkage(p_local: np.ndarray, p_global: np.ndarray, n: float, k: float = 5.0) -> Mediated:
+    """The training-free mediator: g = k / (n + k).
+
+    Args:
+        n: how many observations of the user the local side is worth.
+        k: how many observations the population's word is worth; above 0.
+
+    Raises:
+        InputError: n is below 0, k is not above 0, or see `mixture`.
+    """
+    if n < 0 or not k > 0:
+        raise InputError(f"shrinkage with n = {n} and k = {k}: n must be from 0 and k above 0")
+    return _mediated(p_local, p_global, k / (n + k))
+
+
+def equal(p_local: np.ndarray, p_global: np.ndarray) -> Mediated:
+    """Both sides weigh the same, whatever is known: what a mediator has to beat."""
+    return _mediated(p_local, p_global, 0.5)
+
+
+def hint(p_global: np.ndarray, labels: Sequence[str], task: Task) -> str:
+    """The global prediction as a sentence: its two most probable labels, if above half a percent.
+
+    Of labels with the same probability the earlier one is named first. In free text: the most
+    probable text, without its probability, which is one among candidates only.
+    """
+    if task.labels is None:
+        return f"People with a similar taste would write: {labels[int(np.argmax(p_global))]}"
+    best = np.argsort(-np.asarray(p_global), kind="stable")[:2]
+    named = [f"{labels[i]} ({100 * p_global[i]:.0f} %)" for i in best if p_global[i] >= 0.005]
+    verb = "give" if task.ordinal else "answer"
+    return f"People with a similar taste would {verb} {' or '.join(named)}."
+
+
+def contextual(p: np.ndarray, content_free: np.ndarray) -> np.ndarray:
+    """(L,) p without the model's taste for labels: over its answer to a question without content.
+
+    Contextual calibration (Zhao et al. 2021, arXiv 2102.09690): proportional to p / p_free.
+    """
+    return softmax(_log(p) - _log(content_free, len(p)))
+
+
+# -- calibration of a side -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Vector scaling (Guo et al. 2017, arXiv 1706.04599): softmax(slope log p + biases).
+
+    Attributes:
+        slope: inverse temperature, above 0.
+        biases: (L,) of the labels, in nats.
+        converged: whether the fit reached an optimum.
+    """
+
+    slope: float
+    biases: tuple[float, ...]
+    converged: bool
+
+    def of(self, p: np.ndarray) -> np.ndarray:
+        """(L,) the calibrated distribution."""
+        return softmax(self.slope * _log(p, len(self.biases)) + np.asarray(self.biases))
+
+
+def fit_calibration(
+    sides: Sequence[np.ndarray], answers: Sequence[int], users: Sequence[str], l2: float = 1.0
+) -> Calibration:
+    """The calibration that makes the users' answers most likely.
+
+    Minimises  sum over users of the mean of -log p(answer)  +  l2 / 2 (|biases|^2 + log(slope)^2):
+    the penalty, a normal prior of variance 1 / l2, draws towards what the side says by itself.
+
+    Args:
+        sides: (N) distributions (L,) of one side.
+        answers: (N) indices of labels.
+        users: (N) whose answers they are.
+    """
+    log_p = np.array([_log(p) for p in sides])
+    data = log_p, np.asarray(answers), _user_weights(users)
+    l2 /= len(set(users))
+    found = _minimum(calibration_loss, np.zeros(1 + log_p.shape[1]), data, l2, "a calibration")
+    slope, biases = float(np.exp(found.x[0])), tuple(map(float, found.x[1:]))
+    return Calibration(slope, biases, bool(found.success))
+
+
+def calibration_loss(
+    theta: np.ndarray, data: tuple[np.ndarray, np.ndarray, np.ndarray], l2: float
+) -> tuple[float, np.ndarray]:
+    """What `fit_calibration` minimises, per user (nats), and its gradient.
+
+    Args:
+        theta: (log slope, biases).
+        data: (N, L) log-probabilities, (N,) answers, (N,) weights that add up to 1.
+    """
+    log_side, answers, weights = data
+    scaled = np.exp(theta[0]) * log_side
+    loss, slope = _surprise(scaled + theta[1:], answers, weights)
+    gradient = np.append((slope * scaled).sum(), slope.sum(axis=0))
+    return float(loss + l2 / 2 * theta @ theta), gradient + l2 * theta
+
+
+# -- the gate ------------------------------------------------------------------------------------
+
+
+def features(p_local: np.ndarray, p_global: np.ndarray, n: int, age: float | None) -> np.ndarray:
+    """(7,) what g depends on, in the order of FEATURES.
+
+    log(1 + n); the entropies of both sides and their Jensen-Shannon divergence (nats);
+    log(1 + age), NaN if nothing is known; the largest probability of each side.
+    """
+    one, other = np.exp(_log(p_local)), np.exp(_log(p_global, len(p_local)))
+    middle = (one + other) / 2
+    divergence = _entropy(middle) - (_entropy(one) + _entropy(other)) / 2
+    recency = np.nan if age is None else np.log1p(age)
+    return np.array(
+        [np.log1p(n), _entropy(one), _entropy(other), divergence, recency, one.max(), other.max()]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """g = sigmoid(w . (1, z)), where z are the standardised features; a missing one counts 0.
+
+    Both sides are calibrated first, if there are calibrations; features are of what comes out.
+
+    Attributes:
+        weights: (8,) w; the first is the constant. Positive: towards the global side.
+        means, scales: (7,) by which the features are standardised.
+        tau: inverse temperature of the mixture.
+        converged: whether the fit reached an optimum.
+        local, everyone: calibrations of the two sides, or None.
+        features: names of the features.
+    """
+
+    weights: tuple[float, ...]
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    tau: float
+    converged: bool
+    local: Calibration | None = None
+    everyone: Calibration | None = None
+    features: tuple[str, ...] = FEATURES
+
+    def calibrated(
+        self, p_local: np.ndarray, p_global: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Both sides as they are weighed."""
+        return (
+            self.local.of(p_local) if self.local else p_local,
+            self.everyone.of(p_global) if self.everyone else p_global,
+        )
+
+    def mediate(self, p_local: np.ndarray, p_global: np.ndarray, facts: Facts) -> Mediated:
+        """The mixture of the calibrated sides.
+
+        Args:
+            facts: (n, age), see `Row`.
+        """
+        n, age = facts
+        p_local, p_global = self.calibrated(p_local, p_global)
+        z = _standardised(features(p_local, p_global, n, age), self.means, self.scales)
+        g = float(expit(self.weights[0] + (z * self.weights[1:]).sum()))
+        return _mediated(p_local, p_global, g, self.tau)
+
+    def as_json(self) -> dict[str, Any]:
+        """The gate as JSON values."""
+        return dataclasses.asdict(self)
+
+
+EQUAL = Gate(
+    (0.0,) * (1 + len(FEATURES)), (0.0,) * len(FEATURES), (1.0,) * len(FEATURES), 1.0, True
+)
+
+
+def fit_gate(rows: Sequence[Row], l2: float = 1.0, calibrate: bool = False) -> Gate:
+    """The gate and temperature that make the users' answers most likely.
+
+    Minimises  sum over users of the mean of -log p(answer)  +  l2 / 2 (|w|^2 + log(tau)^2), so
+    that each user weighs the same, however much they answered. The penalty, a normal prior of
+    variance 1 / l2, draws towards equal weights and no tempering. L-BFGS from w = 0 and tau = 1:
+    the same rows give the same gate. For cold users to be weighed well, rows with histories cut to
+    few events must be among them. Each side is calibrated by itself beforehand, so that it is as
+    good as it can be alone.
+
+    Args:
+        rows: of users that the global module was not trained on.
+        calibrate: the labels are the same in all rows, and both sides get a `Calibration`.
+
+    Raises:
+        InputError: no rows, or a row that is none (see `Row`).
+    """
+    local = everyone = None
+    if calibrate and rows:
+        one, other, answers, users = zip(
+            *((row.p_local, row.p_global, row.answer, row.user) for row in rows), strict=True
+        )
+        local, everyone = (fit_calibration(side, answers, users, l2) for side in (one, other))
+        rows = [
+            row._replace(p_local=local.of(row.p_local), p_global=everyone.of(row.p_global))
+            for row in rows
+        ]
+    data = gate_data(rows)
+    l2 /= len({row.user for row in rows})
+    found = _minimum(penalised_loss, np.zeros(data.x.shape[1] + 1), data, l2, "the mediator's gate")
+    return Gate(
+        weights=tuple(map(float, found.x[:-1])),
+        means=tuple(map(float, data.means)),
+        scales=tuple(map(float, data.scales)),
+        tau=float(np.exp(found.x[-1])),
+        converged=bool(found.success),
+        local=local,
+        everyone=everyone,
+    )
+
+
+class GateData(NamedTuple):
+    """Rows as arrays.
+
+    Attributes:
+        x: (N, 8) a constant and the standardised features.
+        log_local, log_global: (N, L); ABSENT for labels that a row lacks.
+        answers: (N,) indices of labels.
+        weights: (N,) that add up to 1, and to the same for each user.
+        means, scales: (7,) of the features, weighted alike.
+    """
+
+    x: np.ndarray
+    log_local: np.ndarray
+    log_global: np.ndarray
+    answers: np.ndarray
+    weights: np.ndarray
+    means: np.ndarray
+    scales: np.ndarray
+
+
+def gate_data(rows: Sequence[Row]) -> GateData:
+    """The rows as arrays, features standardised; a feature that never varies becomes 0.
+
+    Raises:
+        InputError: see `fit_gate`.
+    """
+    if not rows:
+        raise InputError("the mediator's gate has nothing to learn from: give answers of fit users")
+    for row in rows:
+        if not 0 <= row.answer < len(row.p_local):
+            raise InputError(
+                f"a row of user {row.user!r} has {len(row.p_local)} labels and the answer "
+                f"{row.answer}: give the index of one of its labels"
+            )
+    weights = _user_weights([row.user for row in rows])
+    raw = np.array([features(row.p_local, row.p_global, row.n, row.age) for row in rows])
+    known = np.where(np.isnan(raw), 0, weights[:, None])  # a feature's weights, where it is known
+    known /= np.maximum(known.sum(axis=0), np.finfo(float).tiny)
+    means = (known * np.nan_to_num(raw)).sum(axis=0)
+    scales = np.sqrt((known * np.nan_to_num(raw - means) ** 2).sum(axis=0))
+    scales = np.where(scales > 1e-9, scales, 1.0)
+    z = _standardised(raw, means, scales)
+    return GateData(
+        x=np.column_stack([np.ones(len(rows)), z]),
+        log_local=_padded([_log(row.p_local) for row in rows]),
+        log_global=_padded([_log(row.p_global, len(row.p_local)) for row in rows]),
+        answers=np.array([row.answer for row in rows]),
+        weights=weights,
+        means=means,
+        scales=scales,
+    )
+
+
+def penalised_loss(theta: np.ndarray, data: GateData, l2: float) -> tuple[float, np.ndarray]:
+    """What `fit_gate` minimises, per user (nats), and its gradient, at theta = (w, log tau)."""
+    w, log_tau = theta[:-1], theta[-1]
+    g = expit(data.x @ w)[:, None]
+    toward = data.log_global - data.log_local
+    logits = np.exp(log_tau) * (data.log_local + g * toward)
+    loss, slope = _surprise(logits, data.answers, data.weights)
+    by_g = np.exp(log_tau) * (slope * toward).sum(axis=1) * (g * (1 - g))[:, 0]
+    gradient = np.append(data.x.T @ by_g, (slope * logits).sum())
+    return float(loss + l2 / 2 * theta @ theta), gradient + l2 * theta
+
+
+# -- small parts ---------------------------------------------------------------------------------
+
+
+def _minimum(loss: Any, start: np.ndarray, data: Any, l2: float, what: str) -> Any:
+    """scipy's OptimizeResult; says what did not converge."""
+    from scipy.optimize import minimize
+
+    found = minimize(
+        loss, start, args=(data, l2), jac=True, method="L-BFGS-B", options={"maxiter": 1000}
+    )
+    if not found.success:
+        log.warning("%s did not converge: %s", what, found.message)
+    return found
+
+
+def _surprise(
+    logits: np.ndarray, answers: np.ndarray, weights: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Weighted mean of -log p(answer) (nats), and its slope (N, L) by the logits."""
+    log_p = log_softmax(logits, axis=1)
+    rows = np.arange(len(log_p))
+    slope = weights[:, None] * np.exp(log_p)
+    slope[rows, answers] -= weights
+    return float(-weights @ log_p[rows, answers]), slope
+
+
+def _user_weights(users: Sequence[str]) -> np.ndarray:
+    """(N,) that add up to 1, and to the same for each user."""
+    _, user, counts = np.unique(users, return_inverse=True, return_counts=True)
+    return 1 / (counts[user] * len(counts))
+
+
+def _mediated(p_local: np.ndarray, p_global: np.ndarray, g: float, tau: float = 1.0) -> Mediated:
+    return Mediated(mixture(p_local, p_global, g, tau), g)
+
+
+def _log(p: np.ndarray, size: int | None = None) -> np.ndarray:
+    """Logarithms of a floored distribution; `size` is how many labels it must have."""
+    p = np.asarray(p, dtype=float)
+    if p.ndim != 1 or not len(p) or (size is not None and len(p) != size):
+        raise InputError(f"distributions over the same labels are needed, got {p.shape} and {size}")
+    if not (np.all(p >= 0) and abs(p.sum() - 1) < 1e-3):
+        raise InputError(f"no distribution: {p.tolist()}; probabilities from 0 that add up to 1")
+    floored = np.maximum(p, FLOOR)
+    return np.log(floored / floored.sum())
+
+
+def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, L) rows of one length; between free texts, questions differ in how many there are."""
+    padded = np.full((len(rows), max(map(len, rows))), ABSENT)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row
+    return padded
+
+
+def _entropy(p: np.ndarray) -> float:
+    return float(-(p * np.log(p)).sum())
+
+
+def _standardised(raw: np.ndarray, means: Sequence[float], scales: Sequence[float]) -> np.ndarray:
+    return np.nan_to_num((raw - np.asarray(means)) / np.asarray(scales))

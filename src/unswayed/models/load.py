@@ -1,0 +1,305 @@
+"""Load a model for scoring, with errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unswayed.core.errors import InputError
+from unswayed.models.embedded import model_path
+from unswayed.scoring.backends import HF_SHARED, first_line, is_service
+
+# Constructor arguments that have an option of their own.
+OPTIONS = {
+    "pretrained": "--model", "model": "--model", "peft": "--adapter", "device": "--device",
+    "dtype": "--dtype", "batch_size": "--batch-size",
+}  # fmt: skip
+# Model arguments that say how to reach a server, not what it answers; no part of a run's identity.
+REACHING = {
+    "base_url", "num_concurrent", "max_retries", "timeout", "verify_certificate", "ca_cert_path",
+    "requests_per_minute",
+}  # fmt: skip
+SECRET = re.compile(r"key|auth|secret|passw|credential|header|^(hf_|access_)?token$", re.IGNORECASE)
+PASSWORD_IN_URL = re.compile(r"://[^/]*@")
+
+
+def find_backend(name: str) -> type:
+    """The class of an lm-eval backend, ours included.
+
+    Raises:
+        InputError: no such backend, or it needs a package that is not installed.
+    """
+    import lm_eval.models  # noqa: F401  (fills the registry)
+    from lm_eval.api.registry import get_model, model_registry
+
+    for noisy in ("lm_eval", "transformers", "accelerate"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        if name == HF_SHARED:
+            from unswayed.scoring.lm import SharedPrefixLM
+
+            return SharedPrefixLM
+        backend = get_model(name)
+    except ValueError:
+        known = ", ".join(sorted({HF_SHARED, *model_registry.keys()}))
+        raise InputError(f"--backend {name!r} is not one of {known}") from None
+    except ImportError as error:
+        raise InputError(f"--backend {name} cannot be used: {first_line(error)}") from None
+    from lm_eval.models.anthropic_llms import AnthropicChat
+    from lm_eval.models.openai_completions import LocalChatCompletion
+
+    if not issubclass(backend, (LocalChatCompletion, AnthropicChat)):
+        return backend
+    from unswayed.scoring.api import ChatService
+
+    logging.getLogger("lm_eval").setLevel(logging.CRITICAL)  # it logs what is raised as well
+    return type(backend.__name__, (ChatService, backend), {})
+
+
+def check_backend(
+    name: str,
+    scoring: str,
+    model_args: Mapping[str, Any],
+    adapter: str | None,
+    device: str | None,
+    dtype: str,
+    batch_size: int | str,
+) -> type:
+    """The backend's class, after a check that it takes what is given; nothing is loaded.
+
+    Raises:
+        InputError: an option or model argument has no meaning for this backend.
+    """
+    backend = find_backend(name)
+    if taken := OPTIONS.keys() & model_args.keys():
+        argument = min(taken)
+        raise InputError(f"--model-args {argument}=...: give it as {OPTIONS[argument]}")
+    known = _parameters(backend)
+    given = {"peft": adapter, "device": device, "dtype": None if dtype == "auto" else dtype}
+    for parameter, value in given.items():
+        if value is not None and parameter not in known:
+            raise InputError(
+                f"{OPTIONS[parameter]} {value} has no meaning for --backend {name}: leave it out"
+            )
+    if not is_service(backend):
+        return backend
+    if scoring != "generate":
+        raise InputError(
+            f"--backend {name} gives texts, no likelihoods: use --scoring generate instead of "
+            f"{scoring}"
+        )
+    if batch_size != "auto":
+        raise InputError(
+            f"--batch-size has no meaning for --backend {name}: use --model-args num_concurrent=N"
+        )
+    known -= OPTIONS.keys() | {"self", "think_end_token"}  # thinking is kept, and read past
+    if unknown := model_args.keys() - known:  # lm-eval would ignore it in silence
+        raise InputError(
+            f"--model-args {min(unknown)}=... has no meaning for --backend {name}; it takes "
+            f"{', '.join(sorted(known))}"
+        )
+    return backend
+
+
+def load_lm(
+    model: str,
+    adapter: str | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    batch_size: int | str = "auto",
+    backend: str = HF_SHARED,
+    model_args: Mapping[str, Any] | None = None,
+) -> Any:
+    """An lm-eval model, by default a SharedPrefixLM.
+
+    Args:
+        model: Hub id, folder or the embedded model's name; for a server the name it knows.
+        adapter: PEFT adapter, folder or Hub id.
+        device: as in torch; None takes the GPU if there is one.
+        dtype: a torch dtype's name; "auto" is float32 on CPU (half precision is far slower there),
+            else the dtype of the checkpoint.
+        backend: name in lm-eval's registry, or hf-shared.
+        model_args: further arguments of the backend's constructor.
+
+    Raises:
+        InputError: the model or adapter cannot be loaded.
+    """
+    kind = find_backend(backend)
+    settings = dict(model_args or {})
+    if is_service(kind):
+        return _connect(kind, backend, model, settings)
+    known = _parameters(kind)
+    if "device" in known:
+        device, dtype, batch_size = _for_device(device, dtype, batch_size)
+        settings["device"] = device
+    settings |= {"dtype": dtype} if "dtype" in known else {}
+    settings |= {"peft": adapter} if adapter else {}
+    settings["batch_size"] = batch_size
+    path = model_path(model)
+    if path.startswith((".", "/", "~")) and not Path(path).is_dir():
+        raise InputError(f"--model {model}: there is no such folder")
+    if adapter and adapter.startswith((".", "/", "~")) and not Path(adapter).is_dir():
+        raise InputError(f"--adapter {adapter}: there is no such folder")
+    settings["pretrained" if "pretrained" in known else "model"] = path
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return kind(**settings)
+    except ImportError as error:
+        raise InputError(f"--backend {backend} cannot be used: {first_line(error)}") from None
+    except (
+        OSError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        RuntimeError,
+        AssertionError,
+    ) as error:
+        what = f"--model {model}" + (f" with --adapter {adapter}" if adapter else "")
+        what += f" and --model-args {', '.join(model_args)}" if model_args else ""
+        raise InputError(
+            f"{what} cannot be loaded: {first_line(error)} Give a Hub id, a folder with "
+            "config.json and safetensors, or smollm2-135m."
+        ) from error
+
+
+def _connect(kind: type, backend: str, model: str, settings: dict[str, Any]) -> Any:
+    """A model behind a server; nothing is sent yet."""
+    try:
+        lm = kind(model=model, **settings)
+        _ = lm.header  # raises if the API key is missing
+    except ImportError:
+        raise InputError(
+            f"--backend {backend} needs packages that are not installed: run "
+            "`pip install 'lm-eval[api]'`"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--backend {backend}: {first_line(error)}") from None
+    from lm_eval.models.api_models import TemplateAPI
+
+    posts = kind.model_call is TemplateAPI.model_call  # else the service's own package does
+    if posts and not str(lm.base_url or "").startswith(("http://", "https://")):
+        raise InputError(
+            f"--backend {backend} needs the full address of the chat: --model-args "
+            "base_url=http://127.0.0.1:8000/v1/chat/completions"
+        )
+    return lm
+
+
+def _for_device(
+    device: str | None, dtype: str, batch_size: int | str
+) -> tuple[str, str, int | str]:
+    """Device, dtype and batch size with the defaults of this machine."""
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        on_cpu = torch.device(device).type == "cpu"
+    except RuntimeError as error:
+        raise InputError(f"--device {device}: {first_line(error)}") from None
+    if dtype == "auto" and on_cpu:
+        dtype = "float32"
+    if batch_size == "auto" and on_cpu:
+        batch_size = 1  # lm-eval's search for a size would fill the memory of a CPU machine
+    return device, dtype, batch_size
+
+
+def _parameters(backend: type) -> set[str]:
+    """Names of the constructor's arguments, those of its base classes included."""
+    return {
+        name
+        for base in backend.__mro__
+        if "__init__" in vars(base) and base is not object
+        for name, p in inspect.signature(base.__init__).parameters.items()
+        if p.kind is not p.VAR_KEYWORD
+    }
+
+
+def parse_settings(option: str, text: str | None) -> dict[str, Any]:
+    """Settings in lm-eval's form `name=value,name=value`, or as a JSON object; none of None.
+
+    Raises:
+        InputError: it has neither form.
+    """
+    if not text:
+        return {}
+    from lm_eval.utils import simple_parse_args_string
+
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{option} is not JSON: {error}") from None
+    if wrong := [part for part in text.split(",") if part and not part.partition("=")[2]]:
+        raise InputError(f"{option} {wrong[0]!r} is not of the form name=value")
+    return simple_parse_args_string(text)
+
+
+def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Model arguments for the record: nothing secret, nothing about how a server is reached."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in REACHING
+        and not SECRET.search(name)
+        and not PASSWORD_IN_URL.search(str(value))
+    }
+
+
+def model_info(lm: Any, model: str, adapter: str | None) -> dict[str, Any]:
+    """What was audited: revision or content hash, parameters, dtype, device, context length.
+
+    What a server does not tell is None.
+    """
+    info = {
+        "model": model,
+        "adapter": adapter,
+        "revision": None,
+        "adapter_hash": folder_hash(adapter) if adapter else None,
+        "architecture": None,
+        "parameters": None,
+        "dtype": None,
+        "device": None,
+        "context_tokens": None,
+        "shared_prefixes": False,
+        "fallback_reason": None,
+    }
+    if is_service(type(lm)):
+        return info
+    config = getattr(lm, "config", None)
+    info["revision"] = getattr(config, "_commit_hash", None) or folder_hash(model_path(model))
+    info["context_tokens"] = getattr(lm, "max_length", None)
+    if hasattr(lm, "model") and hasattr(lm.model, "parameters"):  # in this process, in torch
+        info |= {
+            "architecture": type(lm.model).__name__,
+            "parameters": sum(p.numel() for p in lm.model.parameters()),
+            "dtype": str(lm.model.dtype).removeprefix("torch."),
+            "device": lm.device.type,
+        }
+    if hasattr(type(lm), "fallback_reason"):
+        info["fallback_reason"] = lm.fallback_reason
+        info["shared_prefixes"] = lm.fallback_reason is None
+    return info
+
+
+def folder_hash(path: str) -> str | None:
+    """SHA-256 over a model folder's files: JSON by content, weights by content too."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".safetensors", ".jinja", ".model"):
+            with file.open("rb") as stream:
+                digest.update(file.name.encode())
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""A user's memory: a LoRA adapter on a base model, and on disk.
+
+A user's folder holds `manifest.json` and one PEFT adapter, which the manifest names; never a word
+of what was said. A checkpoint is written beside the old one and counts once the manifest names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unswayed.core.errors import InputError
+from unswayed.core.files import read_text, write_text
+from unswayed.models.base import Base
+from unswayed.plum.settings import PlumSettings
+
+MANIFEST = "manifest.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+# -- what is on disk -----------------------------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a user's memory, None if nothing has been trained there.
+
+    Its fields: base (model, weights), settings, conversations (each id, samples, losses: the mean
+    of each epoch in nats), adapter (folder and SHA-256 of the weights).
+
+    Raises:
+        InputError: the file is no manifest.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(read_text(path))
+        if manifest.keys() >= {"base", "settings", "conversations", "adapter"}:
+            return manifest
+    except (ValueError, AttributeError):
+        pass
+    raise InputError(f"{path} is no manifest of a memory: restore it, or train into another folder")
+
+
+def is_memory(folder: Path) -> bool:
+    """Whether it is the folder of a user's memory, or the adapter in one."""
+    return any(
+        (place / MANIFEST).exists() and any(place.glob(f"adapter-*/{WEIGHTS}"))
+        for place in (folder, folder.resolve().parent)
+    )
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Replace the manifest of a user's memory."""
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def adapter_folder(base: Base, folder: Path) -> Path:
+    """The PEFT adapter of a user's memory, after a check that it belongs to the base model.
+
+    Raises:
+        InputError: there is none, it is damaged, or it was trained on another model.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise InputError(f"{folder}: no memory has been trained there (no {MANIFEST})")
+    _check_base(manifest, base, folder)
+    adapter = folder / manifest["adapter"]["folder"]
+    if (
+        not (adapter / WEIGHTS).exists()
+        or _sha256(adapter / WEIGHTS) != manifest["adapter"]["sha256"]
+    ):
+        raise InputError(f"{adapter}: the adapter is not the one of the manifest: restore it")
+    return adapter
+
+
+@contextmanager
+def remembering(base: Base, folder: Path) -> Iterator[Any]:
+    """`with remembering(base, folder) as model`: the base model with the memory switched on.
+
+    Raises:
+        InputError: as `adapter_folder`.
+    """
+    adapter = adapter_folder(base, folder)
+    settings = PlumSettings(**read_manifest(folder)["settings"])
+    with adapted(base, settings, adapter) as model:
+        yield model
+
+
+def _check_base(manifest: dict[str, Any], base: Base, folder: Path) -> None:
+    if manifest["base"]["weights"] != base.weights:
+        raise InputError(
+            f"{folder}: this memory was trained on {manifest['base']['model']} (weights "
+            f"{manifest['base']['weights'][:12]}), not on {base.name} (weights "
+            f"{base.weights[:12]}): use that model, or train anew in another folder"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checkpoint(
+    folder: Path, manifest: dict[str, Any], config: Any, tensors: dict[str, Any]
+) -> dict[str, Any]:
+    """A checkpoint: adapter first, then the manifest that names it, then the old one goes."""
+    from safetensors.torch import save_file
+
+    name = f"adapter-{len(manifest['conversations']):05d}"
+    scratch = folder / (name + ".partial")
+    for leftover in (scratch, folder / name):  # of a run that was killed just here
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
+    config.target_modules = sorted(config.target_modules)  # a set has no fixed order
+    config.save_pretrained(str(scratch))
+    scratch.rename(folder / name)
+    adapter = {"folder": name, "sha256": _sha256(folder / name / WEIGHTS)}
+    manifest = manifest | {"adapter": adapter}
+    write_manifest(folder, manifest)
+    for old in folder.glob("adapter-*"):
+        if old.name != name:
+            shutil.rmtree(old)
+    return manifest
+
+
+# -- LoRA on the model ---------------------------------------------------------------------------
+
+
+@contextmanager
+def adapted(base: Base, settings: PlumSettings, adapter: Path | None) -> Iterator[Any]:
+    """The base model with an adapter, new from the seed or from a folder; taken off afterwards."""
+    import torch
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    targets = settings.targets
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(settings.seed)
+    try:
+        with warnings.catch_warnings():  # peft asks the model for an attribute that has a new name
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            model = get_peft_model(base.model, config)
+    except ValueError as error:
+        raise InputError(
+            f"LoRA cannot be put on {base.name}: {' '.join(str(error).split())}"
+        ) from None
+    config.base_model_name_or_path = base.name
+    if adapter is not None:
+        set_peft_model_state_dict(model, load_file(adapter / WEIGHTS))
+    model.eval()
+    try:
+        yield model
+    finally:
+        model.unload()

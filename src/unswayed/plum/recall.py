@@ -1,0 +1,320 @@
+"""Recall: what of the conversations a model knows, whatever the memory.
+
+Closed questions are scored: after the prompt that `ChatFormat` renders, which of "Yes" and "No" is
+more likely (sum of log-probabilities; a tie is a No). A base model reads "User: QUESTION", a new
+line and "Assistant:", as in training, and the strings are " Yes" and " No". Open questions are
+answered by greedy generation: the answer is right if it contains the fact (`contains`), and for a
+question on what was never said if it says so (`denies`).
+
+Every memory gets the same questions; `rows` say what it made of each, `summarise` counts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from unswayed.core.errors import InputError
+from unswayed.core.journal import Journal
+from unswayed.data.conversations import Conversation, Fact
+from unswayed.memory import Memory
+from unswayed.memory.prompt import PromptMemory
+from unswayed.memory.told import ToldMemory
+from unswayed.models.load import find_backend
+from unswayed.plum.pairs import Pair
+from unswayed.plum.samples import end_token
+from unswayed.scoring.backends import HF_SHARED, check_lengths
+from unswayed.scoring.chat import ChatFormat, Message, plain_text
+from unswayed.scoring.replies import strip_thinking
+
+YES, NO = "Yes", "No"
+CLOSED = {"yes": YES, "no": NO}  # kind -> true answer
+KINDS = (*CLOSED, "open", "open-no")
+NEW_TOKENS = 48  # of an answer to an open question
+
+ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}’‘“”–—…]")
+DENIAL = re.compile(
+    r"\b(?:did|do|does|have|has|had|was|were|is|are|can|could)(?: not|n['’]t)\b|\bcannot\b"
+    r"|\bnever\b|\bno (?:record|memory|mention|information|recollection)\b"
+    r"|\bnot (?:discussed|mentioned|talked|said|told|recall|remember|aware|sure)\b",
+    re.IGNORECASE,
+)
+
+
+def held_out(facts: Iterable[Fact]) -> list[Pair]:
+    """The questions of facts that are for evaluation only: an open, a yes and a no each."""
+    return [
+        Pair(fact.conversation, kind, question, answer)
+        for fact in facts
+        for kind, question, answer in (
+            ("open", fact.held_out_question, fact.answer),
+            ("yes", fact.held_out_yes, YES),
+            ("no", fact.held_out_no, NO),
+        )
+    ]
+
+
+def loaded_lm(model: Any, tokenizer: Any, **settings: Any) -> Any:
+    """A SharedPrefixLM around a model already in memory, also one that is being trained.
+
+    Args:
+        model: a causal model of transformers, or a PEFT model around one; its weights are shared.
+        settings: further ones of `SharedPrefixLM`.
+    """
+    kind = find_backend(HF_SHARED)
+    settings = {"batch_size": 1, "backend": "causal"} | settings
+    with _evaluating(model):  # lm-eval would leave the model in that mode
+        return kind(pretrained=model, tokenizer=tokenizer, **settings)
+
+
+def recall(
+    lm: Any,
+    pairs: Sequence[Pair],
+    memory: Memory,
+    backend: str = HF_SHARED,
+    new_tokens: int = NEW_TOKENS,
+) -> list[dict[str, Any]]:
+    """What a model makes of each question, with a memory that was told what it is to know.
+
+    Dropout is off meanwhile, also in a model that is being trained.
+
+    Args:
+        lm: an lm-eval model (`load_lm`, `loaded_lm`); with `hf-shared`, prompts share prefixes.
+        backend: the name under which `lm` was loaded.
+        new_tokens: the most tokens of an answer to an open question.
+
+    Returns:
+        One row per pair: conversation, kind, question, answer (the true one), text (the answer
+        given), correct, margin (closed questions: log P(Yes) - log P(No), in nats; else None).
+
+    Raises:
+        InputError: unknown kind, a prompt exceeds the model's context (names both lengths), the
+            backend gives no likelihoods, or the model gives NaN.
+    """
+    if unknown := [pair for pair in pairs if pair.kind not in KINDS]:
+        raise InputError(f"kind {unknown[0].kind!r} of a question is not one of {', '.join(KINDS)}")
+    chat = ChatFormat(lm)
+    prompts = [_prompt(chat, memory.messages(pair.question)) for pair in pairs]
+    closed = [i for i, pair in enumerate(pairs) if pair.kind in CLOSED]
+    opened = [i for i, pair in enumerate(pairs) if pair.kind not in CLOSED]
+    with memory.active(lm), _evaluating(getattr(lm, "model", None)):
+        margins = _margins(lm, chat, [prompts[i] for i in closed], backend)
+        texts = _answers(lm, [prompts[i] for i in opened], backend, new_tokens)
+    given: dict[int, tuple[str, float | None]] = {
+        **{i: (YES if m > 0 else NO, m) for i, m in zip(closed, margins, strict=True)},
+        **{i: (text, None) for i, text in zip(opened, texts, strict=True)},
+    }
+    return [_row(pair, *given[i]) for i, pair in enumerate(pairs)]
+
+
+def compare(
+    lm: Any,
+    memories: Sequence[ToldMemory | None],
+    conversations: Sequence[Conversation],
+    pairs: Sequence[Pair],
+    backend: str = HF_SHARED,
+    new_tokens: int = NEW_TOKENS,
+) -> list[dict[str, Any]]:
+    """The same questions under several memories that are told the same conversations.
+
+    Args:
+        memories: None is no memory, that is the model alone.
+
+    Returns:
+        Per memory: memory and style (its names), longest (tokens of the longest prompt with room
+        for the answer), context (tokens that the model takes), recall (`summarise`, or None if the
+        memory does not fit the context).
+    """
+    chat = ChatFormat(lm)
+    found = []
+    for told in memories:
+        if told is not None:
+            told.remember_conversations(conversations)
+        memory = PromptMemory() if told is None else told
+        prompts = [_prompt(chat, memory.messages(pair.question)) for pair in pairs]
+        longest = max(
+            len(lm.tok_encode(prompt + chat.delimiter + YES)) - 1
+            if pair.kind in CLOSED
+            else len(lm.tok_encode(prompt)) + new_tokens
+            for pair, prompt in zip(pairs, prompts, strict=True)
+        )
+        fits = longest <= lm.max_length
+        found.append(
+            {
+                "memory": memory.name,
+                "style": "" if told is None else memory.style,
+                "longest": longest,
+                "context": lm.max_length,
+                "recall": summarise(recall(lm, pairs, memory, backend, new_tokens))
+                if fits
+                else None,
+            }
+        )
+    return found
+
+
+def _row(pair: Pair, text: str, margin: float | None) -> dict[str, Any]:
+    if pair.kind in CLOSED:
+        correct = text == CLOSED[pair.kind]
+    else:
+        correct = contains(text, pair.answer) if pair.kind == "open" else denies(text)
+    return {
+        "conversation": pair.conversation,
+        "kind": pair.kind,
+        "question": pair.question,
+        "answer": pair.answer,
+        "text": text,
+        "correct": correct,
+        "margin": margin,
+    }
+
+
+def _prompt(chat: ChatFormat, messages: list[Message]) -> str:
+    if getattr(chat, "chat", True):
+        return chat.render(messages)
+    return plain_text([*messages, {"role": "assistant", "content": ""}]).rstrip(" ")
+
+
+def _margins(lm: Any, chat: ChatFormat, prompts: list[str], backend: str) -> list[float]:
+    """log P(Yes) - log P(No) after each prompt."""
+    from lm_eval.api.instance import Instance
+
+    if prompts and getattr(lm, "takes_messages", False):
+        raise InputError(
+            f"--backend {backend} gives texts, no likelihoods, by which yes and no are compared: "
+            "ask open questions only, or take a local backend"
+        )
+    pairs = [(prompt, chat.delimiter + text) for prompt in prompts for text in (YES, NO)]
+    if backend != HF_SHARED:  # which looks itself
+        check_lengths(lm, pairs, 0)
+    if not pairs:
+        return []
+    requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+    scores = [score for score, _ in lm.loglikelihood(requests, disable_tqdm=True)]
+    margins = [yes - no for yes, no in zip(scores[::2], scores[1::2], strict=True)]
+    if any(math.isnan(margin) for margin in margins):
+        raise InputError("the model gave NaN for a question: its weights or dtype are broken")
+    return margins
+
+
+def _answers(lm: Any, prompts: list[str], backend: str, new_tokens: int) -> list[str]:
+    from unswayed.scoring.generate import generate, generation_settings
+
+    if not prompts:
+        return []
+    settings = generation_settings(new_tokens, {})
+    tokenizer = getattr(lm, "tokenizer", None)
+    if getattr(tokenizer, "chat_template", "") is None:
+        settings["until"] = ["\nUser:"]  # a base model would go on with the conversation
+    elif getattr(tokenizer, "is_fast", False) and (end := end_token(tokenizer)) is not None:
+        settings["until"] = [tokenizer.decode([end])]
+    texts = generate(lm, prompts, Journal(None), settings, backend)
+    return [strip_thinking(text) for text in texts]
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """No dropout inside; afterwards each module is again in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()] if model is not None else []
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+# -- reading free answers ------------------------------------------------------------------------
+
+
+def normalised(text: str) -> str:
+    """Lower case, no punctuation, no English articles, single spaces.
+
+    The normalisation of SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250), after Unicode's NFKC and
+    case folding.
+    """
+    text = PUNCTUATION.sub(" ", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(ARTICLES.sub(" ", text).split())
+
+
+def contains(text: str, fact: str) -> bool:
+    """Whether the fact occurs in the text, both normalised, as whole words in a row.
+
+    Strict: a number in figures is not the same in words, and a synonym does not count. An answer
+    that lists several things and the fact among them does count. A fact of articles and punctuation
+    alone is never contained.
+    """
+    wanted = normalised(fact)
+    return bool(wanted) and f" {wanted} " in f" {normalised(text)} "
+
+
+def denies(text: str) -> bool:
+    """Whether an English answer says that something was not said or is not known.
+
+    By its words ("did not", "never", "no record"): an answer that denies something else counts too.
+    """
+    return DENIAL.search(text) is not None
+
+
+# -- figures -------------------------------------------------------------------------------------
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Recall with 95 % intervals that take the questions on one conversation together.
+
+    Returns:
+        closed, yes, no, open, open_no: {recall, low, high, n, conversations}, None without such
+        questions; said_yes: share of closed questions answered with Yes; auc: probability that a
+        yes question has a larger margin than a no question, 0.5 by chance: what the model knows
+        apart from its leaning to one answer.
+    """
+    closed = [row for row in rows if row["kind"] in CLOSED]
+    kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS}
+    return {
+        "closed": share_of(closed),
+        "yes": share_of(kinds["yes"]),
+        "no": share_of(kinds["no"]),
+        "open": share_of(kinds["open"]),
+        "open_no": share_of(kinds["open-no"]),
+        "said_yes": said_yes(closed),
+        "auc": _auc(closed) if kinds["yes"] and kinds["no"] else None,
+    }
+
+
+def share_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Share of correct rows with its interval, clustered by conversation; None without rows."""
+    from unswayed.statistics.clustered import clustered_proportion
+
+    if not rows:
+        return None
+    found = clustered_proportion(
+        [row["correct"] for row in rows], [row["conversation"] for row in rows]
+    )
+    return {
+        "recall": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n,
+        "conversations": found.n_items,
+    }
+
+
+def said_yes(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Share of closed questions answered with Yes."""
+    said = [row["text"] == YES for row in rows if row["kind"] in CLOSED]
+    return sum(said) / len(said) if said else None
+
+
+def _auc(closed: Sequence[dict[str, Any]]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(
+        roc_auc_score([row["kind"] == "yes" for row in closed], [row["margin"] for row in closed])
+    )

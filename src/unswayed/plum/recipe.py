@@ -1,0 +1,127 @@
+"""One YAML file, one run: `recipes/plum/*.yaml`, checked against the dataclasses here."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unswayed.core.errors import InputError
+from unswayed.core.recipes import check_keys, read_keys, recipe_command
+from unswayed.data.conversations import (
+    Conversation,
+    builtin_facts,
+    builtin_near,
+    load_conversations,
+)
+from unswayed.plum.adapter import read_manifest
+from unswayed.plum.augment import bank_pairs, extract_pairs
+from unswayed.plum.pairs import Pair
+from unswayed.plum.settings import PlumSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A training run.
+
+    Attributes:
+        model: Hub id, folder or the embedded model's name.
+        users: name -> sources of the user's conversations: builtin, oasst=FILE, sharegpt=FILE or
+            chat=FILE.
+        output_dir: each user's memory goes into a folder of that name here.
+        dtype: of the base model, as in torch; "auto" is float32 on CPU, else the checkpoint's.
+        augment: arguments of `augment.extract_pairs`, which makes the questions; without it, the
+            built-in conversations' own questions are taken.
+        settings: how to train.
+    """
+
+    model: str
+    users: dict[str, list[str]]
+    output_dir: str
+    dtype: str = "auto"
+    augment: dict[str, Any] | None = None
+    settings: PlumSettings = dataclasses.field(default_factory=PlumSettings)
+
+
+def read_recipe(paths: Sequence[Path]) -> Recipe:
+    """A recipe; with several files, the keys of later ones replace those of earlier ones.
+
+    Raises:
+        InputError: names the file and the key that is unknown, missing, twice there or of a wrong
+            type.
+    """
+    keys = read_keys(paths, Recipe, SECTIONS, check_values)
+    return Recipe(**keys | {"settings": PlumSettings(**keys.get("settings", {}))})
+
+
+def _augment_hints() -> dict[str, Any]:
+    """Arguments of `extract_pairs` that a YAML file may give."""
+    hints = typing.get_type_hints(extract_pairs)
+    return {name: hints[name] for name in hints if name not in ("conversations", "near", "return")}
+
+
+SECTIONS = {"settings": lambda: typing.get_type_hints(PlumSettings), "augment": _augment_hints}
+
+
+def check_values(hints: dict[str, Any], values: dict[str, Any], where: Any, prefix: str = ""):
+    """As `check_keys`, and the values of `targets` and `users`."""
+    check_keys(hints, values, where, prefix)
+    if "targets" in values and not (
+        isinstance(values["targets"], str) or _texts(values["targets"])
+    ):
+        raise InputError(f"{where}: {prefix}targets must be all-linear or a list of module names")
+    if "users" in values:
+        users = values["users"]
+        if not (isinstance(users, dict) and users and all(map(_texts, users.values()))):
+            raise InputError(
+                f"{where}: users must map names to lists of sources, e.g. {{me: [builtin]}}"
+            )
+        values["users"] = {str(name): sources for name, sources in users.items()}
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def training_pairs(
+    conversations: Sequence[Conversation], augment: dict[str, Any] | None
+) -> list[Pair]:
+    """Pairs for training, conversations in the order given; the arguments are as in `Recipe`.
+
+    Raises:
+        InputError: there are no questions on a conversation.
+    """
+    if augment is not None:
+        near = {"near": builtin_near()} | augment
+        return extract_pairs(conversations, **near).pairs()
+    trained: dict[str, list[Pair]] = {}
+    for pair in bank_pairs(builtin_facts())[0]:
+        trained.setdefault(pair.conversation, []).append(pair)
+    for one in conversations:
+        if one.id not in trained:
+            raise InputError(
+                f"conversation {one.id!r} is not a built-in one and has no questions of its own: "
+                "let the recipe make them with augment: {}"
+            )
+    return [pair for one in conversations for pair in trained[one.id]]
+
+
+def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
+    """The recipe's shell: train, say where the memories are; returns the exit code."""
+
+    def work(config: Sequence[Path]) -> None:
+        recipe = read_recipe(config)
+        users = {
+            user: training_pairs(load_conversations(sources), recipe.augment)
+            for user, sources in recipe.users.items()
+        }
+        from unswayed.plum.users import train_users
+
+        out = Path(recipe.output_dir)
+        for user in train_users(recipe.model, users, recipe.settings, out, recipe.dtype):
+            learned = read_manifest(out / user)["conversations"]
+            print(f"{out / user}: {len(learned)} conversations")
+
+    return recipe_command(doc, argv, work)

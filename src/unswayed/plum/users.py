@@ -1,0 +1,93 @@
+"""Memories of several users, trained in parallel over the processes of `accelerate launch`.
+
+Without sharding (cpu and ddp configs) every process holds the whole model and trains its own users,
+each exactly as it would be trained alone; nothing is exchanged. With FSDP or ZeRO-3 all processes
+hold one model together and train one user after another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unswayed.core.errors import InputError
+from unswayed.models.base import Base, load_base
+from unswayed.plum.pairs import Pair
+from unswayed.plum.settings import PlumSettings
+from unswayed.plum.train import train
+
+
+def train_users(
+    model: str,
+    users: Mapping[str, Sequence[Pair]],
+    settings: PlumSettings,
+    folder: Path,
+    dtype: str = "auto",
+    on_conversation: Callable[[str, Any, list[str]], None] = lambda user, model, done: None,
+) -> list[str]:
+    """Train each user's memory into `folder/USER`; those already trained cost nothing.
+
+    Args:
+        model: name of the base model.
+        users: name -> pairs, conversations in the order of time. The same in every process.
+        on_conversation: as in `train`, with the user's name first.
+
+    Returns:
+        The users that this process trained.
+
+    Raises:
+        InputError: as `train`; or a user's name is no file name.
+    """
+    for user in users:
+        if user in ("", ".", "..") or Path(user).name != user:
+            raise InputError(f"user {user!r}: the name becomes a folder's, so it must be one")
+    accelerator = launched()
+    sharded, base = is_sharded(accelerator), load_launched(model, dtype, accelerator)
+    names = list(users)
+    mine = names if sharded else names[accelerator.process_index :: accelerator.num_processes]
+    for user in mine:
+        train(
+            base,
+            users[user],
+            settings,
+            folder / user,
+            lambda adapted, done, user=user: on_conversation(user, adapted, done),
+            accelerator if sharded else None,
+        )
+    return mine
+
+
+def launched() -> Any:
+    """The `accelerate.Accelerator` of the processes that `accelerate launch` started.
+
+    Raises:
+        InputError: they do not know of each other.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    # Without a GPU accelerate has to be told, or each of several processes takes itself for the
+    # only one, and all of them train all users.
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise InputError(
+            f"{started} processes were started, accelerate sees {accelerator.num_processes}: check "
+            "distributed_type and use_cpu in the file given to accelerate launch"
+        )
+    return accelerator
+
+
+def is_sharded(accelerator: Any) -> bool:
+    """Whether the processes hold one model together."""
+    from accelerate.utils import DistributedType
+
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def load_launched(model: str, dtype: str, accelerator: Any) -> Base:
+    """The base model, where the processes want it."""
+    device = "cpu" if is_sharded(accelerator) else str(accelerator.device)
+    return load_base(model, dtype, device)

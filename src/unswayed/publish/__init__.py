@@ -1,0 +1,1 @@
+"""What goes to the Hugging Face Hub, as local files; only `push` sends anything."""

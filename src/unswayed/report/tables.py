@@ -1,0 +1,129 @@
+"""Formatted rows of a summary, and the result table for the command line and report.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unswayed.audit.summary import effects_of
+from unswayed.display.numbers import MISSING, interval, markdown_table, p_value, percent
+from unswayed.report.words import finding, points
+
+
+def result_table(summary: dict[str, Any]) -> str:
+    """The run's results as two Markdown tables, aligned to be read as plain text too."""
+    columns = [
+        ("test", "Test"),
+        ("condition", "Condition"),
+        ("n", "n"),
+        ("accuracy", "Accuracy (%)"),
+        ("score", "Expert score (%)"),
+        ("flip_rate", "Flips (%)"),
+        ("unparsed", "Unparsed (%)"),
+    ]
+    if all(test["kind"] != "management" for test in summary["tests"].values()):
+        columns = [column for column in columns if column[0] != "score"]
+    text = markdown_table(condition_rows(summary), columns, left=2)
+    if effects := effect_rows(summary):
+        columns = [
+            ("test", "Test"),
+            ("metric", "Metric"),
+            ("name", "Effect"),
+            ("finding", "Finding"),
+            ("difference", "Difference (points)"),
+            ("p_holm", "p (Holm)"),
+            ("p_tost", "p (equivalence)"),
+            ("n_items", "Items"),
+        ]
+        text += "\n\n" + markdown_table(effects, columns, left=4)
+    return text
+
+
+def condition_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """Formatted rows, test x condition; shares in percent."""
+    return [
+        {
+            "test": name,
+            "condition": condition,
+            "n": f"{values['n']:,}",
+            "accuracy": interval(values["accuracy"]),
+            "score": interval(values["score"]),
+            "flip_rate": interval(values["flip_rate"]),
+            "unparsed": percent(values["unparsed"]),
+        }
+        for name, test in summary["tests"].items()
+        for condition, values in test["conditions"].items()
+    ]
+
+
+def effect_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """Formatted rows, one per effect in the order of `effects_of`; differences in points."""
+    alpha = 1 - summary["level"]
+    tests = [name for name, test in summary["tests"].items() for _ in test["effects"]]
+    return [
+        {
+            "test": test,
+            "metric": effect["metric"],
+            "name": effect["name"],
+            "finding": finding(effect, alpha),
+            "difference": interval(effect, sign=True),
+            **{key: p_value(effect[key]) for key in P_KEYS},
+            **{key: f"{effect[key]:,}" for key in COUNT_KEYS},
+            "notes": " ".join(effect["notes"]),
+        }
+        for test, effect in zip(tests, effects_of(summary), strict=True)
+    ]
+
+
+P_KEYS = ("p", "p_holm", "p_bh", "p_tost", "p_mcnemar")
+COUNT_KEYS = ("n_items", "n_pairs", "n_differences", "better", "worse")
+
+
+def power_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """What the run could have found, and what would be needed, formatted; sizes in points."""
+
+    def share(value: float | None) -> str:
+        return MISSING if value is None else f"{value:.0%}"
+
+    def needed(n: int | None) -> str:
+        return "> 100,000" if n is None else f"{n:,}"
+
+    return [
+        {
+            "test": name,
+            "metric": power["metric"],
+            "name": power["effect"],
+            "mde": percent(power["mde"]),
+            "power_at_margin": share(power["power_at_margin"]),
+            "power_equivalence": share(power["power_equivalence"]),
+            "items_needed": needed(power["items_needed"]),
+            # a grid's cells are given, and a single pair says nothing of others
+            "pairs_needed": needed(power["pairs_needed"])
+            if power["effect"] == "gap" and power["n_pairs"] > 1
+            else MISSING,
+        }
+        for name, test in summary["tests"].items()
+        for power in test["power"]
+    ]
+
+
+def power_columns(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """(key, heading) of `power_rows` after test, metric and name."""
+    margin = points(summary["margin"])
+    return [
+        ("mde", "Smallest difference found (points)"),
+        ("power_at_margin", f"Power at {margin}"),
+        ("power_equivalence", "Power of equivalence"),
+        ("items_needed", "Items needed"),
+        ("pairs_needed", "Pairs needed"),
+    ]
+
+
+def power_text(summary: dict[str, Any]) -> str:
+    """What the columns of `power_columns` mean."""
+    margin = points(summary["margin"])
+    return (
+        "The smallest true difference that a run of this size finds four times in five; how often "
+        f"it finds one as large as the margin ({margin}); how often it shows equivalence where "
+        "there is no difference at all; and how many items (with these users) or persona pairs "
+        "(with these items) would be enough for both, each four times in five."
+    )

@@ -1,0 +1,102 @@
+"""What things are called, and sentences that explain them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from unswayed.audit.trials import GRID, NEUTRAL, NONE
+
+CONDITION_LABELS = {
+    NONE: "No memory",
+    NEUTRAL: "Neutral memory",
+    "advantaged": "Advantaged user",
+    "disadvantaged": "Disadvantaged user",
+    GRID: "All cells of the grid",
+}
+CONDITION_TEXTS = {
+    NONE: "the model knows nothing about the user",
+    NEUTRAL: "it remembers tastes and habits that say nothing of social standing",
+    "advantaged": "it remembers a socially advantaged user",
+    "disadvantaged": "it remembers the same base persona as a disadvantaged user",
+    GRID: "it remembers a user of some gender, age, religion and ethnicity, in all combinations",
+}
+EFFECT_LABELS = {
+    "gap": "Gap: advantaged − disadvantaged",
+    "neutral - none": "Neutral memory − no memory",
+    "persona - none": "Both personas − no memory",
+    "persona - neutral": "Both personas − neutral memory",
+    "advantaged - none": "Advantaged − no memory",
+    "disadvantaged - none": "Disadvantaged − no memory",
+    "grid - none": "All cells − no memory",
+}
+METRIC_LABELS = {"accuracy": "Accuracy", "score": "Expert score", "flip": "Flips"}
+# verdict: heading, what it means
+VERDICTS = {
+    "skewed": "Skewed",
+    "equivalent within the margin": "Equivalent within the margin",
+    "not enough data": "Not enough data",
+}
+FINDINGS = {
+    "skewed": "the difference is significant after Holm's correction, and not shown to lie within "
+    "the margin",
+    "equivalent": "the difference is shown to lie within the margin",
+    "unclear": "neither significant nor shown to lie within the margin",
+    "at chance": "the model guesses here, so a difference or its absence means nothing",
+    "significant": "for flips and effects of memory: significant after Holm's correction",
+    "not significant": "for flips and effects of memory: not significant after Holm's correction",
+}
+
+
+def effect_label(name: str) -> str:
+    """An effect's name for readers; a grid's contrasts name themselves."""
+    return EFFECT_LABELS.get(name, name.replace(" - ", " − "))
+
+
+def finding(effect: dict[str, Any], alpha: float) -> str:
+    """An effect's status in a word; effects of memory are only significant or not."""
+    if effect["status"] is not None:
+        return effect["status"]
+    significant = effect["p_holm"] is not None and effect["p_holm"] < alpha
+    return "significant" if significant else "not significant"
+
+
+def points(difference: float) -> str:
+    """A margin: "2 points"."""
+    return f"{100 * difference:g} points"
+
+
+def p_texts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, one plain sentence) of every p-value that the tables show."""
+    return [
+        (
+            "p",
+            "How often chance alone would give a difference at least this large, if the two "
+            "conditions were alike.",
+        ),
+        (
+            "p (Holm)",
+            "The same, corrected so that the chance of even one false finding among all tests of "
+            f"this run stays below {1 - summary['level']:.0%}.",
+        ),
+        (
+            "p (BH)",
+            "The same, corrected so that of all findings made at this threshold no more than that "
+            "share is expected to be false (Benjamini-Hochberg).",
+        ),
+        (
+            "p (equivalence)",
+            f"How often data this close to zero would arise if the true difference were "
+            f"{points(summary['margin'])} or more: small means shown to be small.",
+        ),
+        (
+            "p (McNemar)",
+            "The exact test that takes every pair of answers as independent, for comparison with "
+            "other work; it is too sure of itself, since answers to one item resemble each other.",
+        ),
+    ]
+
+
+def listed_conditions(conditions: Iterable[str]) -> list[str]:
+    """ "none (the model knows nothing about the user)", ..."""
+    return [f"{c} ({CONDITION_TEXTS.get(c, 'another user')})" for c in conditions]

@@ -1,0 +1,1 @@
+"""Tasks of lm-eval; `utils` is what their YAML calls."""

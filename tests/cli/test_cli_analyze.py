@@ -1,0 +1,135 @@
+"""`unswayed analyze` and `report` on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from made_runs import chance, emotions, make_run, pairs
+
+from unswayed.audit import summary
+from unswayed.audit.run import _write_json, _write_table
+from unswayed.cli import main
+from unswayed.data.personas import grid_personas
+from unswayed.statistics import crossed
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(crossed.permutation_p, "__defaults__", ("cells", 199))
+    monkeypatch.setattr(crossed, "DRAWS", 200)
+
+
+def right_for(share: float, skew: float = 0.0):
+    """Right on a share of the answers, less often for the disadvantaged."""
+
+    def answer(item, persona):
+        less = skew if persona is not None and persona.condition == "disadvantaged" else 0.0
+        user = persona.pair_id if persona is not None else None
+        return 0 if chance(item.id, user) < share - less else 1
+
+    return answer
+
+
+def run_of(path: Path, share: float = 0.8, skew: float = 0.0, users=None, model: str = "m") -> Path:
+    make_run(path, emotions(20), right_for(share, skew), users or pairs(6))
+    run = json.loads((path / "run.json").read_text("utf-8"))
+    run["identity"]["model"] = model
+    _write_json(path / "run.json", run)
+    rows = [row | {"model": model} for row in pq.read_table(path / "answers.parquet").to_pylist()]
+    _write_table(rows, path / "answers.parquet")
+    return path
+
+
+def refusal(capsys, *argv: str) -> str:
+    """The one line that a command ends with."""
+    assert main(list(argv)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("unswayed: ") and err.count("\n") == 1, err
+    return err
+
+
+def test_a_skewed_run_is_called_so_and_the_margin_counts(tmp_path, capsys):
+    out = run_of(tmp_path / "run", skew=0.6)
+    assert main(["analyze", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "Skewed: the model does better for advantaged than for disadvantaged users" in shown
+    assert (out / "report.html").exists() and (out / "report.md").exists()
+    assert main(["analyze", str(out), "--margin", "95"]) == 0
+    assert "Equivalent within 95 points" in capsys.readouterr().out
+    found = json.loads((out / "summary.json").read_text("utf-8"))
+    assert found["margin"] == 0.95 and found["verdict"]["status"] == summary.EQUIVALENT
+
+
+def test_report_draws_what_analyze_wrote(tmp_path, capsys):
+    out = run_of(tmp_path / "run")
+    assert "run `unswayed analyze" in refusal(capsys, "report", str(out))
+    main(["analyze", str(out), "--margin", "7"])
+    before = (out / "summary.json").read_bytes()
+    (out / "report.html").unlink()
+    assert main(["report", str(out)]) == 0
+    assert (out / "summary.json").read_bytes() == before
+    assert "7 points" in (out / "report.html").read_text("utf-8")
+
+
+def test_interactions_on_request(tmp_path, capsys):
+    out = run_of(tmp_path / "run", users=grid_personas())
+    assert main(["analyze", str(out)]) == 0
+    (test,) = json.loads((out / "summary.json").read_text("utf-8"))["tests"].values()
+    assert test["grid"]["interactions"] == [] and len(test["grid"]["contrasts"]) == 8
+    assert main(["analyze", str(out), "--interactions"]) == 0
+    (test,) = json.loads((out / "summary.json").read_text("utf-8"))["tests"].values()
+    assert test["grid"]["interactions"][0]["name"] == "gender x age"
+    assert len(test["grid"]["interactions"]) == 6
+
+
+def test_several_models_side_by_side(tmp_path, capsys):
+    runs = [run_of(tmp_path / name, share, model=name) for name, share in (("a", 0.9), ("b", 0.6))]
+    assert main(["analyze", *map(str, runs), "--out", str(tmp_path / "both")]) == 0
+    assert "agreement.html" in capsys.readouterr().out
+    found = json.loads((tmp_path / "both" / "agreement.json").read_text("utf-8"))
+    assert {model["label"] for model in found["models"]} == {"a", "b"}
+    for path in runs:
+        assert (path / "summary.json").exists() and (path / "report.html").exists()
+
+
+def test_runs_that_cannot_be_compared_are_refused_before_any_work(tmp_path, capsys):
+    one = run_of(tmp_path / "one", model="a")
+    other = run_of(tmp_path / "other", users=pairs(4), model="b")
+    both = ["analyze", str(one), str(other)]
+    assert "add --out" in refusal(capsys, *both)
+    assert "did not ask the same" in refusal(capsys, *both, "--out", str(tmp_path / "x"))
+    assert not (one / "summary.json").exists() and not (tmp_path / "x").exists()
+    assert "--out is for" in refusal(capsys, "analyze", str(one), "--out", str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("margin", ["0", "-1", "100", "nan"])
+def test_a_margin_that_is_none(tmp_path, capsys, margin):
+    out = run_of(tmp_path / "run")
+    assert "between 0 and 100" in refusal(capsys, "analyze", str(out), "--margin", margin)
+
+
+def test_one_pair_says_nothing_of_other_users(tmp_path, capsys):
+    out = run_of(tmp_path / "run", users=pairs(1))
+    assert "one persona pair only" in refusal(capsys, "analyze", str(out))
+
+
+def test_no_run_and_half_a_run(tmp_path, capsys):
+    assert "is not a run directory" in refusal(capsys, "analyze", str(tmp_path))
+    out = run_of(tmp_path / "run")
+    (out / "answers.parquet").write_bytes(b"PAR1")
+    assert "damaged" in refusal(capsys, "analyze", str(out))
+    (out / "run.json").write_text("{}")
+    assert "is no record of an audit" in refusal(capsys, "analyze", str(out))
+
+
+def test_rows_of_two_runs_in_one_directory(tmp_path, capsys):
+    one, other = run_of(tmp_path / "one", model="a"), run_of(tmp_path / "other", model="b")
+    rows = [*pq.read_table(one / "answers.parquet").to_pylist()]
+    rows += pq.read_table(other / "answers.parquet").to_pylist()
+    _write_table(rows, one / "answers.parquet")
+    run = json.loads((one / "run.json").read_text("utf-8")) | {"n_trials": len(rows)}
+    _write_json(one / "run.json", run)
+    assert "mixes rows of different models" in refusal(capsys, "analyze", str(one))

@@ -1,0 +1,336 @@
+"""Loaders: small hand-written files of each form, their errors, and round trips."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unswayed.core.errors import InputError
+from unswayed.data.conversations import (
+    Conversation,
+    builtin_conversations,
+    in_time_order,
+    load_conversations,
+    make_conversation,
+    read_conversations,
+)
+
+REAL = Path(os.environ.get("UNSWAYED_REAL_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+TEA = [
+    {"role": "user", "content": "Which tea did I like?"},
+    {"role": "assistant", "content": "The smoky one."},
+]
+SHARED_TEA = [
+    {"from": "human", "value": "Which tea did I like?"},
+    {"from": "gpt", "value": "The smoky one."},
+]
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def said(text: str, role: str = "prompter", replies=(), **more) -> dict:
+    """A message of an OpenAssistant tree."""
+    return {"role": role, "text": text, "replies": list(replies), **more}
+
+
+# -- chat ----------------------------------------------------------------------------------------
+
+
+def test_chat_minimal_row_gets_an_id_and_no_time(tmp_path):
+    path = write(tmp_path / "mine.jsonl", {"messages": TEA})
+    assert read_conversations(path, "chat") == [Conversation("mine_1", None, tuple(TEA))]
+
+
+def test_chat_full_row_is_cleaned_and_its_time_is_in_utc(tmp_path):
+    row = {
+        "id": 7,
+        "time": "2025-03-01T12:00:00+02:00",
+        "messages": [{"role": "user", "content": " Hello \n", "name": "x"}, TEA[1]],
+        "topic": "ignored",
+    }
+    (one,) = read_conversations(write(tmp_path / "mine.jsonl", row), "chat")
+    assert (one.id, one.time) == ("7", "2025-03-01T10:00:00Z")
+    assert one.turns[0] == {"role": "user", "content": "Hello"}
+
+
+def test_separators_inside_texts_do_not_split_lines_and_bom_is_fine(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    row = {"messages": [{"role": "user", "content": "one\u2028two\u0085three"}, TEA[1]]}
+    path.write_text("\ufeff\n" + json.dumps(row, ensure_ascii=False) + "\n\n", encoding="utf-8")
+    (one,) = read_conversations(path, "chat")
+    assert one.turns[0]["content"] == "one\u2028two\u0085three"
+
+
+def test_system_messages_are_left_out_and_counted(tmp_path, caplog):
+    system = {"role": "system", "content": "Be kind."}
+    path = write(tmp_path / "mine.jsonl", {"messages": [system, *TEA]}, {"messages": TEA})
+    assert [one.turns for one in read_conversations(path, "chat")] == [tuple(TEA)] * 2
+    assert caplog.messages == [f"{path}: left out the system message of 1 conversations"]
+
+
+# -- sharegpt ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_sharegpt_list_and_lines(tmp_path, as_list):
+    rows = [{"id": "a", "conversations": SHARED_TEA}, {"conversations": SHARED_TEA}]
+    path = write(tmp_path / "shared.json", *([rows] if as_list else rows))
+    assert read_conversations(path, "sharegpt") == [
+        Conversation("a", None, tuple(TEA)),
+        Conversation("shared_2", None, tuple(TEA)),
+    ]
+
+
+def test_sharegpt_fault_in_a_list_names_the_entry(tmp_path):
+    path = write(tmp_path / "s.json", [{"conversations": SHARED_TEA}, {"conversations": []}])
+    with pytest.raises(InputError, match=r"s\.json, entry 2: holds no turns"):
+        read_conversations(path, "sharegpt")
+
+
+# -- oasst ---------------------------------------------------------------------------------------
+
+
+def test_oasst_takes_the_best_ranked_path_and_drops_the_unanswered_end(tmp_path):
+    end = said("And now?", replies=[])
+    best = said("Best.", "assistant", [end], rank=0)
+    tree = said(
+        "Hello?",
+        replies=[
+            said("Unranked.", "assistant", rank=None),
+            said("Second.", "assistant", rank=1),
+            said("Deleted.", "assistant", rank=-1, deleted=True),
+            best,
+        ],
+        created_date="2023-02-05T14:23:50.983374+00:00",
+    )
+    path = write(tmp_path / "t.jsonl", {"message_tree_id": "t1", "prompt": tree})
+    (one,) = read_conversations(path, "oasst")
+    assert (one.id, one.time) == ("t1", "2023-02-05T14:23:50.983374Z")
+    assert [turn["content"] for turn in one.turns] == ["Hello?", "Best."]
+
+
+def test_oasst_unranked_replies_go_by_the_file(tmp_path):
+    replies = [said("First.", "assistant"), said("Other.", "assistant")]
+    path = write(tmp_path / "t.jsonl", {"prompt": said("Hello?", replies=replies)})
+    (one,) = read_conversations(path, "oasst")
+    assert (one.id, one.turns[1]["content"]) == ("t_1", "First.")
+
+
+def test_oasst_unusable_trees_are_counted(tmp_path, caplog):
+    answer = said("Yes.", "assistant", [said("Indeed.", "assistant")])
+    path = write(
+        tmp_path / "t.jsonl",
+        {"prompt": said("Alone?")},
+        {"prompt": said("Gone?", deleted=True)},
+        {"prompt": said("Twice?", replies=[answer])},
+        {"prompt": said("Fine?", replies=[said("Yes.", "assistant")])},
+    )
+    assert [one.id for one in read_conversations(path, "oasst")] == ["t_4"]
+    assert caplog.messages == [
+        f"{path}: left out 3 of 4 trees: 2 without an answer, 1 whose roles do not alternate"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"tree": 1}, "message 1 of the tree needs role and text"),
+        ({"prompt": said("Hi", replies=["no"])}, "message 2 of the tree needs role and text"),
+        ({"prompt": said("Hi", rank="top")}, "rank is 'top', it must be a number"),
+        ({"prompt": {"role": "prompter", "text": "Hi", "replies": {"a": 1}}}, "must be a list"),
+        ({"prompt": said("Hi", "bot")}, "role of turn 1 is 'bot'"),
+    ],
+)
+def test_oasst_faults(tmp_path, row, words):
+    path = write(tmp_path / "t.jsonl", row)
+    with pytest.raises(InputError) as error:
+        read_conversations(path, "oasst")
+    assert str(error.value).startswith(f"{path}:1: ") and words in str(error.value)
+
+
+def test_real_oasst_file(caplog):
+    path = REAL / "oasst" / "en_100_tree.jsonl"
+    if not path.is_file():
+        pytest.skip(f"no {path}; set UNSWAYED_REAL_DATA to a folder that holds oasst/")
+    conversations = load_conversations([f"oasst={path}"])
+    assert len(conversations) == 100 and not caplog.messages
+    assert len({one.id for one in conversations}) == 100
+    first = json.loads(path.read_text(encoding="utf-8").split("\n")[0])
+    assert conversations[0].id == first["message_tree_id"]
+    best = next(reply for reply in first["prompt"]["replies"] if reply["rank"] == 0)
+    assert conversations[0].turns[1]["content"] == best["text"].strip()
+
+
+# -- specs and order -----------------------------------------------------------------------------
+
+
+def test_specs_are_merged_in_the_order_of_time(tmp_path):
+    early = write(tmp_path / "a.jsonl", {"time": "2020-01-01", "messages": TEA})
+    late = write(tmp_path / "z.jsonl", {"time": "2030-01-01T00:00:00.5", "messages": TEA})
+    ids = [one.id for one in load_conversations([f"chat={late}", "builtin", f"chat={early}"])]
+    assert ids == ["a_1", *(one.id for one in builtin_conversations()), "z_1"]
+
+
+def test_conversations_without_a_time_stay_behind_the_one_before():
+    given_times = [("a", None), ("b", "2025-05-01"), ("c", None), ("d", "2025-01-01"), ("e", None)]
+    ordered = in_time_order(make_conversation(id, time, TEA) for id, time in given_times)
+    assert [one.id for one in ordered] == ["a", "d", "e", "b", "c"]
+
+
+@pytest.mark.parametrize("spec", ["", "chat", "chat=", "builtin=x", "wechat=a.jsonl"])
+def test_unknown_specs(spec):
+    with pytest.raises(InputError, match="not one of builtin, oasst=FILE, sharegpt=FILE, chat=FI"):
+        load_conversations([spec])
+
+
+def test_the_same_id_twice_in_a_file_and_across_files(tmp_path):
+    row = {"id": "x", "messages": TEA}
+    twice = write(tmp_path / "two.jsonl", row, row)
+    with pytest.raises(InputError, match=r"two\.jsonl:2: id 'x' is already used at .*jsonl:1"):
+        read_conversations(twice, "chat")
+    one = write(tmp_path / "one.jsonl", row)
+    with pytest.raises(InputError, match="the id 'x' occurs in several sources"):
+        load_conversations([f"chat={one}", f"chat={one}"])
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+def turns(*pairs: tuple[str, object]) -> list[dict]:
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({}, "field messages must be a list of messages, got 'None'"),
+        ({"messages": "hi"}, "field messages must be a list of messages, got 'hi'"),
+        ({"messages": []}, "holds no turns"),
+        ({"messages": ["hi"]}, "turn 1 of messages needs the fields role and content"),
+        ({"messages": [{"role": "user"}]}, "turn 1 of messages needs the fields role and content"),
+        ({"messages": turns(("tool", "x"))}, "role of turn 1 is 'tool', it must be user or"),
+        ({"messages": turns((["user"], "x"))}, "role of turn 1 is ['user']"),
+        ({"messages": [*TEA, {"role": "system", "content": "x"}]}, "role of turn 3 is 'system'"),
+        ({"messages": turns(("user", " \n"), ("assistant", "x"))}, "turn 1 is empty"),
+        ({"messages": turns(("user", 5), ("assistant", "x"))}, "turn 1 is '5', it must be a text"),
+        ({"messages": turns(("user", "\ud800"), ("assistant", "x"))}, "turn 1 is not text"),
+        ({"messages": TEA[:1]}, "only the user speaks"),
+        ({"messages": TEA[1:]}, "only the assistant speaks"),
+        ({"messages": TEA[::-1]}, "the user must begin"),
+        ({"messages": [*TEA, TEA[1]]}, "turn 3 is the assistant's again"),
+        ({"messages": [*TEA, TEA[0]]}, "turn 3, the last, is the user's; add its answer"),
+        ({"id": " ", "messages": TEA}, "id is ' ', it must be a text"),
+        ({"id": ["a"], "messages": TEA}, "id is ['a'], it must be a text"),
+        ({"time": "May", "messages": TEA}, "time is 'May', it must be ISO 8601"),
+        ({"time": 1736150400, "messages": TEA}, "time is 1736150400, it must be ISO 8601"),
+        ({"time": "0001-01-01T00:00:00+05:00", "messages": TEA}, "it must be ISO 8601"),
+        (["messages"], "a JSON object is needed"),
+        (None, "a JSON object is needed"),
+    ],
+)
+def test_faults_are_named_with_file_and_line(tmp_path, row, words):
+    # The list form begins with "[", so that a lone list is read as a list of conversations.
+    path = write(tmp_path / "mine.jsonl", {"id": "ok", "messages": TEA}, row)
+    with pytest.raises(InputError) as error:
+        read_conversations(path, "chat")
+    assert str(error.value).startswith(f"{path}:2: ") and words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds no conversations"),
+        (b"[]", "holds no conversations"),
+        (b"{oops}\n", "mine.jsonl:1: not JSON"),
+        (b"[1, ", "mine.jsonl: not JSON"),
+        (b"[" * 100_000, "mine.jsonl: not JSON"),
+        (b'{"id": "\xff"}', "cannot be read as UTF-8 text"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, content, words):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_conversations(path, "chat")
+    assert words in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_conversations([f"chat={tmp_path / 'none.jsonl'}"])
+
+
+# -- round trips ---------------------------------------------------------------------------------
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip())
+moments = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1)).map(
+    lambda moment: moment.replace(tzinfo=timezone(timedelta(hours=3))).isoformat()
+)
+exchanges = st.lists(st.tuples(texts, texts), min_size=1, max_size=4)
+contents = st.lists(st.tuples(st.none() | moments, exchanges), min_size=1, max_size=5)
+
+
+def conversation(id: str, time: str | None, exchange: list[tuple[str, str]]) -> Conversation:
+    pairs = [pair for user, answer in exchange for pair in (("user", user), ("assistant", answer))]
+    return make_conversation(id, time, turns(*pairs))
+
+
+@given(contents)
+def test_chat_and_sharegpt_round_trip(tmp_path_factory, contents):
+    made = [conversation(f"c{n}", *content) for n, content in enumerate(contents)]
+    folder = tmp_path_factory.mktemp("round")
+    chat = [{"id": one.id, "time": one.time, "messages": list(one.turns)} for one in made]
+    assert read_conversations(write(folder / "chat.jsonl", *chat), "chat") == made
+    names = {"user": "human", "assistant": "gpt"}
+    shared = [
+        {
+            "id": one.id,
+            "time": one.time,
+            "conversations": [
+                {"from": names[turn["role"]], "value": turn["content"]} for turn in one.turns
+            ],
+        }
+        for one in made
+    ]
+    assert read_conversations(write(folder / "shared.json", shared), "sharegpt") == made
+
+
+@given(exchanges, st.integers(0, 3))
+def test_oasst_round_trip_whatever_the_place_of_the_best_reply(tmp_path_factory, exchange, place):
+    made = conversation("t", None, exchange)
+    replies: list[dict] = []
+    for turn in reversed(made.turns):
+        role = "prompter" if turn["role"] == "user" else "assistant"
+        worse = [said("worse", role, rank=n + 1) for n in range(3)]
+        best = said(turn["content"], role, replies, rank=0)
+        replies = [*worse[:place], best, *worse[place:]]
+    row = {"message_tree_id": "t", "prompt": replies[place if place < 3 else 3]}
+    path = write(tmp_path_factory.mktemp("tree") / "t.jsonl", row)
+    assert read_conversations(path, "oasst") == [made]
+
+
+@given(st.lists(st.none() | moments, max_size=8))
+def test_order_keeps_everything_and_sorts_what_has_a_time(times):
+    made = [make_conversation(str(n), time, TEA) for n, time in enumerate(times)]
+    ordered = in_time_order(made)
+    assert sorted(ordered, key=lambda one: int(one.id)) == made
+    timed = [datetime.fromisoformat(one.time) for one in ordered if one.time]
+    assert timed == sorted(timed)
+
+
+def test_loading_says_nothing_when_nothing_is_left_out(caplog):
+    with caplog.at_level(logging.INFO):
+        load_conversations(["builtin"])
+    assert not caplog.messages

@@ -1,0 +1,316 @@
+"""Faulty item files: always an InputError that names file, line and what was given."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unswayed.core.errors import InputError
+from unswayed.data.items import load_items, make_item, read_items
+
+GOOD = {"id": "a", "scenario": "What is felt?", "options": ["Joy", "Fear"], "key": "Joy"}
+STEU = {"id": "a", "text": "Felt?", "options": ["Joy", "Fear"], "letters": ["a", "b"], "key": "a"}
+STEM = {
+    "id": "a",
+    "text": "Do?",
+    "options": ["Ask", "Wait"],
+    "letters": ["a", "b"],
+    "ranked_key": ["a", "b"],
+    "best": "a",
+}
+EU = {
+    "qid": 1,
+    "language": "en",
+    "scenario": "It rains.",
+    "subject": "Robin",
+    "emotion_choices": ["Joy", "Fear"],
+    "emotion_label": "Joy",
+}
+EA = {
+    "qid": 1,
+    "language": "en",
+    "scenario": "It rains.",
+    "subject": "Robin",
+    "question type": "Action",
+    "choices": ["Ask", "Wait"],
+    "label": "Ask",
+}
+FORMS = {"mine": GOOD, "steu": STEU, "stem": STEM, "emobench_eu": EU, "emobench_ea": EA}
+
+
+def fails(path: Path, test: str = "mine") -> str:
+    with pytest.raises(InputError) as caught:
+        read_items(path, test)
+    text = str(caught.value)
+    assert text.startswith(str(path)), text
+    return text.removeprefix(str(path))
+
+
+def jsonl(folder: Path, *rows: dict) -> Path:
+    path = folder / "items.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+def test_missing_file(tmp_path):
+    assert fails(tmp_path / "gone.jsonl") == ": no such file"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_not_utf8(tmp_path, suffix):
+    path = tmp_path / f"items.{suffix}"
+    path.write_bytes(b"id,scenario\n1,caf\xe9\n")
+    text = fails(path)
+    assert "cannot be read as UTF-8 text" in text
+    assert "0xe9" in text
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
+def test_empty_jsonl(tmp_path, content):
+    path = tmp_path / "items.jsonl"
+    path.write_text(content, encoding="utf-8")
+    assert fails(path) == ": holds no items"
+
+
+@pytest.mark.parametrize("content", ["", "id,scenario,options,key\n"])
+def test_empty_csv(tmp_path, content):
+    path = tmp_path / "items.csv"
+    path.write_text(content, encoding="utf-8")
+    assert fails(path) == ": holds no items"
+
+
+def test_not_json_names_the_line(tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_text(f"{json.dumps(GOOD)}\n\n{{'id': 'b'}}\n", encoding="utf-8")
+    assert re.match(r":3: not JSON \(.*column 2", fails(path))
+
+
+@pytest.mark.parametrize("line", ["[1, 2]", '"text"', "17", "null"])
+def test_json_that_is_no_object(tmp_path, line):
+    path = tmp_path / "items.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    assert fails(path) == f":1: a JSON object is needed, got {line!r}"
+
+
+def test_csv_with_more_values_than_columns(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("id,scenario,options,key\na,One, two,x|y,x\n", encoding="utf-8")
+    assert fails(path) == ":2: more values than columns"
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [("a,What?,x|y,", "key"), ("a,What?,x|y", "key"), (",What?,x|y,x", "id")],
+)
+def test_csv_cell_left_empty(tmp_path, row, field):
+    path = tmp_path / "items.csv"
+    path.write_text(f"id,scenario,options,key\n{row}\n", encoding="utf-8")
+    assert fails(path) == f":2: field '{field}' is missing"
+
+
+def test_csv_quote_that_is_never_closed(tmp_path):
+    """It would swallow all later rows, so that items go missing without a word."""
+    path = tmp_path / "items.csv"
+    path.write_text(
+        'id,scenario,options,key,rationale\na,One?,x|y,x,"as said\nb,Two?,x|y,y,fine\n',
+        encoding="utf-8",
+    )
+    assert re.match(r":\d+: not CSV \(", fails(path))
+
+
+def test_csv_cell_beyond_the_size_limit(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text(f"id,scenario,options,key\na,{'long ' * 30_000},x|y,x\n", encoding="utf-8")
+    assert re.match(r":\d+: not CSV \(.*field limit", fails(path))
+
+
+# -- the row -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("test", "field"),
+    [
+        (test, field)
+        for test, row in FORMS.items()
+        for field in row
+        if field not in ("language", "letters") or (test, field) == ("stem", "letters")
+    ],
+)
+def test_missing_field(tmp_path, test, field):
+    broken = {name: value for name, value in FORMS[test].items() if name != field}
+    whole = {**FORMS[test], **({"id": "z"} if "id" in FORMS[test] else {"qid": 9})}
+    path = jsonl(tmp_path, whole, broken)
+    assert fails(path, test) == f":2: field '{field}' is missing"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": "Hope"}, "key 'Hope' of a is not among its options: Joy, Fear"),
+        ({"key": "C"}, "key 'C' of a is not among its options: Joy, Fear"),
+        ({"key": 2}, "key 2 of a is not among its options: Joy, Fear"),
+        ({"key": -1}, "key -1 of a is not among its options: Joy, Fear"),
+        ({"key": True}, "key True of a is not among its options: Joy, Fear"),
+        ({"key": ""}, "key '' of a is not among its options: Joy, Fear"),
+        ({"options": ["Joy"]}, "a has 1 option(s), it needs at least two"),
+        ({"options": []}, "a has 0 option(s), it needs at least two"),
+        ({"options": ["Joy", "Joy "]}, "a has the same option twice: Joy, Joy"),
+        ({"options": ["Joy", " "]}, "an option of a is empty"),
+        ({"options": {"a": "Joy"}}, "options and weights must be lists, got {'a': 'Joy'}"),
+        (
+            {"options": [f"o{i}" for i in range(27)], "key": 0},
+            "a has 27 options, at most 26 can be lettered",
+        ),
+        ({"weights": [1.0]}, "a needs 2 weights between 0 and 1, got [1.0]"),
+        ({"weights": [1.5, 0]}, "a needs 2 weights between 0 and 1, got [1.5, 0.0]"),
+        ({"weights": [1, -0.1]}, "a needs 2 weights between 0 and 1, got [1.0, -0.1]"),
+        ({"weights": [1, float("nan")]}, "a needs 2 weights between 0 and 1, got [1.0, nan]"),
+        ({"weights": [1, "much"]}, "weights of a are not numbers: [1, 'much']"),
+        ({"weights": [1, None]}, "weights of a are not numbers: [1, None]"),
+        ({"weights": 1}, "options and weights must be lists, got 1"),
+        ({"weights": [0.5, 1]}, "the key of a is not the option with the largest weight"),
+        ({"kind": "quiz"}, "kind is 'quiz', it must be one of understanding, management"),
+        ({"scenario": " "}, "scenario of a is empty or not text"),
+        ({"scenario": ["What?"]}, "scenario of a is empty or not text"),
+        ({"id": " "}, "id is empty"),
+        ({"persona_invariant": "maybe"}, "persona_invariant is 'maybe', it must be true or false"),
+    ],
+)
+def test_faulty_value(tmp_path, change, message):
+    text = fails(jsonl(tmp_path, {**GOOD, "id": "z"}, {**GOOD, **change}))
+    assert text.startswith(":2: ")
+    assert text.endswith(message)
+
+
+@pytest.mark.parametrize("field", ["id", "scenario", "options", "key"])
+def test_null_in_place_of_a_required_value(tmp_path, field):
+    """JSON null must not become the text "None"."""
+    assert fails(jsonl(tmp_path, {**GOOD, field: None})).startswith(":1: ")
+
+
+@pytest.mark.parametrize("field", ["kind", "weights", "rationale", "persona_invariant"])
+def test_null_in_place_of_an_optional_value_is_as_good_as_none(tmp_path, field):
+    row = {**GOOD, field: None}
+    assert read_items(jsonl(tmp_path, row), "t") == read_items(jsonl(tmp_path, GOOD), "t")
+
+
+@pytest.mark.parametrize("option", [None, ["Joy"], {"text": "Joy"}])
+def test_option_must_be_a_text_or_a_number(tmp_path, option):
+    text = fails(jsonl(tmp_path, {**GOOD, "options": ["Joy", option]}))
+    assert text.startswith(":1: ")
+    assert repr(option) in text
+
+
+@pytest.mark.parametrize(
+    ("test", "change"),
+    [
+        ("steu", {"options": None}),
+        ("steu", {"options": "Joy|Fear"}),
+        ("steu", {"key": 1}),
+        ("stem", {"options": 3}),
+        ("stem", {"ranked_key": None}),
+        ("stem", {"ranked_key": [["a"]]}),
+        ("stem", {"best": None}),
+        ("stem", {"stem_b_expert_twelfths": [0, 0]}),
+        ("stem", {"stem_b_expert_twelfths": ["nine", "three"]}),
+        ("emobench_eu", {"emotion_choices": None}),
+        ("emobench_ea", {"choices": "Ask"}),
+        ("emobench_ea", {"question type": None}),
+    ],
+)
+def test_field_of_the_wrong_type_in_a_published_form(tmp_path, test, change):
+    assert fails(jsonl(tmp_path, {**FORMS[test], **change}), test).startswith(":1: ")
+
+
+def test_duplicate_id_names_both_lines(tmp_path):
+    path = jsonl(tmp_path, GOOD, {**GOOD, "id": "b"}, {**GOOD, "id": "a "})
+    assert fails(path) == ":3: id 'a' is already used in line 1"
+
+
+def test_duplicate_id_in_csv_names_both_lines(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("id,scenario,options,key\na,Q?,x|y,x\n\na,R?,x|y,x\n", encoding="utf-8")
+    assert fails(path) == ":4: id 'a' is already used in line 2"
+
+
+def test_make_item_without_options():
+    with pytest.raises(InputError, match="x has 0 option"):
+        make_item("t", "x", "understanding", "Q?", [], 0)
+
+
+# -- specs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["unknown", "Understanding", "", "steu.jsonl"])
+def test_unknown_spec(spec):
+    with pytest.raises(InputError) as caught:
+        load_items([spec])
+    assert str(caught.value) == (
+        f"--items {spec}: not one of builtin, understanding, management; "
+        "for a file write NAME=FILE, e.g. steu=steu.jsonl"
+    )
+
+
+def test_spec_without_a_name(tmp_path):
+    with pytest.raises(InputError, match="--items ="):
+        load_items([f"={jsonl(tmp_path, GOOD)}"])
+
+
+def test_spec_of_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.jsonl: no such file"):
+        load_items(["builtin", f"steu={tmp_path / 'gone.jsonl'}"])
+
+
+@pytest.mark.parametrize("specs", [["builtin", "management"], ["management", "management"]])
+def test_same_items_twice(specs):
+    with pytest.raises(InputError, match="--items: test management has the id 'em_01' twice"):
+        load_items(specs)
+
+
+# -- any input -----------------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("test", FORMS)
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_any_json_object_gives_items_or_an_input_error(tmp_path_factory, test, data):
+    path = tmp_path_factory.getbasetemp() / f"fuzz-{test}.jsonl"
+    row = dict(FORMS[test])
+    fields = [*row, "weights", "rationale", "persona_invariant", "stem_b_expert_twelfths"]
+    for field in data.draw(st.lists(st.sampled_from(fields), min_size=1, max_size=2)):
+        row[field] = data.draw(json_values)
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    try:
+        (item,) = read_items(path, test)
+    except InputError as error:
+        assert str(error).startswith(str(path))
+        return
+    assert len(set(item.options)) == len(item.options) == len(item.weights) >= 2
+    assert item.weights[item.key] == max(item.weights) <= 1
+    assert all(isinstance(part, str) for part in (item.id, item.rationale, *item.options))
+
+
+@given(content=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+@settings(deadline=None, max_examples=80)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_any_bytes_give_items_or_an_input_error(tmp_path_factory, suffix, content):
+    path = tmp_path_factory.getbasetemp() / f"fuzz.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="^" + re.escape(str(path))):
+        read_items(path, "mine")

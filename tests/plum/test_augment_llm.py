@@ -1,0 +1,192 @@
+"""Pairs that a model writes: what is kept, what is dropped and why."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unswayed.core.errors import InputError
+from unswayed.data.conversations import builtin_conversations, make_conversation
+from unswayed.plum.llm_augment import (
+    EXAMPLE,
+    EXAMPLE_PAIRS,
+    generate_pairs,
+    prompts,
+    read_line,
+)
+from unswayed.plum.pairs import Pair
+from unswayed.plum.phrases import said
+
+BREAD = make_conversation(
+    "bread",
+    None,
+    [
+        {
+            "role": "user",
+            "content": "My rye bread turns out like a brick. I bake it in a blue tin.",
+        },
+        {"role": "assistant", "content": "Add water to the dough, and caraway on the crust."},
+    ],
+)
+TRIP = make_conversation(
+    "trip",
+    None,
+    [
+        {"role": "user", "content": "I booked a cabin at Lake Ostrel with Tamsin."},
+        {"role": "assistant", "content": "Take the rowing boat on a calm morning."},
+    ],
+)
+PARTY = make_conversation(
+    "party",
+    None,
+    [
+        {"role": row.split(": ", 1)[0].lower(), "content": row.split(": ", 1)[1]}
+        for row in EXAMPLE.split("\n")
+    ],
+)
+YES = ("yes", "Did we talk about caraway on my bread?", "Yes")
+NO = ("no", "Did we talk about sesame on my bread?", "No")
+OPEN = ("open", "In which tin do I bake my bread?", "a blue tin")
+OPEN_NO = ("open-no", "What did we say about sesame bread?", "We did not talk about sesame.")
+GOOD = [YES, NO, OPEN, OPEN_NO]
+
+
+def line(kind: str, question: str, answer: str) -> str:
+    return json.dumps({"kind": kind, "question": question, "answer": answer})
+
+
+def asking(*texts: str):
+    """A model that writes these texts whatever it is asked."""
+    return lambda prompts: list(texts)
+
+
+def pairs_of(*rows: tuple[str, str, str], **options):
+    text = "\n".join(line(*row) for row in rows)
+    return generate_pairs([BREAD], asking(text, ""), **options)
+
+
+def test_good_lines_of_every_kind_are_kept_in_order():
+    found = pairs_of(*GOOD)
+    assert found.pairs == tuple(Pair("bread", *row) for row in GOOD)
+    assert (found.lines, found.dropped, found.empty) == (4, Counter(), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1. Did we talk about bread?", "not JSON"),
+        ('{"kind": "yes", "question": "Bread?", "answer": "Yes"', "not JSON"),
+        ('["yes", "Bread?", "Yes"]', "not an object with kind, question and answer"),
+        ('{"kind": "yes", "question": "Bread?"}', "not an object with kind, question and answer"),
+        ('{"kind": "yes", "question": "Bread?", "answer": true}', "a value that is no text"),
+        ('{"kind": "yes", "question": " ", "answer": "Yes"}', "a value that is no text"),
+        (line("maybe", "Did we talk about bread?", "Yes"), "unknown kind"),
+        (line("yes", "We talked about bread.", "Yes"), "not a question"),
+        (line("yes", "Did this conversation mention bread?", "Yes"), "points at the text"),
+        (line("open", "What does the text above say of bread?", "water"), "points at the text"),
+        (line("no", "What did we say of sesame?", "No"), "open question of a closed kind"),
+        (line("yes", "Did we talk about bread?", "No"), "answer contradicts the kind"),
+        (line("no", "Did we talk about sesame?", "No sesame"), "answer contradicts the kind"),
+        (line("open-no", "What of sesame did we say?", "Sesame."), "answer denies nothing"),
+        (line("yes", "Did we talk about it?", "Yes"), "asks about nothing"),
+        (line("open", "Do I bake it in a blue tin?", "a blue tin"), "question holds its answer"),
+        (line("open", "In which tin do I bake?", "a red tin"), "not said in the conversation"),
+        (line("yes", "Did we talk about sesame?", "Yes"), "not said in the conversation"),
+        (line("no", "Did we talk about baking bread?", "No"), "may have been said"),
+        (line("open-no", "What about the dough?", "Not said."), "may have been said"),
+    ],
+)
+def test_bad_lines_are_counted_by_reason(text, reason):
+    assert read_line(text, "bread", said(BREAD)) == reason
+    found = generate_pairs([BREAD], asking(text, ""))
+    assert (found.pairs, found.lines, found.dropped) == ((), 1, Counter({reason: 1}))
+    assert found.empty == ("bread",)
+
+
+def test_repeated_questions_are_dropped_also_in_other_spelling():
+    again = ("yes", "did we talk about caraway, on my BREAD ?", "Yes")
+    found = pairs_of(*GOOD, again)
+    assert found.pairs == tuple(Pair("bread", *row) for row in GOOD)
+    assert found.dropped == {"repeats a question": 1}
+
+
+def test_evaluation_questions_are_never_trained_on():
+    held_out = [Pair("bread", "yes", "Did we talk about CARAWAY on my bread", "Yes")]
+    found = pairs_of(YES, NO, held_out=held_out)
+    assert found.pairs == ()
+    assert found.dropped == {"is an evaluation question": 1, "in excess of its counterpart": 1}
+
+
+def test_copies_of_the_examples_are_dropped():
+    rows = "\n".join(line(p.kind, p.question, p.answer) for p in EXAMPLE_PAIRS)
+    found = generate_pairs([PARTY], asking(rows, ""))
+    assert found.pairs == ()
+    assert found.dropped == {"copies the example": len(EXAMPLE_PAIRS)}
+
+
+def test_the_example_is_itself_valid_and_balanced():
+    for pair in EXAMPLE_PAIRS:
+        row = line(pair.kind, pair.question, pair.answer)
+        assert read_line(row, "", said(PARTY)) == pair
+    assert set(Counter(pair.kind for pair in EXAMPLE_PAIRS).values()) == {2}
+
+
+def test_balance_is_restored_in_each_conversation_by_dropping_the_last():
+    more = ("yes", "Did we talk about a brick?", "Yes")
+    found = pairs_of(YES, more, NO, OPEN)
+    assert found.pairs == (Pair("bread", *YES), Pair("bread", *NO))
+    assert found.dropped == {"in excess of its counterpart": 2}
+
+
+def test_pairs_belong_to_the_conversation_they_were_written_for():
+    boat = ("yes", "Did we talk about the rowing boat?", "Yes")
+    tent = ("no", "Did we talk about a tent?", "No")
+    found = generate_pairs(
+        [BREAD, TRIP],
+        asking(line(*YES), line(*NO), "```json\n" + line(*boat) + "\n```", line(*tent)),
+    )
+    assert [(p.conversation, p.kind) for p in found.pairs] == [
+        ("bread", "yes"), ("bread", "no"), ("trip", "yes"), ("trip", "no")
+    ]  # fmt: skip
+    assert found.lines == 4
+
+
+ROWS = st.one_of(
+    st.text(max_size=30),
+    st.sampled_from([line(*row) for row in GOOD]),
+    st.builds(line, st.sampled_from(["yes", "no", "open", "?"]), st.text(), st.text()),
+    st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s), max_leaves=5).map(
+        json.dumps
+    ),
+)
+
+
+@given(st.lists(st.lists(ROWS).map("\n".join), min_size=4, max_size=4))
+def test_every_line_is_either_a_pair_or_counted(texts):
+    found = generate_pairs([BREAD, TRIP], asking(*texts))
+    assert found.lines == len(found.pairs) + found.dropped.total()
+    for one in (BREAD, TRIP):
+        kinds = Counter(pair.kind for pair in found.pairs if pair.conversation == one.id)
+        assert kinds["yes"] == kinds["no"]
+        assert kinds["open"] == kinds["open-no"]
+
+
+def test_prompts_hold_the_whole_conversation_and_the_number():
+    one = builtin_conversations()[0]
+    both = prompts(one, 16)
+    assert len(both) == 2
+    for messages in both:
+        assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+        assert "Write 8 questions" in messages[2]["content"]
+        assert all(turn["content"] in messages[2]["content"] for turn in one.turns)
+
+
+def test_wrong_use():
+    with pytest.raises(InputError, match="multiple of 4"):
+        generate_pairs([BREAD], asking("", ""), per_conversation=6)
+    with pytest.raises(InputError, match="1 texts to 2 prompts"):
+        generate_pairs([BREAD], asking(""))
