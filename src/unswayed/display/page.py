@@ -1,4 +1,4 @@
-"""Pages as single HTML files without outside parts."""
+"""Pages as single HTML files without outside parts, and Markdown, from templates."""
 
 from __future__ import annotations
 
@@ -29,17 +29,23 @@ def render(room: str, template: str, view: dict[str, Any]) -> str:
     return page.render(view, script=SCRIPT, script_hash=f"sha256-{digest}")
 
 
+def render_markdown(room: str, template: str, view: dict[str, Any]) -> str:
+    """A Markdown text from formatted view data, which is not escaped; arguments as in `render`."""
+    return _environment(room, html=False).get_template(template).render(view)
+
+
 @functools.cache
-def _environment(room: str) -> Any:
+def _environment(room: str, html: bool = True) -> Any:
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader(room), jinja2.PackageLoader("unswayed.display")]
         ),
-        autoescape=True,
+        autoescape=html,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=not html,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["typeset"] = typeset
