@@ -32,7 +32,7 @@ from unswayed.mitigation.overlap import COSINE, shared_runs
 from unswayed.models.vectors import Embedder, centred
 
 QUESTIONS = builtin_questions()
-BANK = Path(str(files("unswayed.mitigation") / "bank" / "questions.jsonl"))
+BANK = Path(str(files("unswayed.data.questions") / "bank" / "questions.jsonl"))
 ROWS = [json.loads(line) for line in BANK.read_text("utf-8").splitlines()]
 GOOD = {"question": "How many legs has a stool with three legs?", "answer": "3"}
 

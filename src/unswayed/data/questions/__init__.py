@@ -55,7 +55,7 @@ class Question:
 
 def builtin_questions(bank: str = BUILTIN) -> list[Question]:
     """One of the project's own banks."""
-    return read_questions(Path(str(files("unswayed.mitigation") / "bank" / BANKS[bank])), bank)
+    return read_questions(Path(str(files(__name__) / "bank" / BANKS[bank])), bank)
 
 
 def load_questions(specs: Iterable[str]) -> list[Question]:
