@@ -127,12 +127,6 @@ def plan(runs: Iterable[str], seeds: Sequence[int], out: Path) -> dict[Key, Path
     return {(name, seed): out / f"{name}-{seed}" for seed in seeds for name in names}
 
 
-def shown(values: Iterable[Any] | None) -> list[str]:
-    """Values of an option, NAME=PATH or PATH, without folders of this machine."""
-    parts = [str(value).rpartition("=") for value in values or ()]
-    return [f"{name}{equals}{Path(path).name}" for name, equals, path in parts]
-
-
 def repeating(room: str, config: Path, **options: Sequence[Any] | bool | None) -> str:
     """The command that repeats a sweep of `recipes/ROOM`, with the options that were given."""
     parts = [f"python recipes/{room}/sweep.py --config recipes/{room}/sweeps/{config.name}"]

@@ -37,6 +37,20 @@ def write_text(path: Path, content: str) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def without_folders(value: object) -> str:
+    """PATH or NAME=PATH without the folders of this machine; what lies on the Hub stays as it is.
+
+    A name holds no slash: `chat=/folder/run=3/x.jsonl` is `chat=x.jsonl`.
+    """
+    text = str(value)
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name:
+        name, equals, path = "", "", text
+    if path.startswith("hub:"):
+        return text
+    return f"{name}{equals}{path and Path(os.path.abspath(path)).name}"
+
+
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """Where to make what takes the folder's place at the end, as a whole; after an error within,

@@ -21,7 +21,7 @@ import numpy as np
 
 from unswayed.core.commands import batch_size
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
+from unswayed.core.files import read_text, without_folders, write_text
 from unswayed.core.recipes import check_keys, check_section, merge
 from unswayed.data.personas import load_personas
 from unswayed.display.numbers import interval, listed, markdown_table, markdown_text, percent
@@ -50,7 +50,6 @@ from unswayed.sweep import (
     plan,
     read_sweep_file,
     repeating,
-    shown,
     sweep_command,
     write_sweep,
 )
@@ -295,16 +294,20 @@ def _without_place(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key != "output_dir"}
 
 
+def _named(values):
+    return [without_folders(value) for value in values]
+
+
 def _command(arguments: argparse.Namespace) -> str:
     """What repeats the sweep, without paths of this machine."""
     return repeating(
         "dpo",
         arguments.config,
-        base=shown(arguments.base),
-        dataset=arguments.dataset and shown([arguments.dataset]),
-        items=shown(arguments.items),
+        base=_named(arguments.base),
+        dataset=arguments.dataset and _named([arguments.dataset]),
+        items=_named(arguments.items),
         pairs=arguments.pairs and [arguments.pairs],
-        capability=shown(arguments.capability),
+        capability=_named(arguments.capability),
         seeds=arguments.seeds,
         baselines=arguments.baselines,
     )
@@ -342,7 +345,7 @@ def summary(
                 "name": name,
                 "seed": seed,
                 "recipe": {
-                    key: shown([value])[0] if isinstance(value, str) else value
+                    key: without_folders(value) if isinstance(value, str) else value
                     for key, value in own[name].items()
                 },
                 "tests": {

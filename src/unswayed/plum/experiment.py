@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
+from unswayed.core.files import read_text, without_folders, write_text
 from unswayed.core.ledger import Findings, check_same
 from unswayed.data.conversations import (
     Conversation,
@@ -183,9 +183,9 @@ def make_material(experiment: Experiment) -> Material:
     """
     told = load_conversations(experiment.conversations)
     if experiment.first is not None and experiment.first > len(told):
+        sources = ", ".join(map(without_folders, experiment.conversations))
         raise InputError(
-            f"first is {experiment.first}, but {', '.join(shown(experiment.conversations))} holds "
-            f"{len(told)} conversations"
+            f"first is {experiment.first}, but {sources} holds {len(told)} conversations"
         )
     told = told[: experiment.first]
     if experiment.augment is None:
@@ -215,18 +215,12 @@ def _in_order(asked: list[Asked], pairs: list[Pair]) -> list[Asked]:
     return sorted(asked, key=lambda one: place[one.pair.conversation])  # stable
 
 
-def shown(sources: Sequence[str]) -> list[str]:
-    """Sources of conversations, without paths of this machine."""
-    parts = [source.partition("=") for source in sources]
-    return [f"{form}{equals}{Path(path).name}" for form, equals, path in parts]
-
-
 def make_identity(experiment: Experiment, base: Base, material: Material) -> dict[str, Any]:
     """What makes two experiments the same, as JSON, without paths of this machine."""
     found = dataclasses.asdict(experiment) | {
         "model": base.name,
         "weights": base.weights,
-        "conversations": shown(experiment.conversations),
+        "conversations": list(map(without_folders, experiment.conversations)),
         "embedder": model_label(experiment.embedder),
         "hashes": {
             "conversations": _digest([dataclasses.astuple(one) for one in material.conversations]),

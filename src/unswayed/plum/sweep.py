@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import write_text
+from unswayed.core.files import without_folders, write_text
 from unswayed.core.recipes import check_section, merge
 from unswayed.display.numbers import MISSING
 from unswayed.plum import forgetting
@@ -38,7 +38,6 @@ from unswayed.sweep import (
     plan,
     read_sweep_file,
     repeating,
-    shown,
     sweep_command,
     write_sweep,
 )
@@ -209,11 +208,11 @@ def _command(arguments: argparse.Namespace) -> str:
         "plum",
         arguments.config,
         base=arguments.base and [f"recipes/plum/{arguments.base.name}"],
-        conversations=shown(arguments.conversations),
+        conversations=[without_folders(one) for one in arguments.conversations or ()],
         first=arguments.first and [arguments.first],
         seeds=arguments.seeds,
         baselines=arguments.baselines,
-        ability=shown(arguments.ability),
+        ability=[without_folders(one) for one in arguments.ability],
     )
 
 
