@@ -28,6 +28,7 @@ from unswayed.audit.run import read_run
 from unswayed.audit.summary import analyze
 from unswayed.compare.memories import compare_memories
 from unswayed.compare.settings import comparison_table
+from unswayed.core.cards import CARD
 from unswayed.datasets.cards import funnel_table
 from unswayed.datasets.trees import card_metadata
 from unswayed.display.numbers import MISSING, interval, markdown_text, p_value, percent
@@ -41,7 +42,6 @@ from unswayed.mitigation.sweep import (
     training_table,
 )
 from unswayed.plum.sweep import tables
-from unswayed.publish import CARD
 from unswayed.report import duration, result_table, write_report
 from unswayed.report.checklist import check_run
 from unswayed.report.memories_page import headlines, key_table

@@ -14,7 +14,7 @@ import pytest
 
 from unswayed.datasets.trees import card_metadata
 
-FOLDER = Path(__file__).parents[1] / "datasets_scripts"
+FOLDER = Path(__file__).parents[2] / "datasets_scripts"
 NAMES = ("persona_steu", "persona_stem", "personas", "memory_conversations")
 OWN = {"id": "w1", "scenario": "A bridge is closed.", "options": ["Joy", "Fear"], "key": "Fear"}
 

@@ -142,7 +142,7 @@ import sys
 from unswayed.datasets.cards import question_source
 from unswayed.data.questions import load_questions
 spec = sys.argv[1]
-print([question.question for question in load_questions([spec])], question_source(spec).words)
+print([question.question for question in load_questions([spec])], question_source(spec).where)
 """
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from unswayed.data.conversations import Fact, builtin_conversations, builtin_facts, builtin_near
-from unswayed.datasets import cards
+from unswayed.datasets.cards import make_tree
 from unswayed.datasets.persona_sets import choose_configs
 from unswayed.datasets.trees import Tree
 
@@ -59,12 +59,14 @@ def conversation_tree(*, configs: Sequence[str] | None, command: str) -> Tree:
         for conversation in builtin_conversations()
     ]
     content = json.dumps(rows, ensure_ascii=False).encode()
-    return Tree(
-        name=NAME,
-        tables={CONFIG: {SPLIT: Dataset.from_list(rows, CONVERSATION_FEATURES)}},
-        metadata=cards.conversation_metadata(),
-        facts={"conversations_sha256": hashlib.sha256(content).hexdigest()},
-        body=cards.conversation_body(len(rows), sum(len(r["questions"]) for r in rows), command),
+    return make_tree(
+        NAME,
+        {CONFIG: {SPLIT: Dataset.from_list(rows, CONVERSATION_FEATURES)}},
+        {"conversations_sha256": hashlib.sha256(content).hexdigest()},
+        "conversations",
+        n_conversations=len(rows),
+        n_questions=sum(len(row["questions"]) for row in rows),
+        command=command,
     )
 
 

@@ -23,7 +23,7 @@ from unswayed.data.personas import (
     grid_personas,
     personas_hash,
 )
-from unswayed.datasets import cards
+from unswayed.datasets.cards import Count, make_tree, source_of
 from unswayed.datasets.trees import Tree
 from unswayed.memory.prompt import PromptMemory
 
@@ -112,7 +112,6 @@ def item_tree(
     kept = items_of_kind(items, decisions, kind)
     rows = {config: trial_rows(kept, config, scoring, seed) for config in chosen}
     hashes = {config: prompts_hash(rows[config]) for config in chosen}
-    source = cards.item_source(items, kept, items_hash(kept), license_statement)
     facts = {
         "seed": seed,
         "scoring": scoring,
@@ -120,19 +119,28 @@ def item_tree(
         "prompts_sha256": hashes,
     }
     counts = [
-        cards.Count(
+        Count(
             config, len(rows[config]), sum(u is not None for u in users_of(config)), hashes[config]
         )
         for config in chosen
     ]
-    return Tree(
-        name=DATASETS[kind],
-        tables={
-            config: {SPLIT: Dataset.from_list(rows[config], TRIAL_FEATURES)} for config in rows
-        },
-        metadata=cards.item_metadata(kind, source),
-        facts=facts,
-        body=cards.item_body(kind, source, counts, len(kept), scoring, seed, command),
+    source = source_of(items)
+    return make_tree(
+        DATASETS[kind],
+        {config: {SPLIT: Dataset.from_list(rows[config], TRIAL_FEATURES)} for config in rows},
+        facts,
+        "items",
+        own=source.own,
+        license_statement=license_statement,
+        kind=kind,
+        source=source,
+        test=kept[0].test,
+        counts=counts,
+        n_items=len(kept),
+        items_sha256=facts["items_sha256"],
+        scoring=scoring,
+        seed=seed,
+        command=command,
     )
 
 
@@ -147,17 +155,15 @@ def persona_tree(*, configs: Sequence[str] | None, command: str) -> Tree:
     rows = {config: [persona_row(user) for user in users[config]] for config in chosen}
     hashes = {config: personas_hash(users[config]) for config in chosen}
     counts = [
-        cards.Count(config, len(rows[config]), len(rows[config]), hashes[config])
-        for config in chosen
+        Count(config, len(rows[config]), len(rows[config]), hashes[config]) for config in chosen
     ]
-    return Tree(
-        name="personas",
-        tables={
-            config: {SPLIT: Dataset.from_list(rows[config], PERSONA_FEATURES)} for config in rows
-        },
-        metadata=cards.persona_metadata(),
-        facts={"personas_sha256": hashes},
-        body=cards.persona_body(counts, command),
+    return make_tree(
+        "personas",
+        {config: {SPLIT: Dataset.from_list(rows[config], PERSONA_FEATURES)} for config in rows},
+        {"personas_sha256": hashes},
+        "personas",
+        counts=counts,
+        command=command,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from unswayed.core.errors import InputError
-from unswayed.datasets import cards
+from unswayed.datasets.cards import make_tree, named_source, question_source
 from unswayed.datasets.persona_sets import choose_configs
 from unswayed.datasets.trees import Tree
 from unswayed.mitigation.preferences import build_pairs, in_test_split
@@ -73,7 +73,7 @@ def preference_tree(
             f"none of {len(pairs)} pairs is for training in {', '.join(chosen)}: use more "
             "questions, or a smaller --test_share"
         )
-    sources = [cards.question_source(spec) for spec in settings.questions or ["builtin"]]
+    sources = [question_source(spec) for spec in settings.questions or ["builtin"]]
     counts = {
         config: {name: len(table) for name, table in splits.items()}
         for config, splits in tables.items()
@@ -90,15 +90,20 @@ def preference_tree(
         "funnel": [vars(passage) for passage in funnel],
         "libraries": {name: version(name) for name in ("datasets", "lm-eval", "transformers")},
     }
-    own = any(source.own for source in sources)
-    return Tree(
-        name=NAME,
-        tables=tables,
-        metadata=cards.preference_metadata(own, license_statement),
-        facts=facts,
-        body=cards.preference_body(
-            sources, counts, funnel, overlap_figures(pairs), settings, license_statement, command
-        ),
+    return make_tree(
+        NAME,
+        tables,
+        facts,
+        "preferences",
+        own=any(source.own for source in sources),
+        license_statement=license_statement,
+        sources=sources,
+        counts=counts,
+        funnel=funnel,
+        overlap=overlap_figures(pairs),
+        settings=settings,
+        against=[named_source(spec) for spec in settings.against or ["the built-in items"]],
+        command=command,
     )
 
 

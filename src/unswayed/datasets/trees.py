@@ -17,11 +17,9 @@ from typing import Any
 
 import datasets
 import yaml
-from huggingface_hub.repocard import REGEX_YAML_BLOCK
-from huggingface_hub.utils import yaml_dump
 
 from unswayed import __version__
-from unswayed.core.cards import CARD
+from unswayed.core.cards import CARD, read_metadata, with_metadata
 from unswayed.core.errors import InputError
 from unswayed.core.files import replacing, write_text
 
@@ -113,11 +111,10 @@ def check_replaceable(out: Path, name: str) -> None:
 def card_metadata(tree: Path) -> dict[str, Any]:
     """Metadata of a tree's card; empty if there is no card that can be read."""
     try:
-        block = REGEX_YAML_BLOCK.search((tree / CARD).read_text(encoding="utf-8"))
-        found = yaml.safe_load(block[2]) if block else None
+        metadata = read_metadata((tree / CARD).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _files_of(name: str, metadata: dict[str, Any]) -> list[str]:
@@ -179,7 +176,7 @@ def card_text(tree: Tree, infos: list[dict[str, Any]]) -> str:
         ],
         "dataset_info": infos,
     }
-    return f"---\n{yaml_dump(metadata, sort_keys=False)}---\n\n{tree.body.strip()}\n"
+    return with_metadata(f"{tree.body.strip()}\n", metadata)
 
 
 def size_category(rows: int) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unswayed.core.cards import CARD
+from unswayed.core.cards import CARD, read_metadata, with_metadata
 from unswayed.core.errors import InputError
-from unswayed.core.files import write_text
+from unswayed.core.files import read_text, write_text
 from unswayed.mitigation.dpo.curves import MEASURES
 from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID
 from unswayed.plum.adapter import is_memory
@@ -26,14 +26,13 @@ def from_memory(place: Path) -> bool:
         InputError: the metadata of its card cannot be read.
     """
     import yaml
-    from huggingface_hub import metadata_load
 
     card = place / CARD
     if is_memory(place) or not card.is_file():
         return is_memory(place)
     try:
-        about = (metadata_load(card) or {}).get("unswayed")
-    except (ValueError, yaml.YAMLError):
+        about = read_metadata(read_text(card)).get("unswayed")
+    except (AttributeError, InputError, yaml.YAMLError):
         raise InputError(
             f"{card}: its metadata cannot be read, so whether a user's memory is in there is "
             "unknown: mend it"
@@ -43,11 +42,9 @@ def from_memory(place: Path) -> bool:
 
 def mark_private(folder: Path) -> None:
     """Say in the card of a checkpoint, as peft writes it, that a user's memory is in there."""
-    from huggingface_hub import metadata_load, metadata_save
-
     card = folder / CARD
-    before = (metadata_load(card) if card.exists() else None) or {}
-    metadata_save(card, before | {"unswayed": PRIVATE})
+    text = read_text(card) if card.exists() else ""
+    write_text(card, with_metadata(text, read_metadata(text) | {"unswayed": PRIVATE}))
 
 
 def write_card(
@@ -67,8 +64,6 @@ def write_card(
 
 
 def _card(facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None, merged: bool) -> str:
-    from huggingface_hub.utils import yaml_dump
-
     name = facts["base"]["model"]
     metadata = {
         "base_model": EMBEDDED_ID if name == EMBEDDED else name,
@@ -114,7 +109,7 @@ It was trained from the base model with the weights of SHA-256
 `{facts["base"]["weights"]}`, on questions whose answer cannot depend on who asks; where a memory
 ought to matter, measure whether it still does before you use it.
 """
-    return f"---\n{yaml_dump(metadata, sort_keys=False)}---\n\n{text}"
+    return with_metadata(text, metadata)
 
 
 def _data(facts: Mapping[str, Any]) -> str:
