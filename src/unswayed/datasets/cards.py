@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from datasets import Dataset
 
 from unswayed import __version__
+from unswayed.core.files import without_folders
 from unswayed.data.hub import HUB, hub_source
 from unswayed.datasets.trees import Tree
 from unswayed.display.page import render_markdown
@@ -80,7 +80,7 @@ def source_of(spec: str) -> Source:
     name, _, path = spec.partition("=")
     if not is_own(spec):
         return Source(False, name)
-    where = named_source(spec).removeprefix(f"{name}=")
+    where = without_folders(spec).removeprefix(f"{name}=")
     if Path(path).is_file():
         where += f" (SHA-256 of the file `{hashlib.sha256(Path(path).read_bytes()).hexdigest()}`)"
     return Source(True, name, where)
@@ -100,14 +100,6 @@ def question_source(spec: str) -> Source:
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
         revision = "unknown"
     return dataclasses.replace(source, where=f"{source.where}, revision `{revision}`")
-
-
-def named_source(spec: str) -> str:
-    """A spec of `--items` with the file's name instead of its path."""
-    test, equals, path = spec.partition("=")
-    if not equals or path.startswith(HUB):
-        return spec
-    return f"{test}={Path(os.path.abspath(path)).name}"
 
 
 def make_tree(

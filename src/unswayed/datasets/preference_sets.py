@@ -12,7 +12,8 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from unswayed.core.errors import InputError
-from unswayed.datasets.cards import make_tree, named_source, question_source
+from unswayed.core.files import without_folders
+from unswayed.datasets.cards import make_tree, question_source
 from unswayed.datasets.persona_sets import choose_configs
 from unswayed.datasets.trees import Tree
 from unswayed.mitigation.preferences import build_pairs, in_test_split
@@ -102,7 +103,7 @@ def preference_tree(
         funnel=funnel,
         overlap=overlap_figures(pairs),
         settings=settings,
-        against=[named_source(spec) for spec in settings.against or ["the built-in items"]],
+        against=[without_folders(spec) for spec in settings.against or ["the built-in items"]],
         command=command,
     )
 

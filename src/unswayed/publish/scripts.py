@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from unswayed import __version__
 from unswayed.core.commands import run_command
 from unswayed.core.errors import InputError
-from unswayed.datasets.cards import is_own, named_source
+from unswayed.core.files import without_folders
+from unswayed.datasets.cards import is_own
 from unswayed.models.load import parse_settings, public_settings
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def command_of(name: str, arguments: BuildArguments) -> str:
 
 def _words(field_name: str, value: Any) -> list[str]:
     if field_name in ("items", "questions", "against"):
-        return [named_source(spec) for spec in ([value] if isinstance(value, str) else value)]
+        return [without_folders(spec) for spec in ([value] if isinstance(value, str) else value)]
     if field_name in ("decisions", "personas"):
         return [Path(value).name]
     if field_name.endswith("_args"):  # no key, no address
