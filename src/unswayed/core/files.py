@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,14 +29,66 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text at once."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write what becomes the file at the end: it is either whole or not there."""
     scratch = path.with_name(path.name + ".partial")
     try:
-        scratch.write_text(content, "utf-8", newline="\n")
+        yield scratch
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text at once."""
+    with whole(path) as scratch:
+        scratch.write_text(content, "utf-8", newline="\n")
+
+
+def write_json(path: Path, content: Any, **options: Any) -> None:
+    """Write JSON at once, with these options of `json.dumps`."""
+    write_text(path, json.dumps(content, ensure_ascii=False, **options) + "\n")
+
+
+def read_json(path: Path, keys: Iterable[str], complaint: str) -> dict[str, Any] | None:
+    """A JSON object, None if there is no such file.
+
+    Args:
+        keys: that it must have.
+
+    Raises:
+        InputError: it is none, or lacks a key; says `complaint`, after the path.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(read_text(path))
+        if content.keys() >= set(keys):
+            return content
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise InputError(f"{path} {complaint}")
+
+
+def write_table(rows: list[dict[str, Any]], schema: Any, path: Path) -> None:
+    """Write rows as Parquet at once; makes the folder.
+
+    Args:
+        schema: pyarrow's.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as scratch:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), scratch, compression="zstd")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def without_folders(value: object) -> str:

@@ -10,8 +10,6 @@ labels, and tags in the descriptions of communities.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import math
 import time
@@ -23,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
-from unswayed.core.ledger import Findings, check_same
+from unswayed.core.files import read_json, whole, without_folders, write_json
+from unswayed.core.ledger import Ledger, as_json, check_same, digest
 from unswayed.data.histories import Histories, Task, before, load_histories
 from unswayed.data.histories.baseline import Means, fit_means
 from unswayed.data.histories.metrics import rouge_1, rouge_l
@@ -122,20 +120,16 @@ def run_seed(
         (`Sides.content_free`), recovered (see `recovered`). And its answers, see `make_rows`.
     """
     identity = make_identity(recipe, histories, base, methods)
-    if (folder / RUN).exists():
-        run = _read_run(folder / RUN)
+    complaint = "is no run of an evaluation: remove its folder, and it is run again"
+    if run := read_json(folder / RUN, ["identity", "training", "asked"], complaint):
         check_same(run["identity"], identity, folder)
         return run, pd.read_parquet(folder / ANSWERS)
     logo = recipe.logo
     with_gate = bool(set(LEARNED) & set(methods))
     plan = make_plan(histories, logo, recipe.settings.seed, with_gate, community_embedder(logo))
-    found = Findings(folder / JOURNAL)
-    try:
-        check_same(found.once("identity", lambda: identity), identity, folder)
+    with Ledger(folder / JOURNAL, identity) as found:
         sides = Sides(plan, logo, methods, found)
         training = _ask(recipe, base, plan, sides, found, folder)
-    finally:
-        found.journal.close()
     gates = fit_gates(plan, sides, logo.l2) if with_gate else {}
     rows = make_rows(plan, sides, methods, gates, logo)
     run = {
@@ -151,16 +145,15 @@ def run_seed(
         "content_free": None if sides.content_free is None else sides.content_free.tolist(),
         "recovered": recovered(plan, histories),
     }
-    scratch = folder / (ANSWERS + ".partial")
-    as_frame(rows).to_parquet(scratch)
-    scratch.replace(folder / ANSWERS)
-    write_text(folder / RUN, json.dumps(run, ensure_ascii=False, indent=1) + "\n")
-    found.journal.remove()
+    with whole(folder / ANSWERS) as scratch:
+        as_frame(rows).to_parquet(scratch)
+    write_json(folder / RUN, run, indent=1)
+    found.remove()
     return run, pd.read_parquet(folder / ANSWERS)
 
 
 def _ask(
-    recipe: Recipe, base: Base, plan: Plan, sides: Sides, found: Findings, folder: Path
+    recipe: Recipe, base: Base, plan: Plan, sides: Sides, found: Ledger, folder: Path
 ) -> list[dict[str, Any]]:
     """Everything that a model has to say; returns how the modules were trained."""
     from unswayed.plum.recall import loaded_lm
@@ -177,7 +170,7 @@ def _ask(
         for name, stages, numbers in memories:
             training += _train(recipe, base, stages, numbers, sides, found, folder / name)
         for number, module in sorted(sides.speakers - sides.heard):  # trained by a run before
-            if not found.has(_asked(number, module)):
+            if _asked(number, module) not in found:
                 raise InputError(
                     f"{folder} has modules that are trained past segment {number}, but lacks what "
                     "they answered: remove the folder and run again"
@@ -195,7 +188,7 @@ def _train(
     stages: Sequence[Stage],
     numbers: Sequence[int],
     sides: Sides,
-    found: Findings,
+    found: Ledger,
     folder: Path,
 ) -> list[dict[str, Any]]:
     """Train a module per community through some stages, and ask each about segments that follow.
@@ -233,7 +226,7 @@ def _train(
                 "segments": len(stages_learnt),
                 "samples": recipe.settings.epochs * sum(one["samples"] for one in stages_learnt),
                 "losses": [one["losses"] for one in stages_learnt],
-                "seconds": round(sum(found.value(key) for key in keys if found.has(key)), 2),
+                "seconds": round(sum(found.value(key) for key in keys if key in found), 2),
             }
         )
     return training
@@ -251,31 +244,18 @@ def make_identity(
     recipe: Recipe, histories: Histories, base: Base, methods: Sequence[str]
 ) -> dict[str, Any]:
     """What makes two runs the same, as JSON, without paths of this machine."""
-    form, equals, path = recipe.histories.partition("=")
-    events = json.dumps([dataclasses.astuple(event) for event in histories.events])
-    return json.loads(
-        json.dumps(
-            {
-                "model": base.name,
-                "weights": base.weights,
-                "histories": f"{form}{equals}{Path(path).name}",
-                "events": hashlib.sha256(events.encode()).hexdigest()[:16],
-                "methods": list(methods),
-                "logo": dataclasses.asdict(recipe.logo),
-                "settings": dataclasses.asdict(recipe.settings),
-            }
-        )
+    events = [dataclasses.astuple(event) for event in histories.events]
+    return as_json(
+        {
+            "model": base.name,
+            "weights": base.weights,
+            "histories": without_folders(recipe.histories),
+            "events": digest(events)[:16],
+            "methods": methods,
+            "logo": recipe.logo,
+            "settings": recipe.settings,
+        }
     )
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(read_text(path))
-        if run.keys() >= {"identity", "training", "asked"}:
-            return run
-    except (ValueError, AttributeError):
-        pass
-    raise InputError(f"{path} is no run of an evaluation: remove its folder, and it is run again")
 
 
 # -- from what was said to answers ---------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from unswayed.core.ledger import Findings
+from unswayed.core.ledger import Ledger
 from unswayed.core.progress import Progress
 from unswayed.data.histories import Event
 from unswayed.logo import ask
@@ -55,7 +55,7 @@ class Asker:
         asked, seconds: prompts and time, by what was asked for.
     """
 
-    def __init__(self, found: Findings) -> None:
+    def __init__(self, found: Ledger) -> None:
         self._found = found
         self.asked: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
@@ -102,7 +102,7 @@ class Sides:
     """
 
     def __init__(
-        self, plan: Plan, logo: LogoSettings, methods: Sequence[str], found: Findings
+        self, plan: Plan, logo: LogoSettings, methods: Sequence[str], found: Ledger
     ) -> None:
         self._plan, self._logo, self._task = plan, logo, plan.task
         self.asker = Asker(found)

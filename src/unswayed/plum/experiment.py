@@ -10,9 +10,7 @@ conversations, so results can be shown to anyone.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import logging
 import platform
 import time
@@ -21,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, without_folders, write_text
-from unswayed.core.ledger import Findings, check_same
+from unswayed.core.files import read_json, without_folders, write_json
+from unswayed.core.ledger import Ledger, as_json, check_same, digest
 from unswayed.data.conversations import (
     Conversation,
     builtin_facts,
@@ -223,18 +221,17 @@ def make_identity(experiment: Experiment, base: Base, material: Material) -> dic
         "conversations": list(map(without_folders, experiment.conversations)),
         "embedder": model_label(experiment.embedder),
         "hashes": {
-            "conversations": _digest([dataclasses.astuple(one) for one in material.conversations]),
-            "training": _digest([dataclasses.astuple(pair) for pair in material.pairs]),
-            "held_out": _digest([dataclasses.astuple(one) for one in material.asked]),
+            name: digest([dataclasses.astuple(one) for one in several])[:16]
+            for name, several in {
+                "conversations": material.conversations,
+                "training": material.pairs,
+                "held_out": material.asked,
+            }.items()
         },
     }
     for later in LATER:
         del found[later]
-    return json.loads(json.dumps(found))
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+    return as_json(found)
 
 
 # -- running it ----------------------------------------------------------------------------------
@@ -246,16 +243,12 @@ def finished(experiment: Experiment, base: Base, folder: Path) -> dict[str, Any]
     Raises:
         InputError: the folder holds the result of another experiment.
     """
-    if not (folder / RESULT).exists():
+    complaint = "is no result of an experiment: remove it, and it is run again"
+    result = read_json(folder / RESULT, ["identity"], complaint)
+    if result is None:
         return None
-    try:
-        result = json.loads(read_text(folder / RESULT))
-        before = result["identity"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{folder / RESULT} is no result of an experiment: remove it, and it is run again"
-        ) from None
-    check_same(before, make_identity(experiment, base, make_material(experiment)), folder)
+    identity = make_identity(experiment, base, make_material(experiment))
+    check_same(result["identity"], identity, folder)
     if _missing(experiment, result):
         return None
     return result | summary(rows_of(result), result["conversations"])
@@ -295,13 +288,9 @@ def _train_and_ask(
     """The result without what can be asked later."""
     material = make_material(experiment)
     identity = make_identity(experiment, base, material)
-    found = Findings(folder / JOURNAL)
-    try:
-        check_same(found.once("identity", lambda: identity), identity, folder)
+    with Ledger(folder / JOURNAL, identity) as found:
         evaluation = _evaluation(experiment, base, material, found)
         manifest = train(base, material.pairs, experiment.settings, folder / MEMORY, evaluation)
-    finally:
-        found.journal.close()
     result = record | {
         "identity": identity,
         "conversations": material.order,
@@ -315,7 +304,7 @@ def _train_and_ask(
             name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")
         },
     }
-    checkpoints = [n for n in range(len(material.order) + 1) if found.has(f"after {n}")]
+    checkpoints = [n for n in range(len(material.order) + 1) if f"after {n}" in found]
     result["evaluations"] = [
         {"after": n, "seconds": found.seconds(f"after {n}")} for n in checkpoints
     ]
@@ -328,8 +317,8 @@ def _train_and_ask(
         "open": None,
     }
     result |= summary(rows_of(result), material.order)
-    write_text(folder / RESULT, json.dumps(result, ensure_ascii=False) + "\n")
-    found.journal.remove()
+    write_json(folder / RESULT, result)
+    found.remove()
     return result
 
 
@@ -347,13 +336,12 @@ def _ask_more(result: dict[str, Any], experiment: Experiment, base: Base, folder
     """Ask what a result lacks, of the memory on disk, and write it again."""
     material, missing = make_material(experiment), _missing(experiment, result)
     asked = _ability_asked(experiment)
-    found = Findings(folder / JOURNAL)
 
     def ability(lm: Any) -> dict[str, list[float]]:
         tasks = [f"ability_{name}" for name in ABILITY_TASKS if name in experiment.ability]
         return check_ability(lm, tasks, experiment.ability)
 
-    try:
+    with Ledger(folder / JOURNAL) as found:
         if "baselines" in missing or "ability" in missing:
             lm = loaded_lm(base.model, base.tokenizer)
             if "baselines" in missing:
@@ -369,11 +357,9 @@ def _ask_more(result: dict[str, Any], experiment: Experiment, base: Base, folder
                     after = found.once(f"ability after {asked}", lambda: ability(lm))
                     changes = {"ability": ability_change(before, after), "ability_asked": asked}
                     result.update(changes)
-    finally:
-        found.journal.close()
     result.update(summary(rows_of(result), material.order))
-    write_text(folder / RESULT, json.dumps(result, ensure_ascii=False) + "\n")
-    found.journal.remove()
+    write_json(folder / RESULT, result)
+    found.remove()
 
 
 def _ability_asked(experiment: Experiment) -> dict[str, Any] | None:
@@ -385,7 +371,7 @@ def _ability_asked(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _evaluation(
-    experiment: Experiment, base: Base, material: Material, found: Findings
+    experiment: Experiment, base: Base, material: Material, found: Ledger
 ) -> Callable[[Any, list[str]], None]:
     """What `train` calls after each conversation; it asks what is to be asked then."""
     lm, clock = None, time.perf_counter()
@@ -443,7 +429,7 @@ def baseline_memories(embedder: Any) -> list[ToldMemory | None]:
 
 
 def _baselines(
-    experiment: Experiment, material: Material, lm: Any, found: Findings
+    experiment: Experiment, material: Material, lm: Any, found: Ledger
 ) -> dict[str, list[dict[str, Any]]]:
     """Set of questions -> rows of `compare`; all conversations are told."""
     from unswayed.models.vectors import Embedder
@@ -470,7 +456,7 @@ def _stages(
     material: Material,
     settings: PlumSettings,
     manifest: dict[str, Any],
-    found: Findings,
+    found: Ledger,
 ) -> list[dict[str, Any]]:
     """What was trained at a time, with the tokens that went through the model in all epochs."""
     samples: dict[str, list] = {}
