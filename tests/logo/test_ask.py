@@ -12,14 +12,13 @@ from unswayed.core.errors import InputError
 from unswayed.logo.ask import (
     label_probabilities,
     make_lesson,
-    rendered,
     text_probabilities,
-    texts,
 )
 from unswayed.models.base import Base, load_base
 from unswayed.models.load import find_backend
 from unswayed.plum.loss import tree_pass, weighted_loss
 from unswayed.plum.recall import loaded_lm
+from unswayed.scoring.ask import open_prompts, replies
 
 LABELS = ("1", "2", "joy", "a mix of sadness and anger")
 SYSTEMS = ("", "Anna likes the house.", "Anna likes the small room.")
@@ -58,7 +57,7 @@ def log_probs(base: Base, context: list[int], answer: list[int]) -> list[float]:
 
 
 def test_what_a_model_reads(lm):
-    chat, plain = (rendered(lm[key], CONVERSATIONS) for key in (True, False))
+    chat, plain = (open_prompts(lm[key], CONVERSATIONS) for key in (True, False))
     assert chat[2] == (
         "<|im_start|>system\nAnna likes the house.<|im_end|>\n<|im_start|>user\n"
         "How does Omar feel?\nThe prize<|im_end|>\n<|im_start|>assistant\n"
@@ -69,7 +68,7 @@ def test_what_a_model_reads(lm):
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_labels_by_hand(lm, base, chat: bool):
-    prompts = rendered(lm[chat], CONVERSATIONS)
+    prompts = open_prompts(lm[chat], CONVERSATIONS)
     found = label_probabilities(lm[chat], prompts, LABELS)
     assert found.shape == (6, 4)
     delimiter = "" if chat else " "
@@ -87,13 +86,13 @@ def test_as_the_stock_library_scores(lm, base):
     stock = find_backend("hf")(
         pretrained=base().model, tokenizer=base().tokenizer, batch_size=1, backend="causal"
     )
-    prompts = rendered(lm[True], CONVERSATIONS)
+    prompts = open_prompts(lm[True], CONVERSATIONS)
     ours, theirs = (label_probabilities(one, prompts, LABELS) for one in (lm[True], stock))
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_neither_order_nor_company_matters(lm):
-    prompts = rendered(lm[True], CONVERSATIONS)
+    prompts = open_prompts(lm[True], CONVERSATIONS)
     whole = label_probabilities(lm[True], prompts, LABELS)
     again = label_probabilities(lm[True], [*prompts[::-1], prompts[0]], LABELS)
     np.testing.assert_allclose(again[:-1][::-1], whole, atol=1e-5)
@@ -104,7 +103,7 @@ def test_neither_order_nor_company_matters(lm):
 
 
 def test_texts_by_their_mean_per_token(lm, base):
-    prompts = rendered(lm[True], CONVERSATIONS[:2])
+    prompts = open_prompts(lm[True], CONVERSATIONS[:2])
     candidates = [("joy", "a mix of joy and relief, because of the prize"), ("shame",)]
     first, second = text_probabilities(lm[True], prompts, candidates)
     means = []
@@ -117,8 +116,8 @@ def test_texts_by_their_mean_per_token(lm, base):
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_written_answers_are_the_greedy_ones(lm, base, chat: bool):
-    prompts = rendered(lm[chat], CONVERSATIONS[:2])
-    for prompt, text in zip(prompts, texts(lm[chat], prompts, 6), strict=True):
+    prompts = open_prompts(lm[chat], CONVERSATIONS[:2])
+    for prompt, text in zip(prompts, replies(lm[chat], prompts, 6), strict=True):
         ids = lm[chat].tok_encode(prompt)
         start = len(ids)
         with torch.no_grad():
@@ -130,12 +129,12 @@ def test_written_answers_are_the_greedy_ones(lm, base, chat: bool):
         for stop in ("<|im_end|>", "</s>", "\nUser:"):
             greedy = greedy.split(stop)[0]
         assert text == greedy.strip()
-    assert texts(lm[chat], [], 6) == []
+    assert replies(lm[chat], [], 6) == []
 
 
 def test_a_lesson_is_what_is_asked(lm, base):
     """The loss of a lesson is minus the log-likelihood of the label when it is asked."""
-    prompt = rendered(lm[True], CONVERSATIONS)[2]
+    prompt = open_prompts(lm[True], CONVERSATIONS)[2]
     for label in LABELS:
         sample = make_lesson(lm[True], "segment 1", prompt, label, 3.0)
         context, answer = lm[True]._encode_pair(prompt, label)
@@ -149,24 +148,24 @@ def test_a_lesson_is_what_is_asked(lm, base):
 
 
 def test_a_base_model_stops_at_eos(lm, base):
-    prompt = rendered(lm[False], CONVERSATIONS)[0]
+    prompt = open_prompts(lm[False], CONVERSATIONS)[0]
     assert make_lesson(lm[False], "s", prompt, "joy", 1.0).ids[-1] == (
         base(False).tokenizer.eos_token_id
     )
 
 
 def test_what_does_not_fit_is_refused(lm):
-    long = rendered(lm[True], [[{"role": "user", "content": "joy " * 600}]])
+    long = open_prompts(lm[True], [[{"role": "user", "content": "joy " * 600}]])
     with pytest.raises(InputError, match=r"a prompt of \d+ tokens and .* context of 512 tokens"):
         label_probabilities(lm[True], long, LABELS)
     with pytest.raises(InputError, match=r"context of 512 tokens"):
-        texts(lm[True], long, 4)
+        replies(lm[True], long, 4)
 
 
 def test_nan_is_refused(tiny_model_dir):
     broken = load_base(str(tiny_model_dir("llama", chat=True)), device="cpu")
     one = loaded_lm(broken.model, broken.tokenizer)
-    prompts = rendered(one, CONVERSATIONS[:1])
+    prompts = open_prompts(one, CONVERSATIONS[:1])
     label_probabilities(one, prompts, LABELS)  # the probe is past
     broken.model.get_output_embeddings().weight.data[5] = float("nan")
     with pytest.raises(InputError, match="the model gave NaN"):

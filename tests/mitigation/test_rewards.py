@@ -219,29 +219,6 @@ def test_all_likelihoods_are_asked_at_once_and_none_twice(lms):
     assert len(pairs) == len(set(pairs)) == 5  # three candidates, two prompts without one
 
 
-def test_backends_without_likelihoods(lms):
-    from lm_eval.models.openai_completions import LocalChatCompletion
-
-    from unswayed.models.load import find_backend
-
-    _, lm = lms[True]
-    service = find_backend("local-chat-completions")
-    assert issubclass(service, LocalChatCompletion)
-    chat_service = service(model="x", base_url="http://127.0.0.1:9/v1/chat/completions")
-    with pytest.raises(InputError, match="gives none: name a reward model"):
-        ReferenceMargin(chat_service, ChatFormat(chat_service))
-
-    class Silent:
-        max_length = 512
-        tok_encode = lm.tok_encode
-
-        def loglikelihood(self, requests, disable_tqdm):
-            raise NotImplementedError("no likelihoods here")
-
-    with pytest.raises(InputError, match="Silent gives none"):
-        ReferenceMargin(Silent(), ChatFormat(lm)).score(CASES)
-
-
 def test_a_candidate_too_long_for_the_policy(lms):
     _, lm = lms[True]
     long = CASES[0]._replace(candidate="a mix of joy and relief " * 200)

@@ -88,16 +88,15 @@ def test_margins_are_those_of_stock_lm_eval(tiny_model_dir, chat):
 
 
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "base"])
-def test_the_prompt_is_the_one_trained_on(tiny_model_dir, tiny_tokenizer, monkeypatch, chat):
+def test_the_prompt_is_the_one_trained_on(tiny_model_dir, chat):
     """Without a memory in the prompt: as `samples` renders it, cut before the answer."""
-    from unswayed.plum import recall as module
     from unswayed.plum.samples import prompt_and_answer
+    from unswayed.scoring.ask import open_prompts
     from unswayed.scoring.chat import ChatFormat
 
     lm = load_lm(str(tiny_model_dir("gpt2", chat=chat)), device="cpu")
-    chat_format = ChatFormat(lm)
-    prompt = module._prompt(chat_format, PromptMemory().messages("Is it Anna?"))
-    assert (prompt, chat_format.delimiter + "Yes") == prompt_and_answer(
+    [prompt] = open_prompts(lm, [PromptMemory().messages("Is it Anna?")])
+    assert (prompt, ChatFormat(lm).delimiter + "Yes") == prompt_and_answer(
         lm.tokenizer, "Is it Anna?", "Yes"
     )
 
@@ -106,7 +105,7 @@ def test_other_backends_give_the_same(tiny_model_dir):
     folder = str(tiny_model_dir("llama", chat=True))
     ours = recall(load_lm(folder, device="cpu"), PAIRS, PromptMemory(), new_tokens=4)
     stock = load_lm(folder, device="cpu", backend="hf")
-    theirs = recall(stock, PAIRS, PromptMemory(), backend="hf", new_tokens=4)
+    theirs = recall(stock, PAIRS, PromptMemory(), new_tokens=4)
     assert [row["text"] for row in ours] == [row["text"] for row in theirs]
     assert [r["margin"] for r in ours if r["margin"]] == pytest.approx(
         [r["margin"] for r in theirs if r["margin"]], abs=1e-3
@@ -260,14 +259,6 @@ def test_wrong_input(tiny_model_dir):
     lm.model.lm_head.weight.data.fill_(torch.nan)
     with pytest.raises(InputError, match="NaN"):
         recall(lm, PAIRS[:1], PromptMemory())
-
-
-def test_a_service_cannot_answer_closed_questions():
-    class Service:
-        takes_messages = True
-
-    with pytest.raises(InputError, match="gives texts, no likelihoods"):
-        recall(Service(), PAIRS[:1], PromptMemory(), backend="local-chat-completions")
 
 
 def test_held_out_questions_of_the_bank():

@@ -14,7 +14,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import math
 import os
 import platform
 import shutil
@@ -55,9 +54,9 @@ from unswayed.data.personas import Persona, load_personas, personas_hash
 from unswayed.memory import Memory
 from unswayed.models.embedded import model_label
 from unswayed.models.load import check_backend, load_lm, model_info, public_settings
-from unswayed.scoring.backends import HF_SHARED, answers_singly, check_lengths, plain_errors
+from unswayed.scoring.ask import generate, generation_settings, log_probs
+from unswayed.scoring.backends import HF_SHARED, answers_singly
 from unswayed.scoring.chat import ChatFormat
-from unswayed.scoring.generate import generate, generation_settings
 from unswayed.scoring.prompts import (
     SCORINGS,
     choice_scores,
@@ -294,8 +293,8 @@ def score(
         ]
 
     if scoring == "generate":
-        with memory.active(lm), plain_errors(arguments.backend):
-            settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs)
+        settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs)
+        with memory.active(lm):
             generated = generate(lm, prompts, journal, settings, arguments.backend)
         return rows(
             _read_text(trial.item, text, seed)
@@ -303,54 +302,27 @@ def score(
         )
 
     texts = [continuations(trial.item, scoring, seed) for trial in trials]
+    candidates = [[chat.delimiter + text for text in options] for options in texts]
+    names = [f"item {trial.item.id}" for trial in trials]
 
-    def log_probs(view: Any, prompts: Sequence[str]) -> list[list[float]]:
-        with view.active(lm), plain_errors(arguments.backend):
-            found = _log_probs(lm, chat, prompts, texts, arguments.backend)
-        for trial, values in zip(trials, found, strict=True):
-            _check_numbers(trial.item, values)
-        return found
+    def scores(view: Any, prompts: Sequence[str]) -> list[list[float]]:
+        with view.active(lm):
+            return log_probs(
+                lm, prompts, candidates, arguments.backend, names, " (try --dtype float32)"
+            )
 
     views = memory.views() if isinstance(memory, FusedMemory) else []
     if not views:
         return rows(
             _compare(values, options, scoring)
-            for values, options in zip(log_probs(memory, prompts), texts, strict=True)
+            for values, options in zip(scores(memory, prompts), texts, strict=True)
         )
     questions = [question_text(trial.item, scoring, seed) for trial in trials]
-    by_view = [
-        log_probs(view, [chat.render(view.messages(q)) for q in questions]) for view in views
-    ]
+    by_view = [scores(view, [chat.render(view.messages(q)) for q in questions]) for view in views]
     return rows(
         _fuse(memory, values, options, scoring)
         for *values, options in zip(*by_view, texts, strict=True)
     )
-
-
-def _log_probs(
-    lm: Any, chat: ChatFormat, prompts: Sequence[str], texts: Sequence[list[str]], backend: str
-) -> list[list[float]]:
-    """Summed log-probability (nats) of each of a prompt's texts."""
-    from lm_eval.api.instance import Instance
-
-    pairs = [
-        (prompt, chat.delimiter + text)
-        for prompt, options in zip(prompts, texts, strict=True)
-        for text in options
-    ]
-    if backend != HF_SHARED:  # which looks itself
-        check_lengths(lm, pairs, 0)
-    requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
-    found = iter(lm.loglikelihood(requests, disable_tqdm=True))
-    return [[next(found)[0] for _ in options] for options in texts]
-
-
-def _check_numbers(item: Item, log_probs: list[float]) -> None:
-    if any(math.isnan(value) for value in log_probs):
-        raise InputError(
-            f"the model gave NaN for item {item.id}: its weights or dtype are broken (try "
-            "--dtype float32)"
-        )
 
 
 def _compare(log_probs: list[float], texts: list[str], scoring: str) -> dict:

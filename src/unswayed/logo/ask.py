@@ -7,31 +7,15 @@ time. In training a lesson has the same tokens as when it is asked.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from unswayed.core.errors import InputError
-from unswayed.core.journal import Journal
-from unswayed.plum.samples import Sample, end_token
-from unswayed.scoring.backends import HF_SHARED
-from unswayed.scoring.chat import ChatFormat, Message, plain_text
-from unswayed.scoring.generate import generate, generation_settings
-from unswayed.scoring.replies import strip_thinking
-
-
-def rendered(lm: Any, conversations: Sequence[Sequence[Message]]) -> list[str]:
-    """Each conversation as the model reads it, ready for the answer.
-
-    A model without a chat template reads the turns as text, up to "Assistant:".
-    """
-    chat = ChatFormat(lm)
-    if chat.chat:
-        return [chat.render(list(messages)) for messages in conversations]
-    opened: Message = {"role": "assistant", "content": ""}
-    return [plain_text([*messages, opened]).rstrip(" ") for messages in conversations]
+from unswayed.plum.samples import Sample
+from unswayed.scoring.ask import log_probs
+from unswayed.scoring.chat import ChatFormat, end_token
 
 
 def label_probabilities(lm: Any, prompts: Sequence[str], labels: Sequence[str]) -> np.ndarray:
@@ -42,7 +26,7 @@ def label_probabilities(lm: Any, prompts: Sequence[str], labels: Sequence[str]) 
 
     Args:
         lm: an lm-eval model that gives likelihoods (`plum.recall.loaded_lm`).
-        prompts: of `rendered`; those that repeat are read once.
+        prompts: of `scoring.ask.open_prompts`.
 
     Returns:
         (n, L) of rows that add up to 1.
@@ -52,8 +36,9 @@ def label_probabilities(lm: Any, prompts: Sequence[str], labels: Sequence[str]) 
     """
     from scipy.special import softmax
 
-    scores = _log_probs(lm, [(prompt, label) for prompt in prompts for label in labels])
-    return softmax(np.reshape(scores, (len(prompts), len(labels))), axis=1)
+    own = [ChatFormat(lm).delimiter + label for label in labels]
+    rows = log_probs(lm, prompts, [own] * len(prompts), names=["an answer"] * len(prompts))
+    return softmax(np.reshape(rows, (len(prompts), len(labels))), axis=1)
 
 
 def text_probabilities(
@@ -75,31 +60,14 @@ def text_probabilities(
     """
     from scipy.special import softmax
 
-    pairs = [
-        (prompt, text) for prompt, own in zip(prompts, candidates, strict=True) for text in own
-    ]
     delimiter = ChatFormat(lm).delimiter
-    lengths = [len(lm._encode_pair(prompt, delimiter + text)[1]) for prompt, text in pairs]
-    means = iter(np.array(_log_probs(lm, pairs)) / np.maximum(lengths, 1))
-    return [softmax(list(itertools.islice(means, len(own)))) for own in candidates]
-
-
-def texts(lm: Any, prompts: Sequence[str], new_tokens: int) -> list[str]:
-    """The model's greedy answer to each prompt, at most `new_tokens` long.
-
-    Raises:
-        InputError: a prompt and its answer exceed the model's context.
-    """
-    if not prompts:
-        return []
-    settings = generation_settings(new_tokens, {})
-    if lm.tokenizer.chat_template is None:  # it would go on with the conversation
-        settings["until"] = ["\nUser:"]
-    elif (end := _end(lm)) is not None:
-        settings["until"] = [lm.tokenizer.decode([end])]
-    return [
-        strip_thinking(text) for text in generate(lm, prompts, Journal(None), settings, HF_SHARED)
+    texts = [[delimiter + text for text in own] for own in candidates]
+    rows = log_probs(lm, prompts, texts, names=["an answer"] * len(prompts))
+    lengths = [
+        [max(1, len(lm._encode_pair(prompt, text)[1])) for text in own]
+        for prompt, own in zip(prompts, texts, strict=True)
     ]
+    return [softmax(np.divide(row, n)) for row, n in zip(rows, lengths, strict=True)]
 
 
 def make_lesson(lm: Any, stage: str, prompt: str, answer: str, weight: float) -> Sample:
@@ -107,7 +75,7 @@ def make_lesson(lm: Any, stage: str, prompt: str, answer: str, weight: float) ->
 
     Args:
         stage: the id under which it is trained.
-        prompt: of `rendered`.
+        prompt: of `scoring.ask.open_prompts`.
         weight: of each token of the answer, and of the one that ends it; the prompt's have none.
 
     Raises:
@@ -126,19 +94,3 @@ def make_lesson(lm: Any, stage: str, prompt: str, answer: str, weight: float) ->
 def _end(lm: Any) -> int | None:
     """The token that the chat template puts behind an answer, if the tokenizer tells."""
     return end_token(lm.tokenizer) if lm.tokenizer.is_fast else None
-
-
-def _log_probs(lm: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """Sum of the log-probabilities (nats) of each answer's tokens after its prompt."""
-    from lm_eval.api.instance import Instance
-
-    if not pairs:
-        return []
-    delimiter = ChatFormat(lm).delimiter
-    requests = [
-        Instance("loglikelihood", {}, (prompt, delimiter + text), 0) for prompt, text in pairs
-    ]
-    scores = [score for score, _ in lm.loglikelihood(requests, disable_tqdm=True)]
-    if np.isnan(scores).any():
-        raise InputError("the model gave NaN for an answer: its weights or dtype are broken")
-    return scores

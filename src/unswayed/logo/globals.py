@@ -240,14 +240,15 @@ def train_global(
     Raises:
         InputError: a lesson is too long, or the folder holds another memory.
     """
-    from unswayed.logo.ask import make_lesson, rendered
+    from unswayed.logo.ask import make_lesson
     from unswayed.plum.recall import loaded_lm
+    from unswayed.scoring.ask import open_prompts
 
     lm = loaded_lm(base.model, base.tokenizer)
     limit = min(settings.max_length, base.max_length or settings.max_length)
     samples: dict[int, dict[str, list[Sample]]] = {module: {} for module in taught(stages)}
     for stage in stages:
-        prompts = rendered(lm, [lesson.reads for lesson in stage.lessons])
+        prompts = open_prompts(lm, [lesson.reads for lesson in stage.lessons])
         for prompt, lesson in zip(prompts, stage.lessons, strict=True):
             sample = make_lesson(lm, stage.id, prompt, lesson.event.response, settings.qa_weight)
             if len(sample.ids) > limit:

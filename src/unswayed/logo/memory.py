@@ -227,12 +227,13 @@ def _samples(base: Base, lessons: Sequence[Lesson], settings: PlumSettings) -> l
     Raises:
         InputError: one is too long.
     """
-    from unswayed.logo.ask import make_lesson, rendered
+    from unswayed.logo.ask import make_lesson
     from unswayed.plum.recall import loaded_lm
+    from unswayed.scoring.ask import open_prompts
 
     lm = loaded_lm(base.model, base.tokenizer)
     limit = min(settings.max_length, base.max_length or settings.max_length)
-    prompts = rendered(lm, [lesson.reads for lesson in lessons])
+    prompts = open_prompts(lm, [lesson.reads for lesson in lessons])
     samples = [
         make_lesson(lm, lesson.persona, prompt, lesson.answer, settings.qa_weight)
         for lesson, prompt in zip(lessons, prompts, strict=True)

@@ -32,6 +32,7 @@ from unswayed.logo.local import (
 from unswayed.logo.mediator import hint
 from unswayed.logo.plan import FIT, Case, Plan
 from unswayed.logo.recipe import LogoSettings
+from unswayed.scoring.ask import open_prompts, replies
 from unswayed.scoring.chat import Message
 
 BATCH = 64  # prompts between two lines of the journal
@@ -278,7 +279,7 @@ class Sides:
 
     @staticmethod
     def _rendered(lm: Any, reads: Mapping[Any, list[Message]]) -> dict[Any, str]:
-        return dict(zip(reads, ask.rendered(lm, list(reads.values())), strict=True))
+        return dict(zip(reads, open_prompts(lm, list(reads.values())), strict=True))
 
     def _labels(self, lm: Any, what: str, state: str, prompts: Iterable[str]) -> dict[str, list]:
         def find(batch: list[str]) -> list[list[float]]:
@@ -288,7 +289,7 @@ class Sides:
 
     def _texts(self, lm: Any, what: str, state: str, prompts: Iterable[str]) -> dict[str, str]:
         return self.asker.each(
-            what, state, prompts, lambda batch: ask.texts(lm, batch, self._logo.new_tokens)
+            what, state, prompts, lambda batch: replies(lm, batch, self._logo.new_tokens)
         )
 
     def _over_texts(

@@ -6,14 +6,13 @@ either (the paper's filter, arXiv 2510.09905).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from unswayed.core.errors import InputError
 from unswayed.models.embedded import model_label
 from unswayed.models.vectors import check_length, context_length, load_reader
-from unswayed.scoring.backends import check_lengths
+from unswayed.scoring.ask import log_probs
 from unswayed.scoring.chat import ChatFormat, Message, fold_system, plain_text, takes_system_role
 from unswayed.scoring.replies import strip_thinking
 
@@ -101,57 +100,36 @@ class ReferenceMargin:
 
     Args:
         lm: lm-eval's model, see `unswayed.models.load.load_lm`.
-
-    Raises:
-        InputError: the model is behind a chat service, which gives no likelihoods.
     """
 
     name = "reference margin"
 
     def __init__(self, lm: Any, chat: ChatFormat) -> None:
-        if getattr(lm, "takes_messages", False):
-            raise InputError(_no_likelihoods(lm))
         self._lm, self._chat = lm, chat
 
     def score(self, cases: Sequence[Case]) -> list[float]:
         """The margins; all likelihoods are asked in one call, so that prompts are encoded once.
 
         Raises:
-            InputError: the backend gives no likelihoods or NaN, or a text exceeds the context.
+            InputError: the model gives NaN, or a text exceeds its context.
         """
-        from lm_eval.api.instance import Instance
-
         starts = [self._chat.render(case.prompt) + self._chat.delimiter for case in cases]
         pairs = [
             (start + said + PROBE, f" {case.reference}")
             for start, case in zip(starts, cases, strict=True)
             for said in (f"{strip_thinking(case.candidate)}\n\n", "")
         ]
-        check_lengths(self._lm, pairs, 0)
-        unique = list(dict.fromkeys(pairs))
-        requests = [Instance("loglikelihood", {}, pair, 0) for pair in unique]
-        try:
-            answers = self._lm.loglikelihood(requests, disable_tqdm=True)
-        except NotImplementedError:
-            raise InputError(_no_likelihoods(self._lm)) from None
-        nats = {pair: answer[0] for pair, answer in zip(unique, answers, strict=True)}
-        if any(math.isnan(value) for value in nats.values()):
-            raise InputError("the model gave NaN: its weights or dtype are broken (try float32)")
+        prompts, references = [prompt for prompt, _ in pairs], [[text] for _, text in pairs]
+        rows = log_probs(self._lm, prompts, references, hint=" (try float32)")
+        nats = [value for (value,) in rows]
         return [
-            (nats[with_it] - nats[without]) / self._tokens(without)
-            for with_it, without in zip(pairs[::2], pairs[1::2], strict=True)
+            (with_it - without) / self._tokens(pair)
+            for with_it, without, pair in zip(nats[::2], nats[1::2], pairs[1::2], strict=True)
         ]
 
     def _tokens(self, pair: tuple[str, str]) -> int:
         """Tokens of the reference, as lm-eval splits it from its context."""
         return len(self._lm._encode_pair(*pair)[1])
-
-
-def _no_likelihoods(lm: Any) -> str:
-    return (
-        f"the reference margin needs likelihoods, and {type(lm).__name__} gives none: name a "
-        "reward model, or take a model in this process (backend hf-shared, hf or vllm)"
-    )
 
 
 def drop_reason(chosen: float, rejected: float, margin: float) -> str | None:

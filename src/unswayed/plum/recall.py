@@ -11,7 +11,6 @@ Every memory gets the same questions; `rows` say what it made of each, `summaris
 
 from __future__ import annotations
 
-import math
 import re
 import string
 import unicodedata
@@ -20,17 +19,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from unswayed.core.errors import InputError
-from unswayed.core.journal import Journal
 from unswayed.data.conversations import Conversation, Fact
 from unswayed.memory import Memory
 from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.told import ToldMemory
 from unswayed.models.load import find_backend
 from unswayed.plum.pairs import Pair
-from unswayed.plum.samples import end_token
-from unswayed.scoring.backends import HF_SHARED, check_lengths
-from unswayed.scoring.chat import ChatFormat, Message, plain_text
-from unswayed.scoring.replies import strip_thinking
+from unswayed.scoring.ask import log_probs, open_prompts, replies
+from unswayed.scoring.backends import HF_SHARED
+from unswayed.scoring.chat import ChatFormat
 
 YES, NO = "Yes", "No"
 CLOSED = {"yes": YES, "no": NO}  # kind -> true answer
@@ -77,7 +74,6 @@ def recall(
     lm: Any,
     pairs: Sequence[Pair],
     memory: Memory,
-    backend: str = HF_SHARED,
     new_tokens: int = NEW_TOKENS,
 ) -> list[dict[str, Any]]:
     """What a model makes of each question, with a memory that was told what it is to know.
@@ -85,8 +81,7 @@ def recall(
     Dropout is off meanwhile, also in a model that is being trained.
 
     Args:
-        lm: an lm-eval model (`load_lm`, `loaded_lm`); with `hf-shared`, prompts share prefixes.
-        backend: the name under which `lm` was loaded.
+        lm: an lm-eval model of the backend hf-shared (`load_lm`, `loaded_lm`).
         new_tokens: the most tokens of an answer to an open question.
 
     Returns:
@@ -94,18 +89,24 @@ def recall(
         given), correct, margin (closed questions: log P(Yes) - log P(No), in nats; else None).
 
     Raises:
-        InputError: unknown kind, a prompt exceeds the model's context (names both lengths), the
-            backend gives no likelihoods, or the model gives NaN.
+        InputError: unknown kind, a prompt exceeds the model's context (names both lengths), or
+            the model gives NaN.
     """
     if unknown := [pair for pair in pairs if pair.kind not in KINDS]:
         raise InputError(f"kind {unknown[0].kind!r} of a question is not one of {', '.join(KINDS)}")
-    chat = ChatFormat(lm)
-    prompts = [_prompt(chat, memory.messages(pair.question)) for pair in pairs]
+    prompts = open_prompts(lm, [memory.messages(pair.question) for pair in pairs])
+    yes_no = [ChatFormat(lm).delimiter + text for text in (YES, NO)]
     closed = [i for i, pair in enumerate(pairs) if pair.kind in CLOSED]
     opened = [i for i, pair in enumerate(pairs) if pair.kind not in CLOSED]
     with memory.active(lm), _evaluating(getattr(lm, "model", None)):
-        margins = _margins(lm, chat, [prompts[i] for i in closed], backend)
-        texts = _answers(lm, [prompts[i] for i in opened], backend, new_tokens)
+        scores = log_probs(
+            lm,
+            [prompts[i] for i in closed],
+            [yes_no] * len(closed),
+            names=["a question"] * len(closed),
+        )
+        texts = replies(lm, [prompts[i] for i in opened], new_tokens)
+    margins = [yes - no for yes, no in scores]
     given: dict[int, tuple[str, float | None]] = {
         **{i: (YES if m > 0 else NO, m) for i, m in zip(closed, margins, strict=True)},
         **{i: (text, None) for i, text in zip(opened, texts, strict=True)},
@@ -118,7 +119,6 @@ def compare(
     memories: Sequence[ToldMemory | None],
     conversations: Sequence[Conversation],
     pairs: Sequence[Pair],
-    backend: str = HF_SHARED,
     new_tokens: int = NEW_TOKENS,
 ) -> list[dict[str, Any]]:
     """The same questions under several memories that are told the same conversations.
@@ -131,15 +131,15 @@ def compare(
         for the answer), context (tokens that the model takes), recall (`summarise`, or None if the
         memory does not fit the context).
     """
-    chat = ChatFormat(lm)
+    delimiter = ChatFormat(lm).delimiter
     found = []
     for told in memories:
         if told is not None:
             told.remember_conversations(conversations)
         memory = PromptMemory() if told is None else told
-        prompts = [_prompt(chat, memory.messages(pair.question)) for pair in pairs]
+        prompts = open_prompts(lm, [memory.messages(pair.question) for pair in pairs])
         longest = max(
-            len(lm.tok_encode(prompt + chat.delimiter + YES)) - 1
+            len(lm.tok_encode(prompt + delimiter + YES)) - 1
             if pair.kind in CLOSED
             else len(lm.tok_encode(prompt)) + new_tokens
             for pair, prompt in zip(pairs, prompts, strict=True)
@@ -151,9 +151,7 @@ def compare(
                 "style": "" if told is None else memory.style,
                 "longest": longest,
                 "context": lm.max_length,
-                "recall": summarise(recall(lm, pairs, memory, backend, new_tokens))
-                if fits
-                else None,
+                "recall": summarise(recall(lm, pairs, memory, new_tokens)) if fits else None,
             }
         )
     return found
@@ -173,49 +171,6 @@ def _row(pair: Pair, text: str, margin: float | None) -> dict[str, Any]:
         "correct": correct,
         "margin": margin,
     }
-
-
-def _prompt(chat: ChatFormat, messages: list[Message]) -> str:
-    if getattr(chat, "chat", True):
-        return chat.render(messages)
-    return plain_text([*messages, {"role": "assistant", "content": ""}]).rstrip(" ")
-
-
-def _margins(lm: Any, chat: ChatFormat, prompts: list[str], backend: str) -> list[float]:
-    """log P(Yes) - log P(No) after each prompt."""
-    from lm_eval.api.instance import Instance
-
-    if prompts and getattr(lm, "takes_messages", False):
-        raise InputError(
-            f"--backend {backend} gives texts, no likelihoods, by which yes and no are compared: "
-            "ask open questions only, or take a local backend"
-        )
-    pairs = [(prompt, chat.delimiter + text) for prompt in prompts for text in (YES, NO)]
-    if backend != HF_SHARED:  # which looks itself
-        check_lengths(lm, pairs, 0)
-    if not pairs:
-        return []
-    requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
-    scores = [score for score, _ in lm.loglikelihood(requests, disable_tqdm=True)]
-    margins = [yes - no for yes, no in zip(scores[::2], scores[1::2], strict=True)]
-    if any(math.isnan(margin) for margin in margins):
-        raise InputError("the model gave NaN for a question: its weights or dtype are broken")
-    return margins
-
-
-def _answers(lm: Any, prompts: list[str], backend: str, new_tokens: int) -> list[str]:
-    from unswayed.scoring.generate import generate, generation_settings
-
-    if not prompts:
-        return []
-    settings = generation_settings(new_tokens, {})
-    tokenizer = getattr(lm, "tokenizer", None)
-    if getattr(tokenizer, "chat_template", "") is None:
-        settings["until"] = ["\nUser:"]  # a base model would go on with the conversation
-    elif getattr(tokenizer, "is_fast", False) and (end := end_token(tokenizer)) is not None:
-        settings["until"] = [tokenizer.decode([end])]
-    texts = generate(lm, prompts, Journal(None), settings, backend)
-    return [strip_thinking(text) for text in texts]
 
 
 @contextmanager

@@ -31,9 +31,10 @@ from unswayed.plum.adapter import (
 )
 from unswayed.plum.pairs import Pair
 from unswayed.plum.recipe import SECTIONS, read_recipe, training_pairs
-from unswayed.plum.samples import end_token, prompt_and_answer
+from unswayed.plum.samples import prompt_and_answer
 from unswayed.plum.settings import ALL_LINEAR, PlumSettings
 from unswayed.plum.train import train
+from unswayed.scoring.chat import end_token
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.plum.pairs import Pair
-from unswayed.scoring.chat import Message, plain_text
-
-# Stand-ins for the texts, to see what the template puts around them.
-QUESTION, ANSWER = "unswayedquestion", "unswayedanswer"
+from unswayed.scoring.chat import answered, special_ids, template_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +60,8 @@ def render(tokenizer: Any, question: str, answer: str) -> Rendered:
     """
     if not question.strip() or not answer.strip():
         raise InputError(f"a question and an answer are needed, got {question!r} and {answer!r}")
-    before, between, after = _frame(tokenizer)
-    text = _apply(tokenizer, question, answer)
+    before, between, after = template_parts(tokenizer)
+    text = answered(tokenizer, question, answer)
     if text.startswith(before) and text.endswith(after):
         inner = text[len(before) : len(text) - len(after)]
         for match in re.finditer(f"(?={re.escape(between)})", inner):
@@ -117,7 +113,7 @@ def make_sample(tokenizer: Any, pair: Pair, qa_weight: float, max_length: int) -
     own = [i for i, place in enumerate(offsets) if _overlaps(place, rendered.answer)]
     if not own:
         raise InputError(f"the tokenizer makes no token of the answer {pair.answer!r}: reword it")
-    special = _special_ids(tokenizer)
+    special = special_ids(tokenizer)
     stop = next((i for i in range(own[-1] + 1, len(ids)) if ids[i] in special), None)
     if stop is not None:
         inside[stop] = True
@@ -132,53 +128,6 @@ def make_sample(tokenizer: Any, pair: Pair, qa_weight: float, max_length: int) -
         )
     weights = [float(qa_weight) if within else 1.0 for within in inside]
     return Sample(pair.conversation, pair.kind, tuple(ids), (0.0, *weights[1:]))
-
-
-def end_token(tokenizer: Any) -> int | None:
-    """The token that ends an answer in training; None if there is none."""
-    sample = make_sample(tokenizer, Pair("", "open", QUESTION, ANSWER), 2.0, sys.maxsize)
-    last = max(i for i, weight in enumerate(sample.weights) if weight == 2.0)
-    return sample.ids[last] if sample.ids[last] in _special_ids(tokenizer) else None
-
-
-def _apply(tokenizer: Any, question: str, answer: str) -> str:
-    import jinja2
-
-    messages: list[Message] = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": answer},
-    ]
-    if tokenizer.chat_template is None:
-        return (tokenizer.bos_token if _adds_bos(tokenizer) else "") + plain_text(messages)
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False)
-    except jinja2.exceptions.TemplateError as error:
-        raise InputError(f"the model's chat template fails on a question: {error}") from None
-
-
-def _frame(tokenizer: Any) -> tuple[str, str, str]:
-    """What stands before the question, between the two, and after the answer."""
-    text = _apply(tokenizer, QUESTION, ANSWER)
-    before, found, rest = text.partition(QUESTION)
-    between, found_too, after = rest.partition(ANSWER)
-    if not (found and found_too) or QUESTION in rest or ANSWER in after:
-        raise InputError(
-            "the model's chat template does not show a question and its answer once each: "
-            f"{text[:200]!r}; take another model or mend its template"
-        )
-    return before, between, after
-
-
-def _adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer of a base model begins every text with BOS by itself."""
-    return tokenizer.bos_token_id is not None and tokenizer("x")["input_ids"][:1] == [
-        tokenizer.bos_token_id
-    ]
-
-
-def _special_ids(tokenizer: Any) -> set[int]:
-    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return added | set(tokenizer.all_special_ids)
 
 
 def _overlaps(place: tuple[int, int], *spans: tuple[int, int]) -> bool:

@@ -14,6 +14,7 @@ from unswayed.data.personas import Persona, builtin_personas, grid_personas
 from unswayed.display.numbers import percent
 from unswayed.memory.prompt import PromptMemory
 from unswayed.report.words import CONDITION_LABELS
+from unswayed.scoring.ask import log_probs
 from unswayed.scoring.prompts import choice_scores, continuations, question_text
 from unswayed.space.models import Shelf
 
@@ -182,8 +183,6 @@ def ask_each(shelf: Shelf, model: str, item: Item, users: Sequence[Persona]) -> 
 
 
 def _ask(shelf: Shelf, model: str, item: Item, user: Persona | None) -> tuple[float, ...]:
-    from lm_eval.api.instance import Instance
-
     lm, chat = shelf.get(model)
     memory = PromptMemory()
     if user is not None:
@@ -194,12 +193,8 @@ def _ask(shelf: Shelf, model: str, item: Item, user: Persona | None) -> tuple[fl
     if not isinstance(user, OwnWords):  # what visitors write is not kept
         lm.keep(prompt, other)
     texts = continuations(item, SCORING)
-    requests = [
-        Instance("loglikelihood", {}, (prompt, chat.delimiter + text), i)
-        for i, text in enumerate(texts)
-    ]
-    log_probs = [found for found, _ in lm.loglikelihood(requests, disable_tqdm=True)]
-    return option_shares(log_probs, texts)
+    (values,) = log_probs(lm, [prompt], [[chat.delimiter + text for text in texts]])
+    return option_shares(values, texts)
 
 
 def option_shares(log_probs: Sequence[float], texts: Sequence[str]) -> tuple[float, ...]:

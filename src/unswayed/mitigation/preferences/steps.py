@@ -234,9 +234,8 @@ def _candidates(row: Row, texts: Sequence[str]) -> list[Row]:
 
 def ask_model(what: str, asked_for: Sequence[list], settings: PreferenceSettings) -> list[str]:
     """Texts of the generator or of the judge; those of earlier builds are not asked again."""
-    from unswayed.scoring.backends import plain_errors
+    from unswayed.scoring.ask import generate, generation_settings
     from unswayed.scoring.chat import ChatFormat
-    from unswayed.scoring.generate import generate, generation_settings
 
     if not asked_for:
         return []
@@ -254,8 +253,7 @@ def ask_model(what: str, asked_for: Sequence[list], settings: PreferenceSettings
     done = sum(journal.get(prompt) is not None for prompt in todo)
     progress = Progress(len(todo), "texts", done=done)
     try:
-        with plain_errors(backend):
-            return generate(lm, prompts, journal, request, backend)
+        return generate(lm, prompts, journal, request, backend)
     finally:
         progress.close()
 
