@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 
 from unswayed.data.questions import builtin_questions
-from unswayed.mitigation.judge import Judgement, judge
+from unswayed.mitigation.rule_judge import Judgement, judge
 
 LABELLED = Path(__file__).parents[1] / "tests" / "mitigation" / "judge_labelled.jsonl"
 SPLITS = {

@@ -27,7 +27,7 @@ from unswayed.data.questions import (
     normalised,
     read_questions,
 )
-from unswayed.mitigation.judge import amounts, same_amount
+from unswayed.mitigation.amounts import amounts, same_amount
 from unswayed.mitigation.overlap import COSINE, shared_runs
 from unswayed.models.vectors import Embedder, centred
 

@@ -23,7 +23,7 @@ from unswayed.mitigation.constructed import (
     facts,
     wrong_answers,
 )
-from unswayed.mitigation.judge import judge
+from unswayed.mitigation.rule_judge import judge
 
 QUESTIONS = builtin_questions()
 PERSONAS = [*load_personas(), *load_personas("grid")]

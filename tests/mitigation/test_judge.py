@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from unswayed.data.questions import Question, builtin_questions, load_questions
 from unswayed.memory.prompt import NOTES
-from unswayed.mitigation.judge import amounts, judge, same_amount
+from unswayed.mitigation.amounts import amounts, same_amount
+from unswayed.mitigation.rule_judge import judge
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = {question.id: question for question in builtin_questions()}

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from unswayed.core.errors import InputError
 from unswayed.data.personas import builtin_personas
 from unswayed.data.questions import builtin_questions
-from unswayed.mitigation.judge import Judgement
 from unswayed.mitigation.model_judge import read_verdict, rubric
 from unswayed.mitigation.preferences import STAGES, build_pairs, in_test_split, passages
 from unswayed.mitigation.preferences.settings import PreferenceSettings
 from unswayed.mitigation.preferences.steps import memory_of, pair_tokens, users
+from unswayed.mitigation.rule_judge import Judgement
 from unswayed.mitigation.sampling import INSTRUCTIONS, asked, conversations, whole_sentences
 
 WRONG = "People like you seldom get to learn this. The answer is minus 77."

@@ -21,7 +21,7 @@ import yaml
 from unswayed.core.errors import InputError
 from unswayed.data.personas import Persona
 from unswayed.data.questions import Question
-from unswayed.mitigation.judge import amounts, same_amount
+from unswayed.mitigation.amounts import amounts, same_amount
 
 # The placeholders of `unswayed.data.personas.VOICES`, spoken to the user.
 SECOND_PERSON = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from unswayed.data.questions import Question
-from unswayed.mitigation.judge import Judgement
+from unswayed.mitigation.rule_judge import Judgement
 from unswayed.scoring.chat import Message
 from unswayed.scoring.replies import json_objects
 

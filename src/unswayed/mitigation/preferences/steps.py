@@ -18,9 +18,9 @@ from unswayed.data.questions import Question, load_questions
 from unswayed.mitigation import overlap, rewards
 from unswayed.mitigation.constructed import construct
 from unswayed.mitigation.dpo.pairs import fitted, pair_length
-from unswayed.mitigation.judge import Judgement, judge
 from unswayed.mitigation.preferences.columns import PROMPT, Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
+from unswayed.mitigation.rule_judge import Judgement, judge
 from unswayed.mitigation.sampling import (
     asked,
     conversations,
