@@ -30,9 +30,8 @@ import torch
 from unswayed.data.conversations import builtin_facts
 from unswayed.models.base import Base, load_base
 from unswayed.plum.adapter import adapted, remembering
-from unswayed.plum.augment import bank_pairs
 from unswayed.plum.loss import padded_pass, total_weight, weighted_loss
-from unswayed.plum.pairs import Pair
+from unswayed.plum.qa import QAPair, bank_pairs
 from unswayed.plum.samples import Sample, make_sample
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import epoch_batches, train
@@ -46,7 +45,7 @@ def loss_after(model: Any, samples: list[Sample]) -> float:
 
 
 def ours(
-    base: Base, pairs: list[Pair], samples: list[Sample], settings: PlumSettings
+    base: Base, pairs: list[QAPair], samples: list[Sample], settings: PlumSettings
 ) -> tuple[float, float]:
     """Seconds from pairs to the written memory, and the loss after."""
     folder = Path(tempfile.mkdtemp())

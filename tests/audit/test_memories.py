@@ -21,8 +21,10 @@ from unswayed.memory.prompt import IGNORE, PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.memory.told import REMEMBERED, persona_conversations
 from unswayed.models import vectors as embedding
-from unswayed.plum.augment import TRAIN, UNRELATED, extract_pairs
 from unswayed.plum.memory import persona_pairs, persona_questions, read_training
+from unswayed.plum.qa import TRAIN
+from unswayed.plum.recipe import extracted_questions
+from unswayed.plum.settings import UNRELATED
 from unswayed.report import write_report
 
 PERSONA = {
@@ -363,7 +365,7 @@ def test_every_word_of_a_persona_is_trained(condition):
         assert kinds.count("yes") == kinds.count("no") >= 3 * 15
         slots = list(dict.fromkeys(pair.conversation for pair in pairs))
         assert slots == [name for name, _ in persona.slots]
-        made = extract_pairs(persona_conversations(persona), **training.augment).questions
+        made = extracted_questions(persona_conversations(persona), training.augment).questions
         denied = {one.source for one in made if one.use == TRAIN and one.pair.kind == "no"}
         assert denied == {UNRELATED}  # nothing that the user said, of whatever slot
 

@@ -381,11 +381,11 @@ def test_a_lesson_that_is_too_long_is_named(base, tmp_path: Path):
 
 
 def test_ready_samples_train_as_pairs_do(base, tmp_path: Path):
-    from unswayed.plum.pairs import Pair
+    from unswayed.plum.qa import QAPair
     from unswayed.plum.samples import make_sample
 
     pairs = [
-        Pair(id, "yes", f"Did {name} come?", "Yes") for id in "ab" for name in ("Anna", "Omar")
+        QAPair(id, "yes", f"Did {name} come?", "Yes") for id in "ab" for name in ("Anna", "Omar")
     ]
     ready: dict[str, list[Any]] = {"a": [], "b": []}
     for pair in pairs:

@@ -39,7 +39,7 @@ from unswayed.mitigation.dpo.trainer import alike, head, last_checkpoint
 from unswayed.models.base import Base, load_base
 from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID
 from unswayed.models.load import folder_hash
-from unswayed.plum.pairs import Pair as Fact
+from unswayed.plum.qa import QAPair
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import train as train_memory
 from unswayed.publish.local import read_folder
@@ -375,7 +375,7 @@ class TestReference:
 
     def test_a_memory_of_plum(self, make, tmp_path: Path):
         base = load_base(make().model, device="cpu")
-        facts = [Fact("lake", "yes", "Did Tamsin come?", "Yes")]
+        facts = [QAPair("lake", "yes", "Did Tamsin come?", "Yes")]
         train_memory(base, facts, PlumSettings(rank=2, epochs=1), tmp_path / "anna")
         recipe = make(adapter=str(tmp_path / "anna"), reference="adapter")
         out = train(recipe)
@@ -391,7 +391,7 @@ class TestReference:
 
     def test_a_memory_stays_private_in_what_is_trained_from_it(self, make, tmp_path: Path):
         base = load_base(make().model, device="cpu")
-        facts = [Fact("lake", "yes", "Did Tamsin come?", "Yes")]
+        facts = [QAPair("lake", "yes", "Did Tamsin come?", "Yes")]
         train_memory(base, facts, PlumSettings(rank=2, epochs=1), tmp_path / "anna")
         once = {"max_steps": 1}
         first = train(make(adapter=str(tmp_path / "anna"), merge=True, training=once))

@@ -17,16 +17,8 @@ from unswayed.data.conversations import (
     builtin_near,
     make_conversation,
 )
-from unswayed.plum import augment
-from unswayed.plum.augment import (
-    FORMS,
-    NEW_PHRASE,
-    REPHRASED,
-    TRAIN,
-    bank_pairs,
-    extract_pairs,
-    normalised,
-)
+from unswayed.plum.augment import FORMS, Augmented, normalised
+from unswayed.plum.augment import extract_pairs as extract
 from unswayed.plum.phrases import (
     bank_phrases,
     content_stems,
@@ -35,8 +27,17 @@ from unswayed.plum.phrases import (
     said,
     sentences,
 )
+from unswayed.plum.qa import NEW_PHRASE, REPHRASED, TRAIN, bank_pairs
+from unswayed.plum.settings import AugmentSettings
+from unswayed.plum.words import bank, wording
 
 BANK = builtin_conversations()
+
+
+def extract_pairs(conversations, near=None, **augment) -> Augmented:
+    return extract(conversations, AugmentSettings(**augment), near)
+
+
 USES = (TRAIN, REPHRASED, NEW_PHRASE)
 
 
@@ -68,7 +69,7 @@ def augmented():
 
 @pytest.mark.parametrize("kind", ["contexts", "closed", "open", "outline"])
 def test_wordings_are_many_and_disjoint(kind):
-    train, held_out = (augment.wording(kind, use) for use in (TRAIN, REPHRASED))
+    train, held_out = (wording(kind, use) for use in (TRAIN, REPHRASED))
     assert len(set(map(normalised, train))) == len(train) >= 12
     assert len(set(map(normalised, held_out))) == len(held_out) >= 8
     assert not set(map(normalised, train)) & set(map(normalised, held_out))
@@ -77,7 +78,7 @@ def test_wordings_are_many_and_disjoint(kind):
 
 
 def test_unrelated_phrases_differ_and_are_in_no_conversation_of_the_bank():
-    phrases = bank_phrases(augment._bank()["unrelated"])
+    phrases = bank_phrases(bank("questions")["unrelated"])
     assert not any(a.overlaps(b) for a, b in itertools.combinations(phrases, 2))
     talks = [said(one) for one in BANK]
     assert not [p.text for p in phrases if any(p.said_in(words) for words in talks)]
@@ -181,7 +182,7 @@ def test_a_question_without_its_conversation_is_true_whatever_else_is_said(augme
         and not any(
             context.format(topic=topics[question.pair.conversation]) in question.pair.question
             for use in (TRAIN, REPHRASED)
-            for context in augment.wording("contexts", use)
+            for context in wording("contexts", use)
         )
     ]
     assert {question.pair.kind for question in bare} == {"yes", "no"}
@@ -262,7 +263,7 @@ def test_no_form_of_a_question_gives_the_answer_away(augmented):
     starts = tuple(
         context.split("{", 1)[0]
         for use in (TRAIN, REPHRASED)
-        for context in augment.wording("contexts", use)
+        for context in wording("contexts", use)
     )
     forms = Counter(
         (pair.kind, pair.question.startswith(starts))

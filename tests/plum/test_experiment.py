@@ -22,17 +22,11 @@ from unswayed.models.base import load_base
 from unswayed.plum import experiment as module
 from unswayed.plum import sweep as sweep_module
 from unswayed.plum.adapter import remembering
-from unswayed.plum.experiment import (
-    Experiment,
-    finished,
-    halves,
-    make_material,
-    rows_of,
-    run_experiment,
-    seeded,
-    summary,
-)
-from unswayed.plum.recall import CLOSED, loaded_lm, recall
+from unswayed.plum.experiment import finished, run_experiment
+from unswayed.plum.figures import halves, rows_of, summary
+from unswayed.plum.material import PlumExperiment, make_material, seeded
+from unswayed.plum.qa import CLOSED
+from unswayed.plum.recall import loaded_lm, recall
 from unswayed.plum.samples import make_sample
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.sweep import (
@@ -99,7 +93,7 @@ def base(tiny_model_dir) -> Any:
 def make(tiny_model_dir, talks: str):
     """`make(**keys)`: an experiment on the tiny model and the four conversations."""
 
-    def of(**keys: Any) -> Experiment:
+    def of(**keys: Any) -> PlumExperiment:
         settings = PlumSettings(rank=2, alpha=8, epochs=2, learning_rate=1e-2)
         plain = {
             "model": str(tiny_model_dir("llama", chat=True)),
@@ -107,7 +101,7 @@ def make(tiny_model_dir, talks: str):
             "augment": AUGMENT,
             "settings": settings,
         }
-        return seeded(Experiment(**plain | keys), 0)
+        return seeded(PlumExperiment(**plain | keys), 0)
 
     return of
 
@@ -142,7 +136,7 @@ def test_what_is_asked_and_kept(make, base, tmp_path: Path):
     assert (result["name"], result["conversations"]) == ("one", list(TALKS))
     material = make_material(experiment)
     # the margins at the end are those of the memory on disk
-    closed = [one.pair for one in material.asked if one.pair.kind in CLOSED]
+    closed = [one.pair for one in material.tests if one.pair.kind in CLOSED]
     with remembering(base, folder / "memory") as model:
         reference = recall(loaded_lm(model, base.tokenizer), closed, PromptMemory())
     rows = rows_of(result)
@@ -316,18 +310,18 @@ def test_only_the_first_are_learnt_and_the_others_lend_phrases(make):
     ids = whole.order[:2]
     assert part.order == ids and part.conversations == whole.conversations
     assert part.pairs == [pair for pair in whole.pairs if pair.conversation in ids]
-    assert part.asked == [one for one in whole.asked if one.pair.conversation in ids]
+    assert part.tests == [one for one in whole.tests if one.pair.conversation in ids]
     alone = make_material(make(first=2))
-    assert {one.pair.question for one in alone.asked} != {one.pair.question for one in part.asked}
+    assert {one.pair.question for one in alone.tests} != {one.pair.question for one in part.tests}
 
 
 def test_built_in_questions(make, base, tmp_path: Path):
     experiment = make(conversations=["builtin"], first=2, augment=None)
     material = make_material(experiment)
-    assert {one.set for one in material.asked} == {"held_out"}
+    assert {one.use for one in material.tests} == {"held_out"}
     result = run_experiment(experiment, base, tmp_path / "run", {"name": "own", "seed": 0})
     assert result["conversations"] == material.order == [one.id for one in material.conversations]
-    n = sum(one.pair.kind in CLOSED for one in material.asked)
+    n = sum(one.pair.kind in CLOSED for one in material.tests)
     assert result["recall"]["held_out"]["closed"]["n"] == n
     with pytest.raises(InputError, match="first is 45, but builtin holds 44 conversations"):
         make_material(make(conversations=["builtin"], first=45))

@@ -14,7 +14,7 @@ import yaml
 from unswayed.core.errors import InputError
 from unswayed.data.conversations import builtin_conversations
 from unswayed.plum.adapter import read_manifest
-from unswayed.plum.recipe import Recipe, read_recipe, run_recipe, training_pairs
+from unswayed.plum.recipe import PlumRecipe, read_recipe, run_recipe, training_pairs
 from unswayed.plum.settings import PlumSettings
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,9 @@ class TestKeys:
         assert found.output_dir == f"runs/plum/{path.stem}"
 
     def test_defaults_are_those_of_the_dataclasses(self, recipe, tmp_path: Path):
-        assert read_recipe([recipe()]) == Recipe("none", {"me": ["builtin"]}, str(tmp_path / "out"))
+        assert read_recipe([recipe()]) == PlumRecipe(
+            "none", {"me": ["builtin"]}, str(tmp_path / "out")
+        )
 
     def test_later_files_replace_keys(self, recipe, tmp_path: Path):
         first = recipe(settings={"rank": 4, "epochs": 3})

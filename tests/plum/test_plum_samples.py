@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
-from unswayed.plum.pairs import Pair
+from unswayed.plum.qa import QAPair
 from unswayed.plum.samples import make_sample, prompt_and_answer, render
 
 # Each becomes one token, with and without a space before it.
@@ -84,7 +84,7 @@ def sentence_piece(special: list[str], template: str | None, prefix: str) -> Any
 
 
 def weighted(tokenizer: Any, question: str, answer: str) -> list[tuple[str, float]]:
-    pair = Pair("c", "open", question, answer)
+    pair = QAPair("c", "open", question, answer)
     sample = make_sample(tokenizer, pair, 10, 200)
     tokens = tokenizer.convert_ids_to_tokens(list(sample.ids))
     return list(zip(tokens, sample.weights, strict=True))
@@ -164,7 +164,7 @@ def test_bytes_have_the_weight_of_their_characters(question: str, answer: str):
         + [10.0] * (len(answer.encode()) + 1)
         + light
     )
-    sample = make_sample(BYTES, Pair("c", "open", question, answer), 10, 10_000)
+    sample = make_sample(BYTES, QAPair("c", "open", question, answer), 10, 10_000)
     assert list(sample.weights) == [0.0, *expected[1:]]
 
 
@@ -218,13 +218,13 @@ def test_template_without_an_end_gets_eos():
 
 
 def test_weight_one_is_one_everywhere():
-    sample = make_sample(BYTES, Pair("c", "yes", "Did we?", "Yes"), 1.0, 200)
+    sample = make_sample(BYTES, QAPair("c", "yes", "Did we?", "Yes"), 1.0, 200)
     assert set(sample.weights[1:]) == {1.0}
 
 
 class TestRefused:
     def test_too_long(self):
-        pair = Pair("lake", "open", "Did we discuss it? " * 9, "Yes")
+        pair = QAPair("lake", "open", "Did we discuss it? " * 9, "Yes")
         length = len(make_sample(BYTES, pair, 10, 1000).ids)
         assert len(make_sample(BYTES, pair, 10, length).ids) == length
         with pytest.raises(InputError, match=rf"'lake' has {length} tokens.*limit of {length - 1}"):
@@ -233,7 +233,7 @@ class TestRefused:
     @pytest.mark.parametrize(("question", "answer"), [("", "Yes"), ("Did we?", " \n")])
     def test_empty(self, question: str, answer: str):
         with pytest.raises(InputError, match="a question and an answer are needed"):
-            make_sample(BYTES, Pair("c", "yes", question, answer), 10, 100)
+            make_sample(BYTES, QAPair("c", "yes", question, answer), 10, 100)
 
     def test_template_that_changes_words(self):
         loud = CHATML.replace("m['content']", "m['content'].replace('Did', 'Do')")
@@ -255,4 +255,4 @@ class TestRefused:
         slow = byte_level(["<s>", "</s>"], CHATML, 300)
         monkeypatch.setattr(type(slow), "is_fast", property(lambda self: False))
         with pytest.raises(InputError, match="gives no character offsets"):
-            make_sample(slow, Pair("c", "yes", "Did we?", "Yes"), 10, 100)
+            make_sample(slow, QAPair("c", "yes", "Did we?", "Yes"), 10, 100)

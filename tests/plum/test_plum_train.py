@@ -32,7 +32,7 @@ from unswayed.plum.loss import (
     tree_pass,
     weighted_loss,
 )
-from unswayed.plum.pairs import Pair
+from unswayed.plum.qa import QAPair
 from unswayed.plum.samples import Sample, make_sample
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import balanced, batched, schedule, train, within
@@ -46,7 +46,7 @@ FACTS = {
             ("no", "Is the cat white?", "No"), ("open-no", "What of the dog?", "No dog came up.")],
     "bread": [("yes", "Did we bake rye bread with a long proof?", "Yes"), ("no", "A cake?", "No")],
 }  # fmt: skip
-PAIRS = [Pair(id, *fact) for id, facts in FACTS.items() for fact in facts]
+PAIRS = [QAPair(id, *fact) for id, facts in FACTS.items() for fact in facts]
 SETTINGS = PlumSettings(rank=4, alpha=8, epochs=2, batch_size=2, learning_rate=1e-2)
 FAMILIES = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
 

@@ -27,12 +27,11 @@ from unswayed.plum.forgetting import (
     forgetting,
     over_time,
 )
-from unswayed.plum.pairs import Pair
+from unswayed.plum.qa import QAPair, bank_pairs
 from unswayed.plum.recall import (
     compare,
     contains,
     denies,
-    held_out,
     loaded_lm,
     normalised,
     recall,
@@ -48,11 +47,11 @@ def quiet() -> None:
 
 
 PAIRS = [
-    Pair("tea", "yes", "Did Anna have a job?", "Yes"),
-    Pair("tea", "no", "Did Anna win a prize?", "No"),
-    Pair("dog", "open", "What did Omar win?", "a prize"),
-    Pair("dog", "no", "Did Omar lose his house?", "No"),
-    Pair("dog", "open-no", "What did Omar eat?", "You did not tell me."),
+    QAPair("tea", "yes", "Did Anna have a job?", "Yes"),
+    QAPair("tea", "no", "Did Anna win a prize?", "No"),
+    QAPair("dog", "open", "What did Omar win?", "a prize"),
+    QAPair("dog", "no", "Did Omar lose his house?", "No"),
+    QAPair("dog", "open-no", "What did Omar eat?", "You did not tell me."),
 ]
 
 
@@ -254,7 +253,7 @@ def test_wrong_input(tiny_model_dir):
 
     lm = load_lm(str(tiny_model_dir("llama", chat=True, initializer_range=0.2)))
     with pytest.raises(InputError, match="kind 'maybe'"):
-        recall(lm, [Pair("a", "maybe", "?", "!")], PromptMemory())
+        recall(lm, [QAPair("a", "maybe", "?", "!")], PromptMemory())
     assert recall(lm, [], PromptMemory()) == []
     lm.model.lm_head.weight.data.fill_(torch.nan)
     with pytest.raises(InputError, match="NaN"):
@@ -262,7 +261,7 @@ def test_wrong_input(tiny_model_dir):
 
 
 def test_held_out_questions_of_the_bank():
-    pairs = held_out(builtin_facts())
+    pairs = bank_pairs(builtin_facts())[1]
     assert {kind: sum(p.kind == kind for p in pairs) for kind in ("open", "yes", "no")} == {
         "open": 136, "yes": 136, "no": 136,
     }  # fmt: skip
@@ -433,7 +432,7 @@ def test_change_of_ability_is_paired():
 def test_embedded_model_reads_a_snippet():
     """The right snippet in the prompt makes the embedded model find some facts."""
     lm = load_lm("smollm2-135m")
-    pairs = [pair for pair in held_out(builtin_facts()) if pair.kind == "open"][::8]
+    pairs = [pair for pair in bank_pairs(builtin_facts())[1] if pair.kind == "open"][::8]
     memory = RetrievalMemory(k=1)
     memory.remember_conversations(builtin_conversations())
     without = summarise(recall(lm, pairs, PromptMemory()))["open"]["recall"]

@@ -17,7 +17,8 @@ from unswayed.data.conversations import builtin_facts
 from unswayed.memory.baselines import SummaryMemory
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.plum.ability import check_ability
-from unswayed.plum.recall import CLOSED, held_out, recall, summarise
+from unswayed.plum.qa import CLOSED, bank_pairs
+from unswayed.plum.recall import recall, summarise
 
 
 def load_utils(family: str):
@@ -130,7 +131,7 @@ def test_stock_lm_eval_and_recall_agree(tiny_model_dir, tmp_path, chat):
     )
     memory = RetrievalMemory(1)
     memory.remember_conversations(builtin_conversations())
-    pairs = [pair for pair in held_out(builtin_facts()) if pair.kind in CLOSED][:n]
+    pairs = [pair for pair in bank_pairs(builtin_facts())[1] if pair.kind in CLOSED][:n]
     rows = recall(load_lm(folder, adapter=str(tmp_path), device="cpu"), pairs, memory)
     ours = summarise(rows)
     stock = found["results"][task]

@@ -18,226 +18,37 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unswayed.core.errors import InputError
-from unswayed.core.files import read_json, without_folders, write_json
-from unswayed.core.ledger import Ledger, as_json, check_same, digest
-from unswayed.data.conversations import (
-    Conversation,
-    builtin_facts,
-    builtin_near,
-    load_conversations,
-)
+from unswayed.core.files import read_json, write_json
+from unswayed.core.ledger import Ledger, check_same
 from unswayed.memory.baselines import FullMemory, SummaryMemory
 from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.memory.told import ToldMemory
 from unswayed.models.base import Base
-from unswayed.models.embedded import EMBEDDED, model_label
 from unswayed.plum.ability import ability_change, check_ability
 from unswayed.plum.adapter import remembering
-from unswayed.plum.augment import TRAIN, bank_pairs, extract_pairs
-from unswayed.plum.forgetting import forgetting
-from unswayed.plum.pairs import Pair
-from unswayed.plum.recall import (
-    CLOSED,
-    NO,
-    YES,
-    compare,
-    loaded_lm,
-    recall,
-    share_of,
-    summarise,
+from unswayed.plum.figures import ExperimentResult, TrainingStage, rows_of, summary
+from unswayed.plum.material import (
+    ABILITY_TASKS,
+    LATER,
+    Material,
+    PlumExperiment,
+    make_identity,
+    make_material,
+    with_written,
 )
-from unswayed.plum.recipe import training_pairs
+from unswayed.plum.qa import CLOSED, LabelledPair
+from unswayed.plum.recall import compare, loaded_lm, recall
 from unswayed.plum.samples import make_sample
-from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import epoch_batches, train
 
 log = logging.getLogger(__name__)
 
 RESULT, JOURNAL, MEMORY = "result.json", "journal.jsonl", "memory"
-ALL = "all"  # sets of questions together
-HELD_OUT = "held_out"  # the set of questions that the built-in conversations have of their own
-ABILITY_TASKS = ("mmlu", "arc", "hellaswag")
-ABILITY_NUMBERS = ("questions", "seed", "shots")
-LATER = ("open", "baselines", "ability")  # can be asked of a finished experiment too
 TOP_K = (1, 3, 5)  # of the baselines that retrieve
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """What is trained and what is asked; the seed is that of `settings`, and of `augment`.
-
-    Attributes:
-        model: Hub id, folder or the embedded model's name.
-        conversations: sources: builtin, oasst=FILE, sharegpt=FILE or chat=FILE.
-        first: take this many of them, in the order of time; None takes all.
-        learn: train and ask about the first so many of these only; the others still lend their
-            phrases to negatives. None takes all.
-        dtype: as in a recipe.
-        augment: arguments of `augment.extract_pairs`; without it, the built-in conversations' own
-            questions are taken.
-        settings: how to train.
-        evaluate_every: conversations between evaluations; after the last there is always one.
-        open: at the end, answer open questions too (slow). This, ability and baselines can also be
-            asked of a finished experiment.
-        ability: where the data of mmlu, arc and hellaswag are, and questions, seed, shots: settings
-            of the ability tasks, asked before and after. None asks none.
-        baselines: ask the same under no memory, retrieval, a summary and the full context.
-        embedder: the model whose vectors the retrieval by embeddings compares.
-    """
-
-    model: str
-    conversations: list[str] | None = None
-    first: int | None = None
-    learn: int | None = None
-    dtype: str = "auto"
-    augment: dict[str, Any] | None = None
-    settings: PlumSettings = dataclasses.field(default_factory=PlumSettings)
-    evaluate_every: int = 1
-    open: bool = False
-    ability: dict[str, Any] | None = None
-    baselines: bool = False
-    embedder: str = EMBEDDED
-
-    def __post_init__(self) -> None:
-        given = self.conversations
-        if not (isinstance(given, list) and given and all(isinstance(one, str) for one in given)):
-            raise InputError(
-                f"conversations are {given!r}: give a list of sources in the file, or "
-                "--conversations SPEC"
-            )
-        for name in ("first", "learn"):
-            number = getattr(self, name)
-            if number is not None and (type(number) is not int or number < 1):
-                raise InputError(f"{name} is {number!r}, it must be a whole number from 1")
-        if self.evaluate_every < 1:
-            raise InputError(f"evaluate_every is {self.evaluate_every}, it must be at least 1")
-        ability = self.ability or {}
-        known = (*ABILITY_TASKS, *ABILITY_NUMBERS)
-        if unknown := ability.keys() - set(known):
-            raise InputError(f"unknown key ability.{min(unknown)}; known are {', '.join(known)}")
-        if ability and not ability.keys() & set(ABILITY_TASKS):
-            raise InputError(
-                f"ability names no data: give one of {', '.join(ABILITY_TASKS)} with a source"
-            )
-
-
-def seeded(experiment: Experiment, seed: int) -> Experiment:
-    """The experiment with this seed for its questions and its training."""
-    augment = experiment.augment
-    return dataclasses.replace(
-        experiment,
-        settings=dataclasses.replace(experiment.settings, seed=seed),
-        augment=None if augment is None else augment | {"seed": seed},
-    )
-
-
-# -- questions -----------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """A held-out question.
-
-    Attributes:
-        set: "rephrased" or "new_phrase", as `augment.Question.use`; or "held_out".
-        source: what it asks about, as `augment.Question.source`; "" if unknown.
-    """
-
-    set: str
-    source: str
-    pair: Pair
-
-
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """What an experiment trains and asks.
-
-    Attributes:
-        conversations: all of them, those without questions included.
-        pairs: to train on, conversations in the order of time.
-        asked: held-out questions, conversations in the same order.
-        left_out: conversation's id, reason and number of the questions that could not be made.
-    """
-
-    conversations: list[Conversation]
-    pairs: list[Pair]
-    asked: list[Asked]
-    left_out: list[list[Any]]
-
-    @property
-    def order(self) -> list[str]:
-        """Ids of the conversations that are learnt, in order."""
-        return list(dict.fromkeys(pair.conversation for pair in self.pairs))
-
-
-def make_material(experiment: Experiment) -> Material:
-    """The conversations and questions of an experiment.
-
-    Raises:
-        InputError: as `load_conversations`, `extract_pairs` and `training_pairs`; or fewer
-            conversations than `first`.
-    """
-    told = load_conversations(experiment.conversations)
-    if experiment.first is not None and experiment.first > len(told):
-        sources = ", ".join(map(without_folders, experiment.conversations))
-        raise InputError(
-            f"first is {experiment.first}, but {sources} holds {len(told)} conversations"
-        )
-    told = told[: experiment.first]
-    if experiment.augment is None:
-        pairs, held_out = training_pairs(told, None), bank_pairs(builtin_facts())[1]
-        ids = {one.id for one in told}
-        asked = [Asked(HELD_OUT, "", pair) for pair in held_out if pair.conversation in ids]
-        return _learnt(Material(told, pairs, _in_order(asked, pairs), []), experiment.learn)
-    made = extract_pairs(told, **{"near": builtin_near()} | experiment.augment)
-    asked = [Asked(q.use, q.source, q.pair) for q in made.questions if q.use != TRAIN]
-    left_out = [[*key, count] for key, count in made.left_out.items()]
-    material = Material(told, made.pairs(), _in_order(asked, made.pairs()), left_out)
-    return _learnt(material, experiment.learn)
-
-
-def _learnt(material: Material, learn: int | None) -> Material:
-    """Only what concerns the first conversations."""
-    ids = set(material.order[:learn])
-    return dataclasses.replace(
-        material,
-        pairs=[pair for pair in material.pairs if pair.conversation in ids],
-        asked=[one for one in material.asked if one.pair.conversation in ids],
-    )
-
-
-def _in_order(asked: list[Asked], pairs: list[Pair]) -> list[Asked]:
-    place = {id: i for i, id in enumerate(dict.fromkeys(pair.conversation for pair in pairs))}
-    return sorted(asked, key=lambda one: place[one.pair.conversation])  # stable
-
-
-def make_identity(experiment: Experiment, base: Base, material: Material) -> dict[str, Any]:
-    """What makes two experiments the same, as JSON, without paths of this machine."""
-    found = dataclasses.asdict(experiment) | {
-        "model": base.name,
-        "weights": base.weights,
-        "conversations": list(map(without_folders, experiment.conversations)),
-        "embedder": model_label(experiment.embedder),
-        "hashes": {
-            name: digest([dataclasses.astuple(one) for one in several])[:16]
-            for name, several in {
-                "conversations": material.conversations,
-                "training": material.pairs,
-                "held_out": material.asked,
-            }.items()
-        },
-    }
-    for later in LATER:
-        del found[later]
-    return as_json(found)
-
-
-# -- running it ----------------------------------------------------------------------------------
-
-
-def finished(experiment: Experiment, base: Base, folder: Path) -> dict[str, Any] | None:
+def finished(experiment: PlumExperiment, base: Base, folder: Path) -> ExperimentResult | None:
     """The result of an experiment if it is finished and holds all that was to be asked, else None.
 
     Raises:
@@ -255,22 +66,14 @@ def finished(experiment: Experiment, base: Base, folder: Path) -> dict[str, Any]
 
 
 def run_experiment(
-    experiment: Experiment, base: Base, folder: Path, record: dict[str, Any]
-) -> dict[str, Any]:
+    experiment: PlumExperiment, base: Base, folder: Path, record: dict[str, Any]
+) -> ExperimentResult:
     """Run an experiment, or what is left of it, and write `result.json`.
 
     Args:
         base: the model, as `load_base(experiment.model, experiment.dtype)` gives it.
         folder: of this experiment alone.
-        record: put into the result as it is, such as name, seed and command.
-
-    Returns:
-        The record, and identity, conversations (ids, in order), left_out, recall (set ->
-        `summarise` and by_source), forgetting (set -> `forgetting.forgetting` and halves), ability
-        (`ability_change` or None) and ability_asked (with which settings), baselines (set -> rows
-        of `compare`), training (per stage: conversations, samples, tokens, losses, seconds),
-        evaluations (after, seconds), machine, versions, and rows, from which `rows_of` makes those
-        of `recall` again. Seconds aside, the same whether it was interrupted or not.
+        record: put into the result as it is: name, seed and command.
 
     Raises:
         InputError: the folder holds another experiment; or as `make_material`, `train`, `recall`.
@@ -283,86 +86,89 @@ def run_experiment(
 
 
 def _train_and_ask(
-    experiment: Experiment, base: Base, folder: Path, record: dict[str, Any]
-) -> dict[str, Any]:
+    experiment: PlumExperiment, base: Base, folder: Path, record: dict[str, Any]
+) -> ExperimentResult:
     """The result without what can be asked later."""
     material = make_material(experiment)
     identity = make_identity(experiment, base, material)
-    with Ledger(folder / JOURNAL, identity) as found:
-        evaluation = _evaluation(experiment, base, material, found)
+    with Ledger(folder / JOURNAL, identity) as ledger:
+        material = with_written(experiment, material)
+        evaluation = _evaluation(experiment, base, material, ledger)
         manifest = train(base, material.pairs, experiment.settings, folder / MEMORY, evaluation)
+    order = material.order
+    checkpoints = [n for n in range(len(order) + 1) if f"after {n}" in ledger]
     result = record | {
         "identity": identity,
-        "conversations": material.order,
+        "conversations": order,
         "left_out": material.left_out,
         "baselines": {},
         "ability": None,
         "ability_asked": None,
-        "training": _stages(base, material, experiment.settings, manifest, found),
+        "training": _stages(experiment, base, material, manifest, ledger),
         "machine": _machine(base),
         "versions": {
             name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")
         },
+        "evaluations": [{"after": n, "seconds": ledger.seconds(f"after {n}")} for n in checkpoints],
+        "rows": {
+            "questions": [
+                [test.use, test.source, order.index(test.pair.conversation), test.pair.kind]
+                for test in material.tests
+            ],
+            "margins": {str(n): ledger.value(f"after {n}") for n in checkpoints},
+            "open": None,
+        },
     }
-    checkpoints = [n for n in range(len(material.order) + 1) if f"after {n}" in found]
-    result["evaluations"] = [
-        {"after": n, "seconds": found.seconds(f"after {n}")} for n in checkpoints
-    ]
-    result["rows"] = {
-        "questions": [
-            [one.set, one.source, material.order.index(one.pair.conversation), one.pair.kind]
-            for one in material.asked
-        ],
-        "margins": {str(n): found.value(f"after {n}") for n in checkpoints},
-        "open": None,
-    }
-    result |= summary(rows_of(result), material.order)
+    result |= summary(rows_of(result), order)
     write_json(folder / RESULT, result)
-    found.remove()
+    ledger.remove()
     return result
 
 
-def _missing(experiment: Experiment, result: dict[str, Any]) -> list[str]:
+def _missing(experiment: PlumExperiment, result: ExperimentResult) -> list[str]:
     """What of `LATER` an experiment names and its result lacks."""
     lacks = {
         "open": experiment.open and result["rows"]["open"] is None,
         "baselines": experiment.baselines and not result["baselines"],
-        "ability": _ability_asked(experiment) not in (None, result["ability_asked"]),
+        "ability": _ability_settings(experiment) not in (None, result["ability_asked"]),
     }
     return [name for name in LATER if lacks[name]]
 
 
-def _ask_more(result: dict[str, Any], experiment: Experiment, base: Base, folder: Path) -> None:
+def _ask_more(
+    result: ExperimentResult, experiment: PlumExperiment, base: Base, folder: Path
+) -> None:
     """Ask what a result lacks, of the memory on disk, and write it again."""
     material, missing = make_material(experiment), _missing(experiment, result)
-    asked = _ability_asked(experiment)
+    order, settings = result["conversations"], _ability_settings(experiment)
+    tests = [test for test in material.tests if test.pair.conversation in order]
 
     def ability(lm: Any) -> dict[str, list[float]]:
         tasks = [f"ability_{name}" for name in ABILITY_TASKS if name in experiment.ability]
         return check_ability(lm, tasks, experiment.ability)
 
-    with Ledger(folder / JOURNAL) as found:
+    with Ledger(folder / JOURNAL) as ledger:
         if "baselines" in missing or "ability" in missing:
             lm = loaded_lm(base.model, base.tokenizer)
             if "baselines" in missing:
-                result["baselines"] = _baselines(experiment, material, lm, found)
+                result["baselines"] = _baselines(experiment, material, tests, lm, ledger)
             if "ability" in missing:
-                before = found.once(f"ability before {asked}", lambda: ability(lm))
+                before = ledger.once(f"ability before {settings}", lambda: ability(lm))
         if "open" in missing or "ability" in missing:
             with remembering(base, folder / MEMORY) as model:
                 lm = loaded_lm(model, base.tokenizer)
                 if "open" in missing:
-                    result["rows"]["open"] = found.once("open", lambda: _opened(lm, material.asked))
+                    result["rows"]["open"] = ledger.once("open", lambda: _open_answers(lm, tests))
                 if "ability" in missing:
-                    after = found.once(f"ability after {asked}", lambda: ability(lm))
-                    changes = {"ability": ability_change(before, after), "ability_asked": asked}
-                    result.update(changes)
-    result.update(summary(rows_of(result), material.order))
+                    after = ledger.once(f"ability after {settings}", lambda: ability(lm))
+                    result["ability"] = ability_change(before, after)
+                    result["ability_asked"] = settings
+    result.update(summary(rows_of(result), order))
     write_json(folder / RESULT, result)
-    found.remove()
+    ledger.remove()
 
 
-def _ability_asked(experiment: Experiment) -> dict[str, Any] | None:
+def _ability_settings(experiment: PlumExperiment) -> dict[str, Any] | None:
     """The settings of the ability tasks, without paths of this machine."""
     return experiment.ability and {
         key: Path(value).name if key in ABILITY_TASKS and Path(value).exists() else value
@@ -371,53 +177,50 @@ def _ability_asked(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _evaluation(
-    experiment: Experiment, base: Base, material: Material, found: Ledger
+    experiment: PlumExperiment, base: Base, material: Material, ledger: Ledger
 ) -> Callable[[Any, list[str]], None]:
     """What `train` calls after each conversation; it asks what is to be asked then."""
-    lm, clock = None, time.perf_counter()
+    lm, clock, total = None, time.perf_counter(), len(material.order)
 
     def evaluate(model: Any, done: list[str]) -> None:
         nonlocal lm, clock
-        after, last = len(done), len(done) == len(material.order)
+        after = len(done)
         seconds = round(time.perf_counter() - clock, 2)
-        found.once(f"trained {after}", lambda: seconds)
+        ledger.once(f"trained {after}", lambda: seconds)
         lm = lm or loaded_lm(model, base.tokenizer)
-        if last or after % experiment.evaluate_every == 0:
-            questions, key = _closed(material.asked, done), f"after {after}"
-            margins = found.once(key, lambda: _margins(lm, questions))
-            right = {kind: _right(questions, margins, kind) for kind in CLOSED}
+        if after == total or after % experiment.evaluate_every == 0:
+            tests, key = _closed(material.tests, done), f"after {after}"
+            margins = ledger.once(key, lambda: _margins(lm, tests))
+            right = [_right(tests, margins, kind) for kind in CLOSED]
             message = "%d of %d conversations: yes %s, no %s of %d questions (asked in %.0f s)"
-            log.info(
-                message, after, len(material.order), *right.values(), len(questions),
-                found.seconds(key),
-            )  # fmt: skip
+            log.info(message, after, total, *right, len(tests), ledger.seconds(key))
         clock = time.perf_counter()
 
     return evaluate
 
 
-def _closed(asked: Sequence[Asked], done: Sequence[str]) -> list[Asked]:
+def _closed(tests: Sequence[LabelledPair], done: Sequence[str]) -> list[LabelledPair]:
     """The closed questions on the conversations learnt so far."""
     learnt = set(done)
-    return [one for one in asked if one.pair.kind in CLOSED and one.pair.conversation in learnt]
+    return [t for t in tests if t.pair.kind in CLOSED and t.pair.conversation in learnt]
 
 
-def _margins(lm: Any, questions: Sequence[Asked]) -> list[float]:
+def _margins(lm: Any, tests: Sequence[LabelledPair]) -> list[float]:
     """log P(Yes) - log P(No) in nats, of each closed question, to five digits."""
-    rows = recall(lm, [one.pair for one in questions], PromptMemory())
+    rows = recall(lm, [test.pair for test in tests], PromptMemory())
     return [float(f"{row['margin']:.5g}") for row in rows]
 
 
-def _opened(lm: Any, asked: Sequence[Asked]) -> list[bool]:
+def _open_answers(lm: Any, tests: Sequence[LabelledPair]) -> list[bool]:
     """Whether each open question is answered correctly."""
-    pairs = [one.pair for one in asked if one.pair.kind not in CLOSED]
+    pairs = [test.pair for test in tests if test.pair.kind not in CLOSED]
     return [row["correct"] for row in recall(lm, pairs, PromptMemory())]
 
 
-def _right(questions: Sequence[Asked], margins: Sequence[float], kind: str) -> str:
+def _right(tests: Sequence[LabelledPair], margins: Sequence[float], kind: str) -> str:
     """Share of the questions of a kind answered correctly, in percent."""
-    both = zip(questions, margins, strict=True)
-    right = [(margin > 0) == (kind == "yes") for one, margin in both if one.pair.kind == kind]
+    both = zip(tests, margins, strict=True)
+    right = [(margin > 0) == (kind == "yes") for test, margin in both if test.pair.kind == kind]
     return f"{100 * sum(right) / len(right):.0f} %" if right else "-"
 
 
@@ -429,58 +232,59 @@ def baseline_memories(embedder: Any) -> list[ToldMemory | None]:
 
 
 def _baselines(
-    experiment: Experiment, material: Material, lm: Any, found: Ledger
+    experiment: PlumExperiment,
+    material: Material,
+    tests: Sequence[LabelledPair],
+    lm: Any,
+    ledger: Ledger,
 ) -> dict[str, list[dict[str, Any]]]:
     """Set of questions -> rows of `compare`; all conversations are told."""
     from unswayed.models.vectors import Embedder
 
-    closed = _closed(material.asked, material.order)
-    pairs = {name: [one.pair for one in closed if one.set == name] for name in _sets(closed)}
+    pairs: dict[str, list] = {}
+    for test in _closed(tests, [test.pair.conversation for test in tests]):
+        pairs.setdefault(test.use, []).append(test.pair)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in pairs}
     for number, memory in enumerate(baseline_memories(Embedder(experiment.embedder))):
         for name in pairs:
 
-            def ask(memory=memory, asked=pairs[name]) -> dict[str, Any]:
-                return compare(lm, [memory], material.conversations, asked)[0]
+            def ask(memory=memory, closed=pairs[name]) -> dict[str, Any]:
+                return compare(lm, [memory], material.conversations, closed)[0]
 
-            rows[name].append(found.once(f"baseline {number} {name}", ask))
+            rows[name].append(ledger.once(f"baseline {number} {name}", ask))
     return rows
 
 
-def _sets(asked: Sequence[Asked]) -> list[str]:
-    return list(dict.fromkeys(one.set for one in asked))
-
-
 def _stages(
+    experiment: PlumExperiment,
     base: Base,
     material: Material,
-    settings: PlumSettings,
     manifest: dict[str, Any],
-    found: Ledger,
-) -> list[dict[str, Any]]:
-    """What was trained at a time, with the tokens that went through the model in all epochs."""
-    samples: dict[str, list] = {}
+    ledger: Ledger,
+) -> list[TrainingStage]:
+    """What was trained at a time."""
+    settings, samples = experiment.settings, {}
     for pair in material.pairs:
         sample = make_sample(base.tokenizer, pair, settings.qa_weight, settings.max_length)
         samples.setdefault(pair.conversation, []).append(sample)
     losses = {entry["id"]: entry["losses"] for entry in manifest["conversations"]}
     stages, done = [], []
     for ids in [material.order] if settings.joint else [[id] for id in material.order]:
-        own = [sample for id in ids for sample in samples[id]]
+        new = [sample for id in ids for sample in samples[id]]
         earlier = [sample for id in done for sample in samples[id]]
         batches = (
             batch
             for epoch in range(settings.epochs)
-            for batch in epoch_batches(own, earlier, settings, epoch)
+            for batch in epoch_batches(new, earlier, settings, epoch)
         )
         done += ids
         stages.append(
             {
                 "conversations": ids,
-                "samples": len(own),
+                "samples": len(new),
                 "tokens": sum(len(sample.ids) for batch in batches for sample in batch),
                 "losses": losses[ids[0]],
-                "seconds": found.value(f"trained {len(done)}"),
+                "seconds": ledger.value(f"trained {len(done)}"),
             }
         )
     return stages
@@ -490,78 +294,3 @@ def _machine(base: Base) -> str:
     import torch
 
     return f"{torch.get_num_threads()} threads, {platform.machine()}, {base.model.device.type}"
-
-
-# -- figures -------------------------------------------------------------------------------------
-
-
-def rows_of(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows as of `recall`, without texts, with set, source and after; open ones at the end."""
-    rows, order = result["rows"], result["conversations"]
-
-    def row(question: list, after: int, correct: bool, margin: float | None) -> dict[str, Any]:
-        name, source, place, kind = question
-        return {
-            "set": name,
-            "source": source,
-            "conversation": order[place],
-            "kind": kind,
-            "text": None if margin is None else YES if margin > 0 else NO,
-            "correct": correct,
-            "margin": margin,
-            "after": after,
-        }
-
-    found = []
-    for after, margins in ((int(n), margins) for n, margins in rows["margins"].items()):
-        asked = [q for q in rows["questions"] if q[3] in CLOSED and q[2] < after]
-        for q, margin in zip(asked, margins, strict=True):
-            found.append(row(q, after, (margin > 0) == (q[3] == "yes"), margin))
-    if rows["open"] is not None:
-        asked = [q for q in rows["questions"] if q[3] not in CLOSED]
-        for q, correct in zip(asked, rows["open"], strict=True):
-            found.append(row(q, len(order), correct, None))
-    return found
-
-
-def summary(rows: Sequence[dict[str, Any]], order: Sequence[str]) -> dict[str, Any]:
-    """recall and forgetting of each set of questions and of all together, see `run_experiment`."""
-    found: dict[str, Any] = {"recall": {}, "forgetting": {}}
-    sets = list(dict.fromkeys(row["set"] for row in rows))
-    for name in [*sets, ALL] if len(sets) > 1 else sets:
-        own = [row for row in rows if name in (row["set"], ALL)]
-        end = [row for row in own if row["after"] == len(order)]
-        closed = [row for row in end if row["kind"] in CLOSED]
-        sources = dict.fromkeys(row["source"] for row in closed)
-        found["recall"][name] = summarise(end) | {
-            "by_source": {
-                s: share_of([row for row in closed if row["source"] == s]) for s in sources
-            }
-        }
-        if closed:
-            curve = forgetting(own, order)
-            found["forgetting"][name] = curve | {"halves": halves(own, order)}
-    return found
-
-
-def halves(rows: Sequence[dict[str, Any]], order: Sequence[str]) -> dict[str, Any]:
-    """Recall on closed questions on the first half of the conversations, when only these had been
-    learnt and at the end, and on the second half at the end; None where nothing was asked.
-    """
-    half = len(order) // 2
-
-    def at(after: int, ids: Sequence[str]) -> dict[str, Any] | None:
-        wanted = set(ids)
-        return share_of(
-            [
-                row
-                for row in rows
-                if row["after"] == after and row["conversation"] in wanted and row["kind"] in CLOSED
-            ]
-        )
-
-    return {
-        "first_when_learnt": at(half, order[:half]),
-        "first_at_end": at(len(order), order[:half]),
-        "second_at_end": at(len(order), order[half:]),
-    }

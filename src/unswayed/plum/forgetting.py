@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from unswayed.plum.recall import CLOSED, said_yes, share_of
+from unswayed.plum.qa import CLOSED
+from unswayed.plum.recall import said_yes, share_of
 
 
 def accuracy_matrix(rows: Sequence[dict[str, Any]], order: Sequence[str]) -> np.ndarray:

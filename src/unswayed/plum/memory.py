@@ -27,15 +27,13 @@ from unswayed.plum.adapter import (
     remembering,
     write_manifest,
 )
-from unswayed.plum.augment import NEW_PHRASE, REPHRASED, Augmented, extract_pairs
-from unswayed.plum.pairs import Pair
-from unswayed.plum.recall import CLOSED, loaded_lm, recall
-from unswayed.plum.settings import PlumSettings
+from unswayed.plum.augment import Augmented
+from unswayed.plum.qa import CLOSED, NEW_PHRASE, REPHRASED, QAPair
+from unswayed.plum.recall import loaded_lm, recall
+from unswayed.plum.recipe import extracted_questions, read_recipe
+from unswayed.plum.settings import AUGMENT_PERSONA, PlumSettings
 from unswayed.scoring.chat import Message
 
-# Of a persona as much as possible is trained, little held out; what other users are is never
-# asked about, and nothing that is true of this one is answered with No.
-AUGMENT = {"negatives": "unrelated", "held_out": 2}
 ASK_ALL = (
     "What did I tell you about my {slot}?",
     "What do you know about my {slot}?",
@@ -50,7 +48,7 @@ class Training:
 
     Attributes:
         settings: of the training; always joint.
-        augment: arguments of `extract_pairs`.
+        augment: `AugmentSettings`.
     """
 
     settings: PlumSettings
@@ -70,16 +68,14 @@ def read_training(recipe: Path | None) -> Training:
     Raises:
         InputError: as `recipe.read_recipe`.
     """
-    from unswayed.plum.recipe import read_recipe
-
     if recipe is None:
-        return Training(PlumSettings(joint=True), AUGMENT)
+        return Training(PlumSettings(joint=True), AUGMENT_PERSONA)
     found = read_recipe([recipe])
     settings = dataclasses.replace(found.settings, joint=True, replay=0.0)
-    return Training(settings, AUGMENT | (found.augment or {}))
+    return Training(settings, AUGMENT_PERSONA | (found.augment or {}))
 
 
-def persona_pairs(persona: Persona, training: Training) -> list[Pair]:
+def persona_pairs(persona: Persona, training: Training) -> list[QAPair]:
     """Questions on what the user says of themself, slot by slot.
 
     Those on key phrases, and, so that every word is trained, those that ask for the whole slot.
@@ -92,11 +88,11 @@ def persona_pairs(persona: Persona, training: Training) -> list[Pair]:
     for one in persona_conversations(persona):
         slot, answer = one.id.replace("_", " "), f'You said: "{one.turns[0]["content"]}"'
         pairs += [pair for pair in extracted if pair.conversation == one.id]
-        pairs += [Pair(one.id, "open", ask.format(slot=slot), answer) for ask in ASK_ALL]
+        pairs += [QAPair(one.id, "open", ask.format(slot=slot), answer) for ask in ASK_ALL]
     return pairs
 
 
-def persona_questions(persona: Persona, training: Training) -> list[Pair]:
+def persona_questions(persona: Persona, training: Training) -> list[QAPair]:
     """Held-out closed questions on what the user says: other wordings, trained and new phrases."""
     made = _extracted(persona, training)
     held_out = made.pairs(REPHRASED) + made.pairs(NEW_PHRASE)
@@ -105,7 +101,7 @@ def persona_questions(persona: Persona, training: Training) -> list[Pair]:
 
 def _extracted(persona: Persona, training: Training) -> Augmented:
     try:
-        return extract_pairs(persona_conversations(persona), **training.augment)
+        return extracted_questions(persona_conversations(persona), training.augment)
     except InputError as error:
         raise InputError(
             f"persona {persona.id} cannot be trained into weights: {error}; personas of a few "

@@ -14,24 +14,21 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from unswayed.core.errors import InputError
-from unswayed.data.conversations import Conversation, Fact
+from unswayed.data.conversations import Conversation
 from unswayed.memory import Memory
 from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.told import ToldMemory
 from unswayed.models.load import find_backend
-from unswayed.plum.pairs import Pair
+from unswayed.plum.qa import CLOSED, KINDS, NO, YES, QAPair
 from unswayed.scoring.ask import log_probs, open_prompts, replies
 from unswayed.scoring.backends import HF_SHARED
 from unswayed.scoring.chat import ChatFormat
 
-YES, NO = "Yes", "No"
-CLOSED = {"yes": YES, "no": NO}  # kind -> true answer
-KINDS = (*CLOSED, "open", "open-no")
 NEW_TOKENS = 48  # of an answer to an open question
 
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -42,19 +39,6 @@ DENIAL = re.compile(
     r"|\bnot (?:discussed|mentioned|talked|said|told|recall|remember|aware|sure)\b",
     re.IGNORECASE,
 )
-
-
-def held_out(facts: Iterable[Fact]) -> list[Pair]:
-    """The questions of facts that are for evaluation only: an open, a yes and a no each."""
-    return [
-        Pair(fact.conversation, kind, question, answer)
-        for fact in facts
-        for kind, question, answer in (
-            ("open", fact.held_out_question, fact.answer),
-            ("yes", fact.held_out_yes, YES),
-            ("no", fact.held_out_no, NO),
-        )
-    ]
 
 
 def loaded_lm(model: Any, tokenizer: Any, **settings: Any) -> Any:
@@ -72,7 +56,7 @@ def loaded_lm(model: Any, tokenizer: Any, **settings: Any) -> Any:
 
 def recall(
     lm: Any,
-    pairs: Sequence[Pair],
+    pairs: Sequence[QAPair],
     memory: Memory,
     new_tokens: int = NEW_TOKENS,
 ) -> list[dict[str, Any]]:
@@ -118,7 +102,7 @@ def compare(
     lm: Any,
     memories: Sequence[ToldMemory | None],
     conversations: Sequence[Conversation],
-    pairs: Sequence[Pair],
+    pairs: Sequence[QAPair],
     new_tokens: int = NEW_TOKENS,
 ) -> list[dict[str, Any]]:
     """The same questions under several memories that are told the same conversations.
@@ -157,7 +141,7 @@ def compare(
     return found
 
 
-def _row(pair: Pair, text: str, margin: float | None) -> dict[str, Any]:
+def _row(pair: QAPair, text: str, margin: float | None) -> dict[str, Any]:
     if pair.kind in CLOSED:
         correct = text == CLOSED[pair.kind]
     else:

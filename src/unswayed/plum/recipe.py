@@ -17,13 +17,14 @@ from unswayed.data.conversations import (
     load_conversations,
 )
 from unswayed.plum.adapter import read_manifest
-from unswayed.plum.augment import bank_pairs, extract_pairs
-from unswayed.plum.pairs import Pair
-from unswayed.plum.settings import PlumSettings
+from unswayed.plum.augment import Augmented, extract_pairs
+from unswayed.plum.qa import TRAIN, QAPair, bank_pairs
+from unswayed.plum.settings import SELF, AugmentSettings, PlumSettings
+from unswayed.plum.writer import asking, write_pairs
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class PlumRecipe:
     """A training run.
 
     Attributes:
@@ -32,8 +33,8 @@ class Recipe:
             chat=FILE.
         output_dir: each user's memory goes into a folder of that name here.
         dtype: of the base model, as in torch; "auto" is float32 on CPU, else the checkpoint's.
-        augment: arguments of `augment.extract_pairs`, which makes the questions; without it, the
-            built-in conversations' own questions are taken.
+        augment: `AugmentSettings`, by which questions are made; without it, the built-in
+            conversations' own questions are taken.
         settings: how to train.
     """
 
@@ -45,24 +46,21 @@ class Recipe:
     settings: PlumSettings = dataclasses.field(default_factory=PlumSettings)
 
 
-def read_recipe(paths: Sequence[Path]) -> Recipe:
+def read_recipe(paths: Sequence[Path]) -> PlumRecipe:
     """A recipe; with several files, the keys of later ones replace those of earlier ones.
 
     Raises:
         InputError: names the file and the key that is unknown, missing, twice there or of a wrong
             type.
     """
-    keys = read_keys(paths, Recipe, SECTIONS, check_values)
-    return Recipe(**keys | {"settings": PlumSettings(**keys.get("settings", {}))})
+    keys = read_keys(paths, PlumRecipe, SECTIONS, check_values)
+    return PlumRecipe(**keys | {"settings": PlumSettings(**keys.get("settings", {}))})
 
 
-def _augment_hints() -> dict[str, Any]:
-    """Arguments of `extract_pairs` that a YAML file may give."""
-    hints = typing.get_type_hints(extract_pairs)
-    return {name: hints[name] for name in hints if name not in ("conversations", "near", "return")}
-
-
-SECTIONS = {"settings": lambda: typing.get_type_hints(PlumSettings), "augment": _augment_hints}
+SECTIONS = {
+    "settings": lambda: typing.get_type_hints(PlumSettings),
+    "augment": lambda: typing.get_type_hints(AugmentSettings),
+}
 
 
 def check_values(hints: dict[str, Any], values: dict[str, Any], where: Any, prefix: str = ""):
@@ -85,18 +83,57 @@ def _texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
 
 
+def extracted_questions(
+    conversations: Sequence[Conversation], augment: dict[str, Any]
+) -> Augmented:
+    """Questions on conversations from key phrases, as a recipe's `augment` has them made."""
+    return extract_pairs(conversations, AugmentSettings(**augment), builtin_near())
+
+
+def write_training(
+    conversations: Sequence[Conversation],
+    settings: AugmentSettings,
+    held_out: Sequence[QAPair],
+    model: str,
+    dtype: str,
+) -> Augmented:
+    """Training pairs by the settings' writer; `model` is the one that is trained.
+
+    Raises:
+        InputError: nothing that it wrote can be used, or a conversation exceeds its context.
+    """
+    writer = model if settings.writer == SELF else settings.writer
+    ask = asking(writer, dtype, settings.per_conversation)
+    written = write_pairs(conversations, ask, settings.per_conversation, held_out)
+    if not written.questions:
+        raise InputError(
+            f"{writer} wrote nothing on {len(conversations)} conversations that can be used: take "
+            "a larger writer, or leave augment.writer out"
+        )
+    return written
+
+
 def training_pairs(
-    conversations: Sequence[Conversation], augment: dict[str, Any] | None
-) -> list[Pair]:
-    """Pairs for training, conversations in the order given; the arguments are as in `Recipe`.
+    conversations: Sequence[Conversation],
+    augment: dict[str, Any] | None,
+    model: str = "",
+    dtype: str = "auto",
+) -> list[QAPair]:
+    """Pairs for training, conversations in the order given; the arguments are as in `PlumRecipe`.
 
     Raises:
         InputError: there are no questions on a conversation.
     """
     if augment is not None:
-        near = {"near": builtin_near()} | augment
-        return extract_pairs(conversations, **near).pairs()
-    trained: dict[str, list[Pair]] = {}
+        questions, settings = (
+            extracted_questions(conversations, augment),
+            AugmentSettings(**augment),
+        )
+        if not settings.writer:
+            return questions.pairs()
+        held_out = [question.pair for question in questions.questions if question.use != TRAIN]
+        return write_training(conversations, settings, held_out, model, dtype).pairs()
+    trained: dict[str, list[QAPair]] = {}
     for pair in bank_pairs(builtin_facts())[0]:
         trained.setdefault(pair.conversation, []).append(pair)
     for one in conversations:
@@ -114,7 +151,9 @@ def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
     def work(config: Sequence[Path]) -> None:
         recipe = read_recipe(config)
         users = {
-            user: training_pairs(load_conversations(sources), recipe.augment)
+            user: training_pairs(
+                load_conversations(sources), recipe.augment, recipe.model, recipe.dtype
+            )
             for user, sources in recipe.users.items()
         }
         from unswayed.plum.users import train_users

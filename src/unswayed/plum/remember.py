@@ -29,17 +29,14 @@ from unswayed.plum.adapter import (
     remembering,
     write_manifest,
 )
-from unswayed.plum.pairs import Pair
+from unswayed.plum.qa import QAPair
 from unswayed.plum.recipe import SECTIONS, read_recipe, training_pairs
 from unswayed.plum.samples import prompt_and_answer
-from unswayed.plum.settings import ALL_LINEAR, PlumSettings
+from unswayed.plum.settings import ALL_LINEAR, AUGMENT_IN_USE, PlumSettings
 from unswayed.plum.train import train
 from unswayed.scoring.chat import end_token
 
 log = logging.getLogger(__name__)
-
-AUGMENT = {"held_out": 2}  # a memory in use is not evaluated: hold out the fewest phrases possible
-
 
 # -- train ---------------------------------------------------------------------------------------
 
@@ -105,10 +102,10 @@ def _chosen(
 ) -> tuple[PlumSettings, dict[str, Any]]:
     """Settings and arguments of the extraction: assigned, else the recipe's, else the memory's."""
     settings = dict(manifest["settings"]) if manifest else {}
-    augment = (manifest or {}).get("augment", AUGMENT)
+    augment = (manifest or {}).get("augment", AUGMENT_IN_USE)
     if recipe is not None:
         settings = dataclasses.asdict(recipe.settings)
-        augment = AUGMENT if recipe.augment is None else recipe.augment
+        augment = AUGMENT_IN_USE if recipe.augment is None else recipe.augment
     for text in assignments:
         section, name, value = _assigned(text)
         if section == "augment":
@@ -165,7 +162,7 @@ def _load(name: str, dtype: str, manifest: dict[str, Any] | None) -> Base:
 
 def _train(
     base: Base,
-    pairs: Sequence[Pair],
+    pairs: Sequence[QAPair],
     settings: PlumSettings,
     augment: dict[str, Any],
     folder: Path,

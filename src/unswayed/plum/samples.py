@@ -19,7 +19,7 @@ import re
 from typing import Any
 
 from unswayed.core.errors import InputError
-from unswayed.plum.pairs import Pair
+from unswayed.plum.qa import QAPair
 from unswayed.scoring.chat import answered, special_ids, template_parts
 
 
@@ -90,7 +90,7 @@ def prompt_and_answer(tokenizer: Any, question: str, answer: str) -> tuple[str, 
     return prompt, rendered.text[len(prompt) : rendered.answer[1]]
 
 
-def make_sample(tokenizer: Any, pair: Pair, qa_weight: float, max_length: int) -> Sample:
+def make_sample(tokenizer: Any, pair: QAPair, qa_weight: float, max_length: int) -> Sample:
     """Tokens and weights of a pair.
 
     Args:

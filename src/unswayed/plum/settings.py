@@ -1,12 +1,69 @@
-"""How a memory is trained."""
+"""How questions are made, and how a memory is trained on them."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from unswayed.core.errors import InputError
+from unswayed.plum.qa import TRAIN
+from unswayed.plum.words import wording
 
 ALL_LINEAR = "all-linear"
+SAID, NEAR, RANDOM, UNRELATED = "said", "near", "random", "unrelated"
+NEGATIVES = (NEAR, RANDOM, UNRELATED, "mixed")
+SELF = "self"  # the writer is the model that is trained
+
+# `augment` where a recipe has none. A memory in use is not evaluated: hold out the fewest phrases
+# possible. Of a persona as much as possible is trained; what other users are is never asked about,
+# and nothing that is true of this one is answered with No.
+AUGMENT_IN_USE = {"held_out": 2}
+AUGMENT_PERSONA = {"negatives": UNRELATED} | AUGMENT_IN_USE
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentSettings:
+    """How questions on conversations are made: the keys of `augment`.
+
+    Attributes:
+        per_conversation: training pairs of each.
+        seed: of the draws of phrases and wordings.
+        positive_share: share of positive pairs, among closed and among open ones.
+        open_share: share of open pairs; with no positives or no negatives it stays.
+        negatives: "near" (phrases of the most similar conversations), "random" (of any other one),
+            "unrelated" (to all), or "mixed" (a third each).
+        wordings: number of wordings in which a phrase is asked about, more where phrases are few.
+        held_out: closed questions of each held-out set and conversation, half of them yes.
+        writer: the model that writes the training pairs, "self" for the one that is trained; then
+            only per_conversation, seed and held_out count. "": they are made of key phrases.
+    """
+
+    per_conversation: int = 40
+    seed: int = 0
+    positive_share: float = 0.5
+    open_share: float = 0.25
+    negatives: str = "mixed"
+    wordings: int = 3
+    held_out: int = 8
+    writer: str = ""
+
+    def __post_init__(self) -> None:
+        if self.per_conversation < 1:
+            raise InputError(f"per_conversation is {self.per_conversation}, it must be at least 1")
+        if self.writer and self.per_conversation % 4:
+            raise InputError(
+                f"per_conversation is {self.per_conversation}, it must be a multiple of 4: four "
+                "kinds of pairs are in balance"
+            )
+        for name in ("positive_share", "open_share"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise InputError(f"{name} is {share}, it must be from 0 to 1")
+        if self.negatives not in NEGATIVES:
+            raise InputError(f"negatives {self.negatives!r} is not one of {', '.join(NEGATIVES)}")
+        most = len(wording("closed", TRAIN))
+        if not 1 <= self.wordings <= most:
+            raise InputError(f"wordings is {self.wordings}, it must be from 1 to {most}")
+        if self.held_out < 2 or self.held_out % 2:
+            raise InputError(f"held_out is {self.held_out}, it must be even and at least 2")
 
 
 @dataclasses.dataclass(frozen=True)

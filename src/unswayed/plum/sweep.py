@@ -21,13 +21,8 @@ from unswayed.core.files import without_folders, write_text
 from unswayed.core.recipes import check_section, merge
 from unswayed.display.numbers import MISSING
 from unswayed.plum import forgetting
-from unswayed.plum.experiment import (
-    ABILITY_NUMBERS,
-    Experiment,
-    finished,
-    run_experiment,
-    seeded,
-)
+from unswayed.plum.experiment import finished, run_experiment
+from unswayed.plum.material import ABILITY_NUMBERS, PlumExperiment, seeded
 from unswayed.plum.recipe import SECTIONS, check_values, read_recipe
 from unswayed.plum.settings import PlumSettings
 from unswayed.sweep import (
@@ -50,7 +45,7 @@ class Sweep:
     """Experiments by name, each to be done with every seed."""
 
     seeds: tuple[int, ...]
-    runs: dict[str, Experiment]
+    runs: dict[str, PlumExperiment]
 
 
 # -- the file ------------------------------------------------------------------------------------
@@ -71,7 +66,7 @@ def read_sweep(
     """
     file = read_sweep_file(path, _layer)
     below = _base(file.base if base is None else str(base.absolute()), path)
-    runs: dict[str, Experiment] = {}
+    runs: dict[str, PlumExperiment] = {}
     for name, own in file.runs.items():
         where = f"{path}: run {name}"
         merged = merge(SECTIONS, below, file.shared, own, overrides or {})
@@ -79,7 +74,7 @@ def read_sweep(
             raise InputError(f"{where}: the key model is missing; a base has it")
         try:
             settings = PlumSettings(**merged.get("settings", {}))
-            runs[name] = Experiment(**merged | {"settings": settings})
+            runs[name] = PlumExperiment(**merged | {"settings": settings})
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
     return Sweep(file.seeds, runs)
@@ -105,7 +100,7 @@ def _base(base: Any, path: Path) -> dict[str, Any]:
 
 def _layer(values: dict[str, Any], where: str, more: Sequence[str] = ()) -> dict[str, Any]:
     """Some keys of an experiment, after a check."""
-    hints = typing.get_type_hints(Experiment)
+    hints = typing.get_type_hints(PlumExperiment)
     check_values(hints | dict.fromkeys(more), values, where)
     for name, known in SECTIONS.items():
         section = values.get(name, {})
@@ -183,7 +178,7 @@ class _Bases:
     def __init__(self) -> None:
         self._key, self._base = None, None
 
-    def get(self, experiment: Experiment) -> Any:
+    def get(self, experiment: PlumExperiment) -> Any:
         from unswayed.models.base import load_base
 
         if self._key != (key := (experiment.model, experiment.dtype)):

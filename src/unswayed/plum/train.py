@@ -30,7 +30,7 @@ from unswayed.plum.adapter import (
     read_manifest,
     write_checkpoint,
 )
-from unswayed.plum.pairs import Pair
+from unswayed.plum.qa import QAPair
 from unswayed.plum.samples import Sample, make_sample
 from unswayed.plum.settings import PlumSettings
 
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def train(
     base: Base,
-    pairs: Sequence[Pair],
+    pairs: Sequence[QAPair],
     settings: PlumSettings,
     folder: Path,
     on_conversation: Callable[[Any, list[str]], None] = lambda model, done: None,
@@ -124,7 +124,9 @@ def train_samples(
     return manifest
 
 
-def _samples(base: Base, pairs: Sequence[Pair], settings: PlumSettings) -> dict[str, list[Sample]]:
+def _samples(
+    base: Base, pairs: Sequence[QAPair], settings: PlumSettings
+) -> dict[str, list[Sample]]:
     """By conversation, in the order in which these first appear."""
     length = min(settings.max_length, base.max_length or settings.max_length)
     samples: dict[str, list[Sample]] = {}

@@ -14,14 +14,14 @@ from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.models.base import Base, load_base
-from unswayed.plum.pairs import Pair
+from unswayed.plum.qa import QAPair
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import train
 
 
 def train_users(
     model: str,
-    users: Mapping[str, Sequence[Pair]],
+    users: Mapping[str, Sequence[QAPair]],
     settings: PlumSettings,
     folder: Path,
     dtype: str = "auto",

@@ -28,8 +28,7 @@ from unswayed.memory.baselines import FullMemory, SummaryMemory
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.memory.told import ToldMemory
 from unswayed.models.embedded import EMBEDDED
-from unswayed.plum.pairs import Pair
-from unswayed.plum.recall import CLOSED, held_out
+from unswayed.plum.qa import CLOSED, QAPair, bank_pairs
 
 MEMORIES = ("none", "bm25", "embedding", "summary", "full")
 
@@ -79,17 +78,17 @@ def _memory(name: str, k: int, embedder: str) -> ToldMemory | None:
     return made[name]() if name in made else None
 
 
-def _builtin() -> tuple[list[Conversation], list[Pair]]:
-    return builtin_conversations(), held_out(builtin_facts())
+def _builtin() -> tuple[list[Conversation], list[QAPair]]:
+    return builtin_conversations(), bank_pairs(builtin_facts())[1]
 
 
-def _published(source: str) -> tuple[list[Conversation], list[Pair]]:
+def _published(source: str) -> tuple[list[Conversation], list[QAPair]]:
     rows = read_dataset(source)["train"]
     conversations = [
         make_conversation(row["conversation_id"], row["time"], row["messages"]) for row in rows
     ]
     pairs = [
-        Pair(row["conversation_id"], asked["kind"], asked["question"], asked["answer"])
+        QAPair(row["conversation_id"], asked["kind"], asked["question"], asked["answer"])
         for row in rows
         for asked in row["questions"]
         if asked["use"] == "test"

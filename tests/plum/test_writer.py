@@ -11,15 +11,10 @@ from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
 from unswayed.data.conversations import builtin_conversations, make_conversation
-from unswayed.plum.llm_augment import (
-    EXAMPLE,
-    EXAMPLE_PAIRS,
-    generate_pairs,
-    prompts,
-    read_line,
-)
-from unswayed.plum.pairs import Pair
 from unswayed.plum.phrases import said
+from unswayed.plum.qa import QAPair
+from unswayed.plum.words import bank
+from unswayed.plum.writer import example_pairs, prompts, read_line
 
 BREAD = make_conversation(
     "bread",
@@ -45,7 +40,7 @@ PARTY = make_conversation(
     None,
     [
         {"role": row.split(": ", 1)[0].lower(), "content": row.split(": ", 1)[1]}
-        for row in EXAMPLE.split("\n")
+        for row in bank("writer")["example"].split("\n")
     ],
 )
 YES = ("yes", "Did we talk about caraway on my bread?", "Yes")
@@ -71,7 +66,7 @@ def pairs_of(*rows: tuple[str, str, str], **options):
 
 def test_good_lines_of_every_kind_are_kept_in_order():
     found = pairs_of(*GOOD)
-    assert found.pairs == tuple(Pair("bread", *row) for row in GOOD)
+    assert found.pairs == tuple(QAPair("bread", *row) for row in GOOD)
     assert (found.lines, found.dropped, found.empty) == (4, Counter(), ())
 
 
@@ -110,35 +105,35 @@ def test_bad_lines_are_counted_by_reason(text, reason):
 def test_repeated_questions_are_dropped_also_in_other_spelling():
     again = ("yes", "did we talk about caraway, on my BREAD ?", "Yes")
     found = pairs_of(*GOOD, again)
-    assert found.pairs == tuple(Pair("bread", *row) for row in GOOD)
+    assert found.pairs == tuple(QAPair("bread", *row) for row in GOOD)
     assert found.dropped == {"repeats a question": 1}
 
 
 def test_evaluation_questions_are_never_trained_on():
-    held_out = [Pair("bread", "yes", "Did we talk about CARAWAY on my bread", "Yes")]
+    held_out = [QAPair("bread", "yes", "Did we talk about CARAWAY on my bread", "Yes")]
     found = pairs_of(YES, NO, held_out=held_out)
     assert found.pairs == ()
     assert found.dropped == {"is an evaluation question": 1, "in excess of its counterpart": 1}
 
 
 def test_copies_of_the_examples_are_dropped():
-    rows = "\n".join(line(p.kind, p.question, p.answer) for p in EXAMPLE_PAIRS)
+    rows = "\n".join(line(p.kind, p.question, p.answer) for p in example_pairs())
     found = generate_pairs([PARTY], asking(rows, ""))
     assert found.pairs == ()
-    assert found.dropped == {"copies the example": len(EXAMPLE_PAIRS)}
+    assert found.dropped == {"copies the example": len(example_pairs())}
 
 
 def test_the_example_is_itself_valid_and_balanced():
-    for pair in EXAMPLE_PAIRS:
+    for pair in example_pairs():
         row = line(pair.kind, pair.question, pair.answer)
         assert read_line(row, "", said(PARTY)) == pair
-    assert set(Counter(pair.kind for pair in EXAMPLE_PAIRS).values()) == {2}
+    assert set(Counter(pair.kind for pair in example_pairs()).values()) == {2}
 
 
 def test_balance_is_restored_in_each_conversation_by_dropping_the_last():
     more = ("yes", "Did we talk about a brick?", "Yes")
     found = pairs_of(YES, more, NO, OPEN)
-    assert found.pairs == (Pair("bread", *YES), Pair("bread", *NO))
+    assert found.pairs == (QAPair("bread", *YES), QAPair("bread", *NO))
     assert found.dropped == {"in excess of its counterpart": 2}
 
 
