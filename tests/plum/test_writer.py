@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
 from unswayed.data.conversations import builtin_conversations, make_conversation
+from unswayed.plum.augment import Augmented
 from unswayed.plum.phrases import said
 from unswayed.plum.qa import QAPair
+from unswayed.plum.settings import AugmentSettings
 from unswayed.plum.words import bank
-from unswayed.plum.writer import example_pairs, prompts, read_line
+from unswayed.plum.writer import example_pairs, prompts, read_line, write_pairs
 
 BREAD = make_conversation(
     "bread",
@@ -59,15 +61,19 @@ def asking(*texts: str):
     return lambda prompts: list(texts)
 
 
-def pairs_of(*rows: tuple[str, str, str], **options):
+def pairs_of(*rows: tuple[str, str, str], held_out=()) -> Augmented:
     text = "\n".join(line(*row) for row in rows)
-    return generate_pairs([BREAD], asking(text, ""), **options)
+    return write_pairs([BREAD], asking(text, ""), 4, held_out)
+
+
+def dropped(written: Augmented) -> dict[str, int]:
+    return {reason: n for (_, reason), n in written.left_out.items()}
 
 
 def test_good_lines_of_every_kind_are_kept_in_order():
-    found = pairs_of(*GOOD)
-    assert found.pairs == tuple(QAPair("bread", *row) for row in GOOD)
-    assert (found.lines, found.dropped, found.empty) == (4, Counter(), ())
+    written = pairs_of(*GOOD)
+    assert written.pairs() == [QAPair("bread", *row) for row in GOOD]
+    assert not written.left_out
 
 
 @pytest.mark.parametrize(
@@ -97,30 +103,29 @@ def test_good_lines_of_every_kind_are_kept_in_order():
 )
 def test_bad_lines_are_counted_by_reason(text, reason):
     assert read_line(text, "bread", said(BREAD)) == reason
-    found = generate_pairs([BREAD], asking(text, ""))
-    assert (found.pairs, found.lines, found.dropped) == ((), 1, Counter({reason: 1}))
-    assert found.empty == ("bread",)
+    written = write_pairs([BREAD], asking(text, ""), 4)
+    assert (written.pairs(), written.left_out) == ([], {("bread", reason): 1})
 
 
 def test_repeated_questions_are_dropped_also_in_other_spelling():
     again = ("yes", "did we talk about caraway, on my BREAD ?", "Yes")
-    found = pairs_of(*GOOD, again)
-    assert found.pairs == tuple(QAPair("bread", *row) for row in GOOD)
-    assert found.dropped == {"repeats a question": 1}
+    written = pairs_of(*GOOD, again)
+    assert written.pairs() == [QAPair("bread", *row) for row in GOOD]
+    assert dropped(written) == {"repeats a question": 1}
 
 
 def test_evaluation_questions_are_never_trained_on():
     held_out = [QAPair("bread", "yes", "Did we talk about CARAWAY on my bread", "Yes")]
-    found = pairs_of(YES, NO, held_out=held_out)
-    assert found.pairs == ()
-    assert found.dropped == {"is an evaluation question": 1, "in excess of its counterpart": 1}
+    written = pairs_of(YES, NO, held_out=held_out)
+    assert not written.pairs()
+    assert dropped(written) == {"is an evaluation question": 1, "in excess of its counterpart": 1}
 
 
 def test_copies_of_the_examples_are_dropped():
     rows = "\n".join(line(p.kind, p.question, p.answer) for p in example_pairs())
-    found = generate_pairs([PARTY], asking(rows, ""))
-    assert found.pairs == ()
-    assert found.dropped == {"copies the example": len(example_pairs())}
+    written = write_pairs([PARTY], asking(rows, ""), 4)
+    assert not written.pairs()
+    assert dropped(written) == {"copies the example": len(example_pairs())}
 
 
 def test_the_example_is_itself_valid_and_balanced():
@@ -132,22 +137,23 @@ def test_the_example_is_itself_valid_and_balanced():
 
 def test_balance_is_restored_in_each_conversation_by_dropping_the_last():
     more = ("yes", "Did we talk about a brick?", "Yes")
-    found = pairs_of(YES, more, NO, OPEN)
-    assert found.pairs == (QAPair("bread", *YES), QAPair("bread", *NO))
-    assert found.dropped == {"in excess of its counterpart": 2}
+    written = pairs_of(YES, more, NO, OPEN)
+    assert written.pairs() == [QAPair("bread", *YES), QAPair("bread", *NO)]
+    assert dropped(written) == {"in excess of its counterpart": 2}
 
 
 def test_pairs_belong_to_the_conversation_they_were_written_for():
     boat = ("yes", "Did we talk about the rowing boat?", "Yes")
     tent = ("no", "Did we talk about a tent?", "No")
-    found = generate_pairs(
+    written = write_pairs(
         [BREAD, TRIP],
         asking(line(*YES), line(*NO), "```json\n" + line(*boat) + "\n```", line(*tent)),
+        4,
     )
-    assert [(p.conversation, p.kind) for p in found.pairs] == [
+    assert [(p.conversation, p.kind) for p in written.pairs()] == [
         ("bread", "yes"), ("bread", "no"), ("trip", "yes"), ("trip", "no")
     ]  # fmt: skip
-    assert found.lines == 4
+    assert not written.left_out
 
 
 ROWS = st.one_of(
@@ -162,10 +168,12 @@ ROWS = st.one_of(
 
 @given(st.lists(st.lists(ROWS).map("\n".join), min_size=4, max_size=4))
 def test_every_line_is_either_a_pair_or_counted(texts):
-    found = generate_pairs([BREAD, TRIP], asking(*texts))
-    assert found.lines == len(found.pairs) + found.dropped.total()
+    written = write_pairs([BREAD, TRIP], asking(*texts), 4)
+    lines = [text for text in "\n".join(texts).split("\n") if text.strip()]
+    fences = sum(text.strip().startswith("```") for text in lines)
+    assert len(lines) - fences == len(written.pairs()) + sum(written.left_out.values())
     for one in (BREAD, TRIP):
-        kinds = Counter(pair.kind for pair in found.pairs if pair.conversation == one.id)
+        kinds = Counter(pair.kind for pair in written.pairs() if pair.conversation == one.id)
         assert kinds["yes"] == kinds["no"]
         assert kinds["open"] == kinds["open-no"]
 
@@ -180,8 +188,6 @@ def test_prompts_hold_the_whole_conversation_and_the_number():
         assert all(turn["content"] in messages[2]["content"] for turn in one.turns)
 
 
-def test_wrong_use():
+def test_the_number_of_pairs_is_in_balance():
     with pytest.raises(InputError, match="multiple of 4"):
-        generate_pairs([BREAD], asking("", ""), per_conversation=6)
-    with pytest.raises(InputError, match="1 texts to 2 prompts"):
-        generate_pairs([BREAD], asking(""))
+        AugmentSettings(per_conversation=6, writer="self")
