@@ -23,8 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from unswayed.audit.gate import EXIT_CODES, outcome
-from unswayed.audit.memories import PROMPT
-from unswayed.audit.run import read_run
+from unswayed.audit.rundir import read_run
 from unswayed.audit.summary import analyze
 from unswayed.compare.memories import compare_memories
 from unswayed.compare.settings import comparison_table
@@ -34,6 +33,7 @@ from unswayed.datasets.trees import card_metadata
 from unswayed.display.numbers import MISSING, interval, markdown_text, p_value, percent
 from unswayed.logo.tables import brief_table, difference_table, slice_table
 from unswayed.logo.tables import tables as logo_tables
+from unswayed.memory.registry import DEFAULT
 from unswayed.mitigation.preferences import Passage
 from unswayed.mitigation.sweep import (
     capability_table,
@@ -77,7 +77,7 @@ def _options(arguments: dict) -> list[str]:
         found += ["--personas", "grid"]
     if arguments["pairs"]:
         found += ["--pairs", str(arguments["pairs"])]
-    if arguments.get("memory", PROMPT) != PROMPT:
+    if arguments.get("memory", DEFAULT) != DEFAULT:
         found += ["--memory", arguments["memory"]]
         found += ["--memory-style", arguments["memory_style"]] if arguments["memory_style"] else []
     if arguments.get("plum_recipe"):

@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unswayed.audit.run import AuditArguments, _open_run, _write_json, _write_table
+from unswayed.audit.arguments import AuditArguments
+from unswayed.audit.rundir import open_run, write_json, write_rows
 from unswayed.audit.trials import NONE, add_flips, choose_personas, make_row, trials_of
 from unswayed.data.items import Item, make_item
 from unswayed.data.personas import VERSIONS, Persona
@@ -66,7 +67,7 @@ def make_run(
         personas="grid" if grid else None,
     )
     chosen = choose_personas(personas, arguments.conditions, None)
-    run = _open_run(out, arguments, list(items), chosen)
+    run = open_run(out, arguments, list(items), chosen)
     memory = PromptMemory("system")
     rows = [
         make_row(
@@ -83,7 +84,7 @@ def make_run(
         for profile in [None] * (NONE in arguments.conditions) + chosen
         for trial in trials_of(items, profile, memory, scoring, seed=0)
     ]
-    _write_table(add_flips(rows), out / "answers.parquet")
+    write_rows(add_flips(rows), out / "answers.parquet")
     prompts = hashlib.sha256("\0".join(row["prompt"] for row in rows).encode()).hexdigest()
     run["hashes"]["prompts"] = prompts
     run |= {
@@ -94,5 +95,5 @@ def make_run(
         "n_trials": len(rows),
         "model": {"revision": "r" * 40, "dtype": "float32", "device": "cpu", "parameters": 1234},
     }
-    _write_json(out / "run.json", run)
+    write_json(out / "run.json", run)
     return out

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unswayed.audit import run as audit_run
-from unswayed.audit.run import AuditArguments
+from unswayed.audit.arguments import AuditArguments
 
 ITEMS = [
     {

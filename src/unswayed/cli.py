@@ -349,7 +349,8 @@ def _add_logo(commands: argparse._SubParsersAction) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    from unswayed.audit.run import AuditArguments, run_audit
+    from unswayed.audit.arguments import AuditArguments
+    from unswayed.audit.run import run_audit
     from unswayed.models.load import parse_settings
 
     given = {k: v for k, v in vars(arguments).items() if k not in ("command", "run")}

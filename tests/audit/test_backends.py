@@ -23,7 +23,8 @@ import pytest
 import requests
 from chat_service import GONE, Service, completion, serving
 
-from unswayed.audit.run import read_answers, read_run, run_audit
+from unswayed.audit.run import run_audit
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.cli import main
 from unswayed.core.errors import InputError
 from unswayed.core.journal import Journal

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from scipy.special import softmax
 
-from unswayed.audit.memories import describe
-from unswayed.audit.run import AuditArguments, read_answers, read_run, run_audit
+from unswayed.audit.arguments import AuditArguments
+from unswayed.audit.run import run_audit
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.summary import analyze
 from unswayed.audit.trials import other_personas
 from unswayed.cli import main
@@ -34,7 +35,8 @@ from unswayed.logo.memory import (
     read_training,
     split,
 )
-from unswayed.memory.told import REMEMBERED
+from unswayed.memory.conversation_memory import REMEMBERED
+from unswayed.memory.registry import describe
 from unswayed.models.base import Base
 from unswayed.plum.samples import Sample
 from unswayed.plum.settings import PlumSettings

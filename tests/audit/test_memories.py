@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unswayed.audit.memories import describe, memory_notes
-from unswayed.audit.run import AuditArguments, read_answers, read_run, run_audit
+from unswayed.audit.arguments import AuditArguments
+from unswayed.audit.run import run_audit
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.summary import analyze
 from unswayed.cli import main
 from unswayed.core.errors import InputError
 from unswayed.data.personas import builtin_personas, grid_personas
+from unswayed.memory.conversation_memory import REMEMBERED, persona_conversations
 from unswayed.memory.gated import GatedMemory
 from unswayed.memory.prompt import IGNORE, PromptMemory
+from unswayed.memory.registry import describe, find_mechanism
 from unswayed.memory.retrieval import RetrievalMemory
-from unswayed.memory.told import REMEMBERED, persona_conversations
 from unswayed.models import vectors as embedding
 from unswayed.plum.memory import persona_pairs, persona_questions, read_training
 from unswayed.plum.qa import TRAIN
@@ -206,10 +208,9 @@ def test_a_gate_gives_the_prompt_of_the_notes_or_that_of_no_memory(gated, argume
 def test_a_run_says_how_often_the_gate_let_the_memory_in(gated):
     (note,) = read_run(gated.out)["notes"][-1:]
     assert "0.0 % of 3 under neutral, 100.0 % of 3 under advantaged" in note
-    memory = GatedMemory()
     bare = [row for row in rows_of(gated.out) if row["condition"] == "none"]
-    assert memory_notes(gated, memory, [], bare) == []
-    assert memory_notes(dataclasses.replace(gated, memory="prompt"), PromptMemory(), [], bare) == []
+    assert find_mechanism("gated").notes(GatedMemory(), [], bare) == []
+    assert find_mechanism("prompt").notes(PromptMemory(), [], bare) == []
 
 
 def test_a_gated_run_is_analysed_and_described(gated):
@@ -404,17 +405,6 @@ def test_wrong_combinations_are_one_line(options, message, items_file, tmp_path,
 def test_a_grid_cell_says_why_it_cannot_be_trained():
     with pytest.raises(InputError, match=r"persona grid:male/.* a few words"):
         persona_pairs(grid_personas()[0], read_training(None))
-
-
-def test_runs_from_before_there_was_a_choice_are_prompt_memory(arguments):
-    out = run_audit(arguments())
-    record = json.loads((out / "run.json").read_text("utf-8"))
-    del record["identity"]["memory"], record["identity"]["memory_settings"]
-    (out / "run.json").write_text(json.dumps(record), "utf-8")
-    assert read_run(out)["identity"]["memory"] == "prompt"
-    assert run_audit(arguments(resume=True)) == out
-    with pytest.raises(InputError, match=r"different run \(its memory and memory_style differ\)"):
-        run_audit(arguments(memory="retrieval", resume=True))
 
 
 def test_descriptions_name_mechanism_and_style():

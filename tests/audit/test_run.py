@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from unswayed.audit import run as audit_run
-from unswayed.audit.run import read_answers, read_run, run_audit
+from unswayed.audit.run import run_audit
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.trials import SCHEMA
 from unswayed.core.errors import InputError
 

@@ -10,7 +10,7 @@ import pytest
 from made_runs import chance, emotions, make_run, pairs
 
 from unswayed.audit import summary
-from unswayed.audit.run import _write_json, _write_table
+from unswayed.audit.rundir import write_json, write_rows
 from unswayed.cli import main
 from unswayed.data.personas import grid_personas
 from unswayed.statistics import crossed
@@ -37,9 +37,9 @@ def run_of(path: Path, share: float = 0.8, skew: float = 0.0, users=None, model:
     make_run(path, emotions(20), right_for(share, skew), users or pairs(6))
     run = json.loads((path / "run.json").read_text("utf-8"))
     run["identity"]["model"] = model
-    _write_json(path / "run.json", run)
+    write_json(path / "run.json", run)
     rows = [row | {"model": model} for row in pq.read_table(path / "answers.parquet").to_pylist()]
-    _write_table(rows, path / "answers.parquet")
+    write_rows(rows, path / "answers.parquet")
     return path
 
 
@@ -129,7 +129,7 @@ def test_rows_of_two_runs_in_one_directory(tmp_path, capsys):
     one, other = run_of(tmp_path / "one", model="a"), run_of(tmp_path / "other", model="b")
     rows = [*pq.read_table(one / "answers.parquet").to_pylist()]
     rows += pq.read_table(other / "answers.parquet").to_pylist()
-    _write_table(rows, one / "answers.parquet")
+    write_rows(rows, one / "answers.parquet")
     run = json.loads((one / "run.json").read_text("utf-8")) | {"n_trials": len(rows)}
-    _write_json(one / "run.json", run)
+    write_json(one / "run.json", run)
     assert "mixes rows of different models" in refusal(capsys, "analyze", str(one))

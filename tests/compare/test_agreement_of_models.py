@@ -14,7 +14,7 @@ import pytest
 from made_runs import actions, chance, emotions, make_run, pairs
 from sklearn.metrics import cohen_kappa_score
 
-from unswayed.audit.run import _write_json, _write_table
+from unswayed.audit.rundir import write_json, write_rows
 from unswayed.audit.summary import analyze
 from unswayed.audit.trials import GRID_CONDITIONS, add_flips
 from unswayed.compare.agreement import compare_runs
@@ -51,12 +51,12 @@ def relabel(out: Path, name: str, unread: Callable[[dict], bool] | None = None, 
     """Give a run another model, identity and unread answers."""
     run = json.loads((out / "run.json").read_text())
     run["identity"] |= {"model": name} | identity
-    _write_json(out / "run.json", run)
+    write_json(out / "run.json", run)
     rows = [row | {"model": name} for row in pq.read_table(out / "answers.parquet").to_pylist()]
     for row in rows:
         if unread and unread(row):
             row |= {"answer": None, "parsed": False, "correct": False, "score": 0.0}
-    _write_table(add_flips(rows), out / "answers.parquet")
+    write_rows(add_flips(rows), out / "answers.parquet")
 
 
 def shown(page: str) -> str:
@@ -113,7 +113,7 @@ def test_measures_are_those_of_the_answers(three, found):
 def test_rows_need_not_stand_in_the_same_order(three, found, tmp_path):
     copy = shutil.copytree(three[1], tmp_path / "two")
     rows = pq.read_table(copy / "answers.parquet").to_pylist()
-    _write_table(rows[::-1], copy / "answers.parquet")
+    write_rows(rows[::-1], copy / "answers.parquet")
     assert compare_runs([three[0], copy, three[2]])["pairs"] == found[0]["pairs"]
 
 
@@ -259,10 +259,10 @@ def test_one_run_or_a_damaged_one_is_refused(three, tmp_path):
         compare_runs([three[0], tmp_path])
     copy = shutil.copytree(three[1], tmp_path / "copy")
     run = json.loads((copy / "run.json").read_text())
-    _write_json(copy / "run.json", run | {"status": "running"})
+    write_json(copy / "run.json", run | {"status": "running"})
     with pytest.raises(InputError, match="not complete"):
         compare_runs([three[0], copy])
-    _write_json(copy / "run.json", run)
+    write_json(copy / "run.json", run)
     (copy / "summary.json").unlink()
     with pytest.raises(InputError, match="unswayed analyze"):
         compare_runs([three[0], copy])
@@ -278,7 +278,7 @@ def test_mixed_models_and_margins_are_refused(three, tmp_path):
         compare_runs([three[0], copy])
     rows = pq.read_table(copy / "answers.parquet").to_pylist()
     rows[0]["model"] = "another"
-    _write_table(rows, copy / "answers.parquet")
+    write_rows(rows, copy / "answers.parquet")
     with pytest.raises(InputError, match="mixes rows of different models"):
         compare_runs([three[0], copy])
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from made_runs import actions, chance, emotions, make_run, pairs
 from statsmodels.stats.multitest import multipletests
 
-from unswayed.audit.run import _write_json, _write_table
+from unswayed.audit.rundir import write_json, write_rows
 from unswayed.audit.summary import PERSONA, analyze
 from unswayed.audit.trials import GRID_CONDITIONS, add_flips
 from unswayed.cli import main
@@ -67,12 +67,12 @@ def made(out: Path, memory: str, answer: Answer | None = None, **changes: Any) -
     run["model"] |= changes.pop("model", {})
     run["notes"] = changes.pop("notes", [])
     run["identity"] |= {"memory": memory, "memory_style": style} | changes
-    _write_json(out / "run.json", run)
+    write_json(out / "run.json", run)
     rows = pq.read_table(out / "answers.parquet").to_pylist()
     for row in rows:
         if row["persona_id"]:
             row |= {"memory": memory, "memory_style": style}
-    _write_table(rows, out / "answers.parquet")
+    write_rows(rows, out / "answers.parquet")
     if analyzed:
         analyze(out)
     return out
@@ -81,7 +81,7 @@ def made(out: Path, memory: str, answer: Answer | None = None, **changes: Any) -
 def rewritten(out: Path, change: Callable[[dict], dict]) -> Path:
     """The run with changed rows, analyzed again."""
     rows = pq.read_table(out / "answers.parquet").to_pylist()
-    _write_table(add_flips([row | change(row) for row in rows]), out / "answers.parquet")
+    write_rows(add_flips([row | change(row) for row in rows]), out / "answers.parquet")
     analyze(out)
     return out
 
@@ -459,7 +459,7 @@ def test_users_of_other_files_are_refused(four, tmp_path, capsys):
     other = made(tmp_path / "other", "plum", users=pairs(3))
     run = json.loads((other / "run.json").read_text())
     run["arguments"]["personas"] = "mine.yaml"
-    _write_json(other / "run.json", run)
+    write_json(other / "run.json", run)
     assert refusal(capsys, four[0], other, "--out", tmp_path / "out") == (
         f"{four[0]} and {other} asked about other users of different sources (built-in and "
         "mine.yaml): equal names need not be equal users. Audit with the same --personas"

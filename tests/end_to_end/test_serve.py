@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from unswayed.audit.run import read_answers
+from unswayed.audit.rundir import read_answers
 from unswayed.cli import main
 
 ROOT = Path(__file__).parents[2]

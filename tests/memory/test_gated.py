@@ -15,7 +15,7 @@ from unswayed.data.conversations import builtin_conversations, builtin_facts
 from unswayed.data.items import load_items
 from unswayed.data.personas import Persona, builtin_personas
 from unswayed.data.questions import builtin_questions
-from unswayed.memory.gated import Gate, GatedMemory
+from unswayed.memory.gated import GatedMemory, NoteFilter
 from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.retrieval import snippets
 from unswayed.scoring.prompts import question_text
@@ -46,23 +46,23 @@ def cosine(a: dict[str, float], b: dict[str, float]) -> float:
 def test_scores_are_those_worked_out_by_hand(question):
     documents = [*CORPUS, *TEXTS]
     wanted = max(cosine(vector(question, documents), vector(t, documents)) for t in TEXTS)
-    gate = Gate(TEXTS, OTHERS, CORPUS, 95)
+    gate = NoteFilter(TEXTS, OTHERS, CORPUS, 95)
     assert gate.scores([question]) == pytest.approx([wanted])
     assert gate.scores(TEXTS) == pytest.approx([1, 1])
 
 
 def test_a_question_must_be_nearer_than_the_others_are():
-    gate = Gate(TEXTS, OTHERS, CORPUS, 95)
+    gate = NoteFilter(TEXTS, OTHERS, CORPUS, 95)
     (red,) = gate.scores(OTHERS[:1])
     assert gate.threshold == pytest.approx(0.8 * red)  # of 0, 0, 0, 0, red: place 3.8, linearly
     assert gate.needs("Where is the tractor?") and gate.needs("Did it win a prize?")
     assert not gate.needs("Is red sand a green boat?") and not gate.needs("Why does it rain?")
     assert gate.needs(OTHERS[0])  # one of five is above
-    assert not Gate(TEXTS, OTHERS[:1], CORPUS, 95).needs(OTHERS[0])  # as near is not nearer
+    assert not NoteFilter(TEXTS, OTHERS[:1], CORPUS, 95).needs(OTHERS[0])  # as near is not nearer
 
 
 def test_where_the_others_share_no_word_any_word_opens():
-    gate = Gate(TEXTS, ["Why is sand wet?"], CORPUS, 50)
+    gate = NoteFilter(TEXTS, ["Why is sand wet?"], CORPUS, 50)
     assert gate.threshold == 0
     assert gate.needs("Is a boat red?") and not gate.needs("Is a boat green?")
 
@@ -70,7 +70,7 @@ def test_where_the_others_share_no_word_any_word_opens():
 @given(st.lists(st.sampled_from(["red", "sand", "tractor", "boat", "prize"]), min_size=1))
 def test_what_a_strict_gate_lets_in_a_lax_one_does(words):
     question = " ".join(words)
-    lax, strict = (Gate(TEXTS, [*OTHERS, *TEXTS], CORPUS, q) for q in (50, 90))
+    lax, strict = (NoteFilter(TEXTS, [*OTHERS, *TEXTS], CORPUS, q) for q in (50, 90))
     assert lax.threshold <= strict.threshold
     assert lax.needs(question) or not strict.needs(question)
 
@@ -132,6 +132,6 @@ def test_the_gate_opens_for_questions_on_the_user_and_hardly_for_others():
         own = [fact.held_out_question for fact in facts if fact.conversation == one.id]
         others = [fact.question for fact in facts if fact.conversation != one.id]
         rest = [other for other in conversations if other.id != one.id]
-        gate = Gate(snippets(one), others, [t["content"] for x in rest for t in x.turns], 95)
+        gate = NoteFilter(snippets(one), others, [t["content"] for x in rest for t in x.turns], 95)
         opened += [gate.needs(question) for question in own]
     assert np.mean(opened) > 0.9

@@ -14,8 +14,8 @@ from unswayed.core.errors import InputError
 from unswayed.data.conversations import Conversation, builtin_conversations, builtin_facts
 from unswayed.data.personas import builtin_personas
 from unswayed.memory.baselines import SUMMARISE, FullMemory, SummaryMemory, first_sentences
+from unswayed.memory.conversation_memory import REMEMBERED, persona_conversations, transcript
 from unswayed.memory.retrieval import BM25, EmbeddingIndex, RetrievalMemory, snippets
-from unswayed.memory.told import REMEMBERED, persona_conversations, transcript
 
 
 def conversation(id: str, *texts: str) -> Conversation:

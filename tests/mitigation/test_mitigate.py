@@ -21,7 +21,7 @@ from scipy import stats
 from small_benchmarks import small_punkt
 from small_mitigation import SPARED, write_items, write_parts
 
-from unswayed.audit.run import read_answers, read_run
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.summary import analyze, read_summary
 from unswayed.cli import main
 from unswayed.core.errors import InputError

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from small_benchmarks import small_punkt
 from small_mitigation import training_rows, write_items, write_parts, write_tree
 
-from unswayed.audit.run import read_answers, read_run
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.core.errors import InputError
 from unswayed.data.personas import builtin_personas
 from unswayed.mitigation import sweep as module

@@ -12,7 +12,7 @@ from made_runs import chance, emotions, make_run, pairs
 
 evaluate = pytest.importorskip("evaluate")
 
-from unswayed.audit.run import read_answers  # noqa: E402
+from unswayed.audit.rundir import read_answers  # noqa: E402
 from unswayed.audit.summary import summarize  # noqa: E402
 
 METRICS = Path(__file__).parents[2] / "metrics"

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from made_runs import actions, chance, emotions, make_run, pairs
 
-from unswayed.audit.run import read_run
+from unswayed.audit.rundir import read_run
 from unswayed.audit.summary import analyze, read_summary
 from unswayed.cli import main
 from unswayed.core.errors import InputError

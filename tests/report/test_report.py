@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.flips import flip_texts, flips_by_item, flips_by_user, grouped
-from unswayed.audit.run import AuditArguments, _open_run, _write_json, _write_table, read_answers
+from unswayed.audit.rundir import open_run, read_answers, write_json, write_rows
 from unswayed.audit.summary import analyze
 from unswayed.audit.trials import (
     GRID_CONDITIONS,
@@ -88,7 +89,7 @@ def make_run(
         model=model, out=out, conditions=conditions, scoring=scoring, memory_style=style
     )
     chosen = choose_personas(personas, conditions, None) if personas else []
-    run = _open_run(out, arguments, list(items), chosen)
+    run = open_run(out, arguments, list(items), chosen)
     memory, rows = PromptMemory(style), []
     profiles = [None] * (NONE in conditions) + chosen
     for profile in profiles:
@@ -107,7 +108,7 @@ def make_run(
                     seed=0,
                 )
             )
-    _write_table(add_flips(rows), out / "answers.parquet")
+    write_rows(add_flips(rows), out / "answers.parquet")
     run |= {
         "status": "complete",
         "started": "2026-01-01T00:00:00+00:00",
@@ -117,7 +118,7 @@ def make_run(
         "notes": list(notes),
         "model": {"revision": "r" * 40, "dtype": "float32", "device": "cpu", "parameters": 1234},
     }
-    _write_json(out / "run.json", run)
+    write_json(out / "run.json", run)
     return out
 
 
@@ -256,7 +257,7 @@ def test_verdicts_differ_in_words_and_shape(full, tmp_path, status):
     out = shutil.copytree(full, tmp_path / "run")
     summary = json.loads((out / "summary.json").read_text("utf-8"))
     summary["verdict"] |= {"status": status}
-    _write_json(out / "summary.json", summary)
+    write_json(out / "summary.json", summary)
     page = write_report(out).read_text("utf-8")
     assert f"Verdict: {status}" in shown(page)
     (box,) = re.findall(r'<section class="verdict.*?</h2>', page, re.DOTALL)
@@ -480,7 +481,7 @@ def test_significant_cells_are_marked_in_words_and_sign(grid, tmp_path):
     cells[3] |= {"difference": 0.1, "p_holm": 0.01}
     cells[4] |= {"difference": -0.1, "p_holm": 0.049}
     cells[5] |= {"difference": -0.1, "p_holm": 0.05}
-    _write_json(out / "summary.json", summary)
+    write_json(out / "summary.json", summary)
     page = write_report(out).read_text("utf-8")
     assert page.count("(significantly above the mean)") == 1
     assert page.count("(significantly below the mean)") == 1
@@ -654,7 +655,7 @@ def test_memory_outside_the_prompt(tmp_path):
     answers["system_prompt"] = None
     answers["prompt"] = answers["question_id"].map(bare)
     rows = answers.astype(object).where(answers.notna(), None).to_dict("records")
-    _write_table(rows, out / "answers.parquet")
+    write_rows(rows, out / "answers.parquet")
     text = shown(page_of(out))
     assert "does not stand in the prompt" in text
     assert "Who these users are" not in text
@@ -677,7 +678,7 @@ def test_adapter_is_named_without_its_path(tmp_path):
     adapter = tmp_path / "secret" / "dpo"
     adapter.mkdir(parents=True)
     run["identity"]["adapter"] = str(adapter)
-    _write_json(out / "run.json", run)
+    write_json(out / "run.json", run)
     page = page_of(out)
     assert "tiny + dpo" in page and "secret" not in page
 
@@ -685,7 +686,7 @@ def test_adapter_is_named_without_its_path(tmp_path):
 def test_incomplete_run_is_refused(tmp_path):
     out = make_run(tmp_path / "run", [emotion("e1")], right, people(1))
     run = json.loads((out / "run.json").read_text())
-    _write_json(out / "run.json", run | {"status": "running"})
+    write_json(out / "run.json", run | {"status": "running"})
     with pytest.raises(InputError, match="--resume"):
         write_report(out)
     with pytest.raises(InputError, match="not a run directory"):

@@ -7,7 +7,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from unswayed.audit.run import AuditArguments, run_audit
+from unswayed.audit.arguments import AuditArguments
+from unswayed.audit.run import run_audit
 from unswayed.core.errors import InputError
 from unswayed.space import flips
 from unswayed.space.events import Space

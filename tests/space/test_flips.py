@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unswayed.audit.run import AuditArguments, run_audit
+from unswayed.audit.arguments import AuditArguments
+from unswayed.audit.run import run_audit
 from unswayed.core.errors import InputError
 from unswayed.scoring.prompts import pick_option
 from unswayed.space import flips

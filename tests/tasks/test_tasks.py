@@ -152,7 +152,9 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    from unswayed.audit.run import AuditArguments, read_answers, run_audit
+    from unswayed.audit.arguments import AuditArguments
+    from unswayed.audit.run import run_audit
+    from unswayed.audit.rundir import read_answers
     from unswayed.audit.summary import summarize
 
     if not chat:

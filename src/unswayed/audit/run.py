@@ -8,57 +8,40 @@ that do not depend on each other are kept one by one as well (`unswayed.core.jou
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import hashlib
-import importlib.metadata
-import json
 import logging
-import os
-import platform
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from unswayed.audit.memories import (
-    DEFAULT_STYLES,
-    PROMPT,
-    check_memory,
-    make_memory,
-    memory_notes,
-    memory_settings,
+from unswayed.audit.arguments import AuditArguments
+from unswayed.audit.rundir import (
+    Run,
+    changes,
+    file_hash,
+    now,
+    open_run,
+    read_answers,
+    read_part,
+    write_json,
+    write_rows,
 )
-from unswayed.audit.trials import (
-    CONDITIONS,
-    GRID_CONDITIONS,
-    NONE,
-    PAIR_CONDITIONS,
-    SCHEMA,
-    Trial,
-    add_flips,
-    choose_personas,
-    make_row,
-    trials_of,
-)
+from unswayed.audit.trials import NONE, Trial, add_flips, choose_personas, make_row, trials_of
 from unswayed.core.errors import InputError
-from unswayed.core.files import write_text
 from unswayed.core.journal import Journal
 from unswayed.core.progress import Progress
-from unswayed.data.items import Item, items_hash, keep_invariant, load_items
-from unswayed.data.personas import Persona, load_personas, personas_hash
-from unswayed.memory import Memory
+from unswayed.data.items import Item, keep_invariant, load_items
+from unswayed.data.personas import Persona, load_personas
+from unswayed.memory import FusedMemory, Memory
+from unswayed.memory.registry import check_memory, find_mechanism
 from unswayed.models.embedded import model_label
-from unswayed.models.load import check_backend, load_lm, model_info, public_settings
+from unswayed.models.load import check_backend, load_lm, model_info
 from unswayed.scoring.ask import generate, generation_settings, log_probs
 from unswayed.scoring.backends import HF_SHARED, answers_singly
 from unswayed.scoring.chat import ChatFormat
 from unswayed.scoring.prompts import (
-    SCORINGS,
     choice_scores,
     continuations,
     option_order,
@@ -68,79 +51,6 @@ from unswayed.scoring.prompts import (
 from unswayed.scoring.replies import extract_answer
 
 log = logging.getLogger(__name__)
-
-# Settings of a request that follow from the scoring or have an option of their own.
-FIXED_SETTINGS = {
-    "until", "stop", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens",
-}  # fmt: skip
-
-# What runs were before they could name a backend, or a memory.
-EARLIER_IDENTITY = {
-    "backend": HF_SHARED, "model_args": {}, "gen_kwargs": {},
-    "memory": PROMPT, "memory_settings": {},
-}  # fmt: skip
-
-# What a reader of run.json may rely on.
-RUN_KEYS = {"status", "identity", "arguments", "hashes", "model", "versions", "notes", "seconds"}
-RUN_KEYS |= {"started", "finished", "n_items", "n_pairs", "n_trials"}
-
-PACKAGES = ("unswayed", "lm-eval", "transformers", "torch", "peft", "numpy", "scipy", "pyarrow")
-
-
-@dataclasses.dataclass
-class AuditArguments:
-    """What to audit; the command line's options with the same names and meanings."""
-
-    model: str
-    out: Path
-    adapter: str | None = None
-    items: Sequence[str] = ("builtin",)
-    decisions: Path | None = None
-    conditions: Sequence[str] | None = None  # all that the personas have
-    pairs: int | None = None
-    personas: str | None = None
-    memory: str = PROMPT
-    memory_style: str | None = None  # the memory's default
-    plum_recipe: Path | None = None
-    scoring: str = "option"
-    seed: int = 0
-    batch_size: int | str = "auto"
-    max_gen_toks: int = 256
-    device: str | None = None
-    dtype: str = "auto"
-    backend: str = HF_SHARED
-    model_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    gen_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        if self.conditions is None:
-            self.conditions = GRID_CONDITIONS if self.personas == "grid" else PAIR_CONDITIONS
-        if unknown := [c for c in self.conditions if c not in CONDITIONS]:
-            raise InputError(f"condition {unknown[0]!r} is not one of {', '.join(CONDITIONS)}")
-        if len(set(self.conditions)) < len(self.conditions):
-            raise InputError(f"--conditions names one twice: {' '.join(self.conditions)}")
-        if not self.conditions:
-            raise InputError("--conditions is empty")
-        if self.memory not in DEFAULT_STYLES:
-            raise InputError(f"memory {self.memory!r} is not one of {', '.join(DEFAULT_STYLES)}")
-        if self.memory_style is None:
-            self.memory_style = DEFAULT_STYLES[self.memory]
-        if self.scoring not in SCORINGS:
-            raise InputError(f"scoring {self.scoring!r} is not one of {', '.join(SCORINGS)}")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: give a number from 0")
-        if self.max_gen_toks < 1:
-            raise InputError(f"--max-gen-toks {self.max_gen_toks}: give a number from 1")
-        if self.batch_size != "auto" and int(self.batch_size) < 1:
-            raise InputError(f"--batch-size {self.batch_size}: give a number from 1 or auto")
-        if self.gen_kwargs and self.scoring != "generate":
-            raise InputError("--gen-kwargs has no meaning without --scoring generate")
-        if fixed := FIXED_SETTINGS & self.gen_kwargs.keys():
-            raise InputError(
-                f"--gen-kwargs {min(fixed)}=...: answers end where the model ends them, or after "
-                "--max-gen-toks"
-            )
 
 
 def run_audit(arguments: AuditArguments) -> Path:
@@ -165,12 +75,36 @@ def run_audit(arguments: AuditArguments) -> Path:
             arguments.batch_size,
         )
     out = Path(arguments.out)
-    run = _open_run(out, arguments, items, personas)
+    run = open_run(out, arguments, items, personas)
     if run["status"] == "complete":
         log.info("%s is complete, nothing to score", out)
         read_answers(out)  # says so if it is damaged
         return out
 
+    lm, chat = _load(arguments, out, run)
+    profiles: list[Persona | None] = [None] if NONE in arguments.conditions else []
+    profiles += personas
+    parts = {out / "parts" / f"{i:04d}.parquet": profile for i, profile in enumerate(profiles)}
+    scored = {part: rows for part in parts if (rows := read_part(part, len(items))) is not None}
+    waiting = [user for part, user in parts.items() if user is not None and part not in scored]
+    mechanism = find_mechanism(arguments.memory)
+    memory = mechanism.make(arguments, lm, waiting)
+    start = time.monotonic()
+    rows = _score_parts(lm, chat, memory, arguments, items, parts, scored)
+    run["seconds"] = round(time.monotonic() - start, 1)
+    run["notes"] += mechanism.notes(memory, personas, rows)
+    if silent := sum(row["raw_text"] == "" for row in rows):
+        run["notes"].append(f"{silent} of {len(rows)} answers were empty: they count as unparsed.")
+    _finish(out, run, add_flips(rows))
+    return out
+
+
+def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatFormat]:
+    """The model and its chat format, noted in `run.json`.
+
+    Raises:
+        InputError: it cannot be loaded, or is not the one with which the run was begun.
+    """
     lm = load_lm(
         arguments.model,
         arguments.adapter,
@@ -181,89 +115,64 @@ def run_audit(arguments: AuditArguments) -> Path:
         arguments.model_args,
     )
     info = model_info(lm, arguments.model, arguments.adapter)
-    if run["model"] not in (None, info) and _differs(run["model"], info):
+    if run["model"] not in (None, info) and (changed := changes(run["model"], info)):
         raise InputError(
-            f"{out} was begun with other weights or another dtype or device: "
-            f"{_differs(run['model'], info)}. Choose another --out."
+            f"{out} was begun with other weights or another dtype or device: {changed}. Choose "
+            "another --out."
         )
     chat = ChatFormat(lm)
     run["model"], run["notes"] = info, [chat.note] if chat.note else []
     if info["fallback_reason"]:
         run["notes"].append(f"Prefixes were not shared: {info['fallback_reason']}.")
-    _write_json(out / "run.json", run)
+    write_json(out / "run.json", run)
+    return lm, chat
 
-    profiles: list[Persona | None] = [None] if NONE in arguments.conditions else []
-    profiles += personas
-    parts = [out / "parts" / f"{i:04d}.parquet" for i in range(len(profiles))]
-    rows: list[dict] = []
-    kept = {part: _read_part(part, len(items)) for part in parts}
-    waiting = [
-        profile
-        for profile, part in zip(profiles, parts, strict=True)
-        if profile is not None and kept[part] is None
-    ]
-    memory = make_memory(arguments, lm, waiting)
-    done = sum(found is not None for found in kept.values())
+
+def _score_parts(
+    lm: Any,
+    chat: ChatFormat,
+    memory: Memory,
+    arguments: AuditArguments,
+    items: Sequence[Item],
+    parts: Mapping[Path, Persona | None],
+    scored: dict[Path, list[dict]],
+) -> list[dict]:
+    """Rows of all parts, in order; those that are not `scored` yet are asked and written."""
     singly = answers_singly(lm)
     journals = {
         part: Journal(part.with_suffix(".jsonl") if singly else None, lambda: progress.add(1))
         for part in parts
-        if kept[part] is None
+        if part not in scored
     }
     answered = sum(map(len, journals.values()))
-    if done or answered:
+    if scored or answered:
         more = f", and {answered} answers of others" if answered else ""
-        log.info("resuming: %d of %d parts are already scored%s", done, len(parts), more)
-    total, start = len(parts) * len(items), time.monotonic()
-    progress = Progress(total, "trials", done=done * len(items) + answered)
+        log.info("resuming: %d of %d parts are already scored%s", len(scored), len(parts), more)
+    done = len(scored) * len(items) + answered
+    progress = Progress(len(parts) * len(items), "trials", done=done)
     try:
-        for profile, part in zip(profiles, parts, strict=True):
-            found = kept[part]
-            if found is None:
-                journal = journals[part]
-                found = score(
-                    lm,
-                    chat,
-                    list(trials_of(items, profile, memory, arguments.scoring, arguments.seed)),
-                    memory,
-                    arguments,
-                    journal,
-                )
-                _write_table(found, part)
-                progress.add(len(items) - len(journal))  # those in the journal are counted
-                journal.remove()
-            rows += found
+        for part, journal in journals.items():
+            trials = list(trials_of(items, parts[part], memory, arguments.scoring, arguments.seed))
+            scored[part] = score(lm, chat, trials, memory, arguments, journal)
+            write_rows(scored[part], part)
+            progress.add(len(items) - len(journal))  # those in the journal are counted
+            journal.remove()
     finally:
         progress.close()
-        run["seconds"] = round(run["seconds"] + time.monotonic() - start, 1)
-    run["notes"] += memory_notes(arguments, memory, personas, rows)
-    if silent := sum(row["raw_text"] == "" for row in rows):
-        run["notes"].append(f"{silent} of {len(rows)} answers were empty: they count as unparsed.")
-    _write_table(add_flips(rows), out / "answers.parquet")
+    return [row for part in parts for row in scored[part]]
+
+
+def _finish(out: Path, run: Run, rows: list[dict]) -> None:
+    """Write the answers and the complete record; the parts go."""
+    write_rows(rows, out / "answers.parquet")
+    prompts = "\0".join(row["prompt"] for row in rows)
     run["status"] = "complete"
-    run["finished"] = _now()
+    run["finished"] = now()
     run["n_trials"] = len(rows)
-    run["hashes"]["answers"] = _file_hash(out / "answers.parquet")
-    run["hashes"]["prompts"] = hashlib.sha256(
-        "\0".join(row["prompt"] for row in rows).encode()
-    ).hexdigest()
-    _write_json(out / "run.json", run)
+    run["hashes"]["answers"] = file_hash(out / "answers.parquet")
+    run["hashes"]["prompts"] = hashlib.sha256(prompts.encode()).hexdigest()
+    write_json(out / "run.json", run)
     shutil.rmtree(out / "parts")
-    return out
-
-
-@runtime_checkable
-class FusedMemory(Protocol):
-    """A memory that asks the model several times and makes one answer of it.
-
-    Its `messages` are those of the first view, which a row shows.
-    """
-
-    def views(self) -> Sequence[Any]:
-        """What is asked, each with `messages` and `active` of a `Memory`; none: asked as it is."""
-
-    def fuse(self, scores: Sequence[Sequence[float]]) -> list[float]:
-        """Log-probabilities of the options, from the scores by which each view would choose."""
 
 
 def score(
@@ -345,177 +254,3 @@ def _read_text(item: Item, text: str, seed: int) -> dict:
     picked = extract_answer(text, [item.options[i] for i in order])
     answer = None if picked is None else order[picked]
     return {"answer": answer, "option_scores": None, "raw_text": text}
-
-
-def read_run(out: Path) -> dict:
-    """`run.json` of a run directory, its identity in today's form.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
-    """
-    path = out / "run.json"
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{out} is not a run directory: it has no run.json") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from None
-    if not isinstance(run, dict) or (missing := RUN_KEYS - run.keys()):
-        what = f"it lacks {min(missing)}" if isinstance(run, dict) else "it is no JSON object"
-        raise InputError(f"{path} is no record of an audit: {what}. Audit again into a new --out")
-    return run | {"identity": EARLIER_IDENTITY | run["identity"]}
-
-
-def read_answers(out: Path) -> pa.Table:
-    """`answers.parquet` of a complete run, checked against `run.json` and the schema.
-
-    Raises:
-        InputError: missing, damaged or not what the run wrote.
-    """
-    path = out / "answers.parquet"
-    run = read_run(out)
-    if run["status"] != "complete":
-        raise InputError(f"{out} is not complete: run the same audit again with --resume")
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing, though the run was complete; audit again") from None
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} is damaged or half-written ({str(error).splitlines()[0]}): move {out} away "
-            "and audit again"
-        ) from None
-    if missing := [name for name in SCHEMA.names if name not in table.column_names]:
-        raise InputError(f"{path} lacks the column {missing[0]}")
-    if table.num_rows != run["n_trials"]:
-        raise InputError(f"{path} has {table.num_rows} rows, the run wrote {run['n_trials']}")
-    # earlier runs wrote no hash
-    if run["hashes"].get("answers", found := _file_hash(path)) != found:
-        raise InputError(
-            f"{path} is not the file that {out / 'run.json'} speaks of: it was changed, or comes "
-            "from another run. Put both from one audit together, or audit again"
-        )
-    return table
-
-
-# -- the run directory ---------------------------------------------------------------------------
-
-
-def _open_run(
-    out: Path, arguments: AuditArguments, items: list[Item], personas: list[Persona]
-) -> dict:
-    """A new run's record, or that of the same run begun earlier. A new one is not written before
-    the model is there: who mistypes its name may use the same folder again."""
-    identity = {
-        "model": arguments.model,
-        "adapter": arguments.adapter,
-        "items": items_hash(items),
-        "personas": personas_hash(personas),
-        "conditions": list(arguments.conditions),
-        "memory": arguments.memory,
-        "memory_style": arguments.memory_style,
-        "memory_settings": memory_settings(arguments),
-        "scoring": arguments.scoring,
-        "seed": arguments.seed,
-        "dtype": arguments.dtype,
-        "max_gen_toks": arguments.max_gen_toks if arguments.scoring == "generate" else None,
-        "backend": arguments.backend,
-        "model_args": public_settings(arguments.model_args),
-        "gen_kwargs": dict(arguments.gen_kwargs),
-    }
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder")
-    if (out / "run.json").exists():
-        run = read_run(out)
-        other = [name for name in identity if run["identity"].get(name) != identity[name]]
-        if other:
-            raise InputError(
-                f"{out} holds a different run (its {' and '.join(other)} differ): choose another "
-                "--out or remove it"
-            )
-        if not arguments.resume:
-            raise InputError(
-                f"{out} already holds this run ({run['status']}): add --resume to go on with it, "
-                "or choose another --out"
-            )
-        return run
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"--out {out} is not empty and no run: choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    return {
-        "schema_version": 1,
-        "status": "running",
-        "identity": identity,
-        "arguments": {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in dataclasses.asdict(arguments).items()
-            if key not in ("out", "resume")
-        }
-        | {"model_args": identity["model_args"]},
-        "hashes": {"items": identity["items"], "personas": identity["personas"]},
-        "model": None,
-        "versions": _versions(),
-        "notes": [],
-        "started": _now(),
-        "finished": None,
-        "seconds": 0.0,
-        "n_items": len(items),
-        "n_pairs": len({persona.pair_id for persona in personas} - {None}),
-        "n_cells": sum(persona.pair_id is None for persona in personas),
-        "n_trials": None,
-    }
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in PACKAGES
-    }
-
-
-def _differs(before: dict, now: dict) -> str:
-    keys = ("revision", "adapter_hash", "dtype", "device")
-    return ", ".join(f"{k} {before[k]} -> {now[k]}" for k in keys if before[k] != now[k])
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _read_part(part: Path, n_rows: int) -> list[dict] | None:
-    """Rows of a finished part; None if it is missing or not whole."""
-    if not part.exists():
-        return None
-    try:
-        rows = pq.read_table(part, schema=SCHEMA).to_pylist()
-    except (OSError, pa.ArrowException):
-        rows = []
-    if len(rows) == n_rows:
-        return rows
-    log.warning("%s is damaged and will be scored again", part)
-    return None
-
-
-def _write_table(rows: list[dict], path: Path) -> None:
-    """Write rows at once: the file is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".partial")
-    try:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), scratch, compression="zstd")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def model_name(run: dict[str, Any], summary: dict[str, Any]) -> str:
-    """The model, with its adapter if there is one; free of paths."""
-    adapter = run["identity"]["adapter"]
-    return summary["model"] + (f" + {model_label(adapter)}" if adapter else "")

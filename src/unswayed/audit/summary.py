@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.run import read_answers, read_run
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.trials import CONDITIONS, GRID, NONE
 from unswayed.core.errors import InputError
 from unswayed.core.files import write_text

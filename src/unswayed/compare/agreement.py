@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from unswayed.audit.flips import grouped, scenarios
-from unswayed.audit.run import model_name, read_answers, read_run
+from unswayed.audit.rundir import model_name, read_answers, read_run
 from unswayed.audit.summary import check_answers, read_summary
 from unswayed.audit.trials import NONE, USER_CONDITIONS
 from unswayed.core.errors import InputError

@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 
 from unswayed.audit.flips import grouped
-from unswayed.audit.memories import PROMPT
-from unswayed.audit.run import model_name
+from unswayed.audit.rundir import model_name
 from unswayed.audit.summary import ALPHA
 from unswayed.audit.trials import NONE
 from unswayed.compare.agreement import (
@@ -30,6 +29,7 @@ from unswayed.compare.agreement import (
 from unswayed.compare.paired import HIGHER, LOWER, SHARES, UNCLEAR, WITHIN, bounded, level, measured
 from unswayed.core.errors import InputError
 from unswayed.display.numbers import count, listed
+from unswayed.memory.registry import DEFAULT
 from unswayed.statistics.classic import correct
 from unswayed.statistics.crossed import (
     LEVEL,
@@ -76,7 +76,7 @@ def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> dict
     _check_settings(dirs, runs, tables)
     names = memory_names(dirs, runs)
     if reference is None:
-        reference = PROMPT if PROMPT in names else names[0]
+        reference = DEFAULT if DEFAULT in names else names[0]
     if reference not in names:
         raise InputError(
             f"--reference {reference} is none of these runs' memories, which are {listed(names)}"

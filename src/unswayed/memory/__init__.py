@@ -5,8 +5,9 @@ The audit talks to every mechanism through this one interface; each lives in a m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from unswayed.data.personas import Persona
 from unswayed.scoring.chat import Message
@@ -34,3 +35,17 @@ class Memory(Protocol):
 
     def forget(self) -> None:
         """Know nothing again."""
+
+
+@runtime_checkable
+class FusedMemory(Protocol):
+    """A memory that asks the model several times and makes one answer of it.
+
+    Its `messages` are those of the first view, which a row shows.
+    """
+
+    def views(self) -> Sequence[Any]:
+        """What is asked, each with `messages` and `active` of a `Memory`; none: asked as it is."""
+
+    def fuse(self, scores: Sequence[Sequence[float]]) -> list[float]:
+        """Log-probabilities of the options, from the scores by which each view would choose."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from unswayed.data.conversations import Conversation
-from unswayed.memory.told import ToldMemory, transcript
+from unswayed.memory.conversation_memory import ConversationMemory, transcript
 from unswayed.scoring.chat import Message
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ SUMMARISE = (
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-class FullMemory(ToldMemory):
+class FullMemory(ConversationMemory):
     """Full context: every conversation, word for word."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class FullMemory(ToldMemory):
         return self._texts
 
 
-class SummaryMemory(ToldMemory):
+class SummaryMemory(ConversationMemory):
     """A summary of every conversation.
 
     What is summarised stays known while the memory grows: when told the same conversations and

@@ -10,19 +10,24 @@ Near means by words (TF-IDF), which needs no model; docs/memories.md says what t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
+from unswayed.core.errors import InputError
 from unswayed.data.conversations import builtin_conversations, builtin_facts
 from unswayed.data.personas import Persona
 from unswayed.memory.prompt import PromptMemory
+from unswayed.memory.registry import Mechanism
 from unswayed.scoring.chat import Message
 
+NAME = "gated"
 
-class Gate:
+
+class NoteFilter:
     """Which questions need some texts.
 
         score(q) = max over the texts d of  cos(tfidf(q), tfidf(d))
@@ -76,15 +81,15 @@ class GatedMemory:
 
     @property
     def name(self) -> str:
-        return "gated" if self._gate else "none"
+        return NAME if self._filter else "none"
 
     def remember(self, persona: Persona) -> None:
         self._notes.remember(persona)
         texts = [text for _, text in persona.texts()]
-        self._gate = Gate(texts, self._others, self._corpus, self._percentile)
+        self._filter = NoteFilter(texts, self._others, self._corpus, self._percentile)
 
     def messages(self, question: str) -> list[Message]:
-        needed = self._gate is not None and self._gate.needs(question)
+        needed = self._filter is not None and self._filter.needs(question)
         return (self._notes if needed else self._bare).messages(question)
 
     def active(self, model: Any) -> AbstractContextManager[None]:
@@ -92,4 +97,55 @@ class GatedMemory:
 
     def forget(self) -> None:
         self._notes.forget()
-        self._gate: Gate | None = None
+        self._filter: NoteFilter | None = None
+
+
+def parse_style(style: str) -> int:
+    """Percentile of a style such as "tfidf-95".
+
+    Raises:
+        InputError: it has another form.
+    """
+    if match := re.fullmatch("tfidf-([1-9][0-9]?)", style):
+        return int(match[1])
+    raise InputError(
+        f"memory style {style!r} is not of the form tfidf-Q, which --memory gated has, Q a "
+        "percentile from 1 to 99"
+    )
+
+
+def describe(style: str) -> str:
+    return (
+        f"The memory mechanism was gated, in the style {style}: notes about the user stand in "
+        "the system prompt only where the question is nearer to one of them, by the words they "
+        f"share (TF-IDF), than {parse_style(style)} % of questions that they cannot help with. "
+        "All other prompts are those without memory."
+    )
+
+
+def opened(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How often the gate let the memory in, by condition."""
+    let_in: dict[str, list[bool]] = {}
+    for row in rows:
+        if row["persona_id"] is not None:
+            let_in.setdefault(row["condition"], []).append(row["system_prompt"] is not None)
+    if not let_in:
+        return []
+    shares = ", ".join(
+        f"{100 * sum(passed) / len(passed):.1f} % of {len(passed)} under {condition}"
+        for condition, passed in let_in.items()
+    )
+    return [
+        f"The gate let the memory into these prompts: {shares}. The others are the prompts without "
+        "memory, where nothing can flip."
+    ]
+
+
+MECHANISM = Mechanism(
+    default_style="tfidf-95",
+    check=lambda options, personas: parse_style(options.memory_style),
+    make=lambda options, lm, waiting: GatedMemory(parse_style(options.memory_style)),
+    describe=describe,
+    notes=lambda memory, personas, rows: opened(rows),
+    gates=True,
+)

@@ -13,8 +13,10 @@ from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.data.personas import Persona
+from unswayed.memory.registry import Mechanism
 from unswayed.scoring.chat import Message
 
+NAME = "prompt"
 STYLES = {
     "system": "notes in the system prompt",
     "user": "the user introduces themself at the start of the first user turn",
@@ -40,7 +42,7 @@ class PromptMemory:
 
     @property
     def name(self) -> str:
-        return "prompt" if self._before or self._opening else "none"
+        return NAME if self._before or self._opening else "none"
 
     def remember(self, persona: Persona) -> None:
         self.forget()
@@ -74,3 +76,16 @@ def _message(role: str, content: str) -> Message:
 
 def _label(slot: str) -> str:
     return slot.replace("_", " ").capitalize()
+
+
+def describe(style: str) -> str:
+    meaning = STYLES.get(style, "see its documentation")
+    return f"The memory mechanism was prompt, in the style {style}: {meaning}."
+
+
+MECHANISM = Mechanism(
+    default_style="system",
+    check=lambda options, personas: PromptMemory(options.memory_style),
+    make=lambda options, lm, waiting: PromptMemory(options.memory_style),
+    describe=describe,
+)

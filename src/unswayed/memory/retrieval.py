@@ -17,7 +17,9 @@ import numpy as np
 
 from unswayed.core.errors import InputError
 from unswayed.data.conversations import Conversation
-from unswayed.memory.told import ToldMemory, transcript
+from unswayed.data.personas import Persona
+from unswayed.memory.conversation_memory import ConversationMemory, transcript
+from unswayed.memory.registry import Mechanism, Options
 
 PASSAGE = 128  # words
 K1, B = 1.2, 0.75  # BM25: saturation of a term's count, and weight of a text's length
@@ -101,7 +103,7 @@ class EmbeddingIndex:
         return self._rows @ centred(self._embed(question)[None], self._mean)[0]
 
 
-class RetrievalMemory(ToldMemory):
+class RetrievalMemory(ConversationMemory):
     """The `k` snippets of earlier conversations that are nearest to the question.
 
     Args:
@@ -137,3 +139,44 @@ class RetrievalMemory(ToldMemory):
             return []
         best = np.argsort(-self._index.scores(question), kind="stable")[: self.k]
         return [self._snippets[i] for i in sorted(best)]
+
+
+def parse_style(style: str) -> tuple[str, int]:
+    """Kind of retrieval, bm25 or embedding, and number of snippets of a style such as "bm25-3".
+
+    Raises:
+        InputError: it has another form.
+    """
+    if match := re.fullmatch("(bm25|embedding)-([1-9][0-9]*)", style):
+        return match[1], int(match[2])
+    raise InputError(
+        f"memory style {style!r} is not of the form bm25-K or embedding-K, which --memory "
+        "retrieval has, K the number of snippets"
+    )
+
+
+def _make(options: Options, lm: Any, waiting: Sequence[Persona]) -> RetrievalMemory:
+    from unswayed.models.vectors import Embedder
+
+    kind, k = parse_style(options.memory_style)
+    embeds = kind == "embedding" and waiting
+    return RetrievalMemory(k, Embedder(device=options.device) if embeds else None)
+
+
+def describe(style: str) -> str:
+    kind, k = parse_style(style)
+    by = "the words they share (BM25)" if kind == "bm25" else "the cosine of embeddings"
+    best = "snippet that is" if k == 1 else f"{k} snippets that are"
+    return (
+        f"The memory mechanism was retrieval, in the style {style}: of what the user said of "
+        f"themself, the system prompt holds the {best} nearest to the question by {by}."
+    )
+
+
+MECHANISM = Mechanism(
+    default_style="bm25-3",
+    check=lambda options, personas: parse_style(options.memory_style),
+    make=_make,
+    describe=describe,
+    retrieves=True,
+)

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from unswayed import __version__
+from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.gate import outcome, read_policy
-from unswayed.audit.memories import GATED, PROMPT
-from unswayed.audit.run import AuditArguments, read_run, run_audit
+from unswayed.audit.run import run_audit
+from unswayed.audit.rundir import read_run
 from unswayed.audit.summary import LEVEL, MARGIN, analyze, read_summary
 from unswayed.compare.agreement import require_alike
 from unswayed.core.errors import InputError
@@ -31,6 +32,7 @@ from unswayed.core.journal import Journal
 from unswayed.data.items import keep_invariant, load_items
 from unswayed.data.personas import load_personas
 from unswayed.display.page import render
+from unswayed.memory import gated, prompt
 from unswayed.mitigation.capability import Answers, capability_change, check_capability
 from unswayed.mitigation.dpo.card import write_card
 from unswayed.mitigation.dpo.recipe import read_recipe
@@ -48,7 +50,7 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 BEFORE, AFTER = "before", "after"
 # name: memory and style that a user would try before training
-BASELINES = {"ignore": (PROMPT, "ignore"), "gated": (GATED, None)}
+BASELINES = {"ignore": (prompt.NAME, "ignore"), "gated": (gated.NAME, None)}
 SOURCES = {"mmlu": "persona_mmlu", "ifeval": "persona_ifeval"}  # data: task
 NUMBERS = ("questions", "shots", "prompts", "seed", "max_gen_toks")
 SAME = ("revision", "dtype", "device")  # of a model, in all steps
@@ -105,7 +107,7 @@ def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
         settings |= {"pairs": n_pairs, "personas": arguments.personas}
         questions = check_capability_data(settings)
 
-    def audit(folder: Path, adapter: str | None, memory: str = PROMPT, style: str | None = None):
+    def audit(folder: Path, adapter: str | None, memory=prompt.NAME, style: str | None = None):
         log.info("%s: audit", folder)
         return finished_audit(
             AuditArguments(

@@ -21,9 +21,9 @@ from typing import Any
 from unswayed.core.files import read_json, write_json
 from unswayed.core.ledger import Ledger, check_same
 from unswayed.memory.baselines import FullMemory, SummaryMemory
+from unswayed.memory.conversation_memory import ConversationMemory
 from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
-from unswayed.memory.told import ToldMemory
 from unswayed.models.base import Base
 from unswayed.plum.ability import ability_change, check_ability
 from unswayed.plum.adapter import remembering
@@ -224,7 +224,7 @@ def _right(tests: Sequence[LabelledPair], margins: Sequence[float], kind: str) -
     return f"{100 * sum(right) / len(right):.0f} %" if right else "-"
 
 
-def baseline_memories(embedder: Any) -> list[ToldMemory | None]:
+def baseline_memories(embedder: Any) -> list[ConversationMemory | None]:
     """No memory, retrieval by words and by embeddings, an extractive summary, the full context."""
     by_words = [RetrievalMemory(k) for k in TOP_K]
     by_meaning = [RetrievalMemory(k, embedder) for k in TOP_K]

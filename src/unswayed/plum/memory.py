@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 from unswayed.core.errors import InputError
 from unswayed.data.personas import Persona
+from unswayed.memory.conversation_memory import persona_conversations
 from unswayed.memory.prompt import PromptMemory
-from unswayed.memory.told import persona_conversations
 from unswayed.models.base import Base, weights_hash
 from unswayed.models.embedded import model_label, model_path
 from unswayed.plum.adapter import (

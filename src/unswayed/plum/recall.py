@@ -21,8 +21,8 @@ from typing import Any
 from unswayed.core.errors import InputError
 from unswayed.data.conversations import Conversation
 from unswayed.memory import Memory
+from unswayed.memory.conversation_memory import ConversationMemory
 from unswayed.memory.prompt import PromptMemory
-from unswayed.memory.told import ToldMemory
 from unswayed.models.load import find_backend
 from unswayed.plum.qa import CLOSED, KINDS, NO, YES, QAPair
 from unswayed.scoring.ask import log_probs, open_prompts, replies
@@ -100,7 +100,7 @@ def recall(
 
 def compare(
     lm: Any,
-    memories: Sequence[ToldMemory | None],
+    memories: Sequence[ConversationMemory | None],
     conversations: Sequence[Conversation],
     pairs: Sequence[QAPair],
     new_tokens: int = NEW_TOKENS,

@@ -20,7 +20,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from huggingface_hub.utils import validate_repo_id, yaml_dump
 
-from unswayed.audit.run import model_name, read_run
+from unswayed.audit.rundir import model_name, read_run
 from unswayed.audit.summary import read_summary
 from unswayed.core.cards import CARD
 from unswayed.core.errors import InputError

@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unswayed.audit.flips import grouped
-from unswayed.audit.run import read_answers, read_run
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.summary import read_summary
 from unswayed.core.files import write_text
 from unswayed.display.numbers import duration

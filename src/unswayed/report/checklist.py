@@ -22,11 +22,11 @@ from unswayed.audit.gate import (
     read_policy,
     reject_foreign,
 )
-from unswayed.audit.memories import describe
-from unswayed.audit.run import model_name, read_answers, read_run
+from unswayed.audit.rundir import model_name, read_answers, read_run
 from unswayed.audit.summary import summarize
 from unswayed.core.files import write_text
 from unswayed.display.numbers import count, markdown_text
+from unswayed.memory.registry import describe
 from unswayed.report.methods import facts
 
 

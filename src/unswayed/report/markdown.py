@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from unswayed.audit.flips import flips_by_item, flips_by_user, keyed, no_flips_text
-from unswayed.audit.run import model_name
+from unswayed.audit.rundir import model_name
 from unswayed.audit.summary import is_grid
 from unswayed.audit.trials import CONDITIONS
 from unswayed.display.numbers import markdown_table, markdown_text, percent

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unswayed.audit.memories import describe
 from unswayed.audit.summary import PERSONA
 from unswayed.audit.trials import NEUTRAL, NONE
 from unswayed.compare.agreement import (
@@ -42,6 +41,7 @@ from unswayed.display.plots import (
     symmetric_axis,
     zoomed_axis,
 )
+from unswayed.memory.registry import describe
 from unswayed.report.words import CONDITION_LABELS, EFFECT_LABELS, METRIC_LABELS, VERDICTS, points
 
 PLOTTED = (NEUTRAL, "advantaged", "disadvantaged")  # one lane each

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from unswayed.audit.memories import describe
-from unswayed.audit.run import model_name
+from unswayed.audit.rundir import model_name
 from unswayed.audit.summary import conditions_of, effects_of, is_grid
 from unswayed.display.numbers import count, duration, listed
+from unswayed.memory.registry import describe
 from unswayed.report.words import listed_conditions, points
 
 KIND_TEXTS = {

@@ -17,8 +17,7 @@ from unswayed.audit.flips import (
     scenarios,
     user_memories,
 )
-from unswayed.audit.memories import LOGO, RETRIEVAL
-from unswayed.audit.run import model_name
+from unswayed.audit.rundir import model_name
 from unswayed.audit.summary import conditions_of, effects_of, is_grid
 from unswayed.audit.trials import CONDITIONS, NEUTRAL, NONE, USER_CONDITIONS
 from unswayed.display.numbers import count, interval, p_value, percent
@@ -29,6 +28,7 @@ from unswayed.display.plots import (
     share_axis,
     symmetric_axis,
 )
+from unswayed.memory.registry import known_mechanism
 from unswayed.report.grid import grid_panels
 from unswayed.report.items import item_maps
 from unswayed.report.methods import facts, methods
@@ -313,6 +313,7 @@ def flip_view(answers: pd.DataFrame) -> dict[str, Any]:
     flipped = items[items["flips"] > 0]
     top = flipped.head(TOP)
     texts = scenarios(answers)
+    mechanisms = map(known_mechanism, answers["memory"].unique())
     questions = {key: textwrap.shorten(texts[key], 100, placeholder=" …") for key in top.index}
     return {
         "conditions": [c for c in CONDITIONS if c in items.columns],
@@ -323,7 +324,7 @@ def flip_view(answers: pd.DataFrame) -> dict[str, Any]:
         "n_flipped": len(flipped),
         "top": TOP,
         "memories": user_memories(answers, users.index[:TOP]),
-        "retrieved": bool(answers["memory"].isin((RETRIEVAL, LOGO)).any()),
+        "retrieved": any(mechanism.retrieves for mechanism in filter(None, mechanisms)),
         "top_flips": f"{top['flips'].sum():,}",
         "users": _flip_rows(users),
         "items": _flip_rows(top, questions),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unswayed.audit.run import read_answers, read_run
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.trials import NONE
 from unswayed.core.commands import Parser, run_command
 from unswayed.core.errors import InputError

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 
 from unswayed.audit.flips import grouped, memory_text
-from unswayed.audit.memories import GATED
 from unswayed.audit.traces.detector import (
     DISMISSED,
     USED,
@@ -33,8 +32,9 @@ from unswayed.audit.traces.detector import (
 )
 from unswayed.audit.trials import CONDITIONS, NEUTRAL, NONE
 from unswayed.core.errors import InputError
+from unswayed.memory.conversation_memory import REMEMBERED
 from unswayed.memory.prompt import ACKNOWLEDGED, IGNORE, NOTES
-from unswayed.memory.told import REMEMBERED
+from unswayed.memory.registry import known_mechanism
 from unswayed.scoring.replies import LAST_THOUGHT, OPEN_THOUGHT
 from unswayed.statistics.crossed import LEVEL, Estimate, crossed_mean, proportion
 
@@ -143,7 +143,9 @@ def _of(answers: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
 
 def _gated_out(answers: pd.DataFrame) -> pd.Series:
     """Rows into whose prompt a gate did not let the memory."""
-    return (answers["memory"] == GATED) & answers["system_prompt"].isna()
+    found = {name: known_mechanism(name) for name in answers["memory"].unique()}
+    gated = [name for name, mechanism in found.items() if mechanism and mechanism.gates]
+    return answers["memory"].isin(gated) & answers["system_prompt"].isna()
 
 
 def _about_user(row: pd.Series, bare: pd.Series) -> str:

@@ -25,8 +25,8 @@ from unswayed.data.conversations import (
 )
 from unswayed.data.hub import read_dataset
 from unswayed.memory.baselines import FullMemory, SummaryMemory
+from unswayed.memory.conversation_memory import ConversationMemory
 from unswayed.memory.retrieval import RetrievalMemory
-from unswayed.memory.told import ToldMemory
 from unswayed.models.embedded import EMBEDDED
 from unswayed.plum.qa import CLOSED, QAPair, bank_pairs
 
@@ -67,7 +67,7 @@ def load_docs(
     return {"test": datasets.Dataset.from_list(docs)}
 
 
-def _memory(name: str, k: int, embedder: str) -> ToldMemory | None:
+def _memory(name: str, k: int, embedder: str) -> ConversationMemory | None:
     if name not in MEMORIES:
         raise InputError(f"memory {name!r} is not one of {', '.join(MEMORIES)}")
     if name == "embedding":

@@ -42,7 +42,7 @@ def transcript(turns: Sequence[Message]) -> str:
     return "\n".join(SPEAKERS[turn["role"]] + turn["content"] for turn in turns)
 
 
-class ToldMemory:
+class ConversationMemory:
     """A memory that puts texts about earlier conversations into the system prompt.
 
     A subclass says what it keeps (`remember_conversations`) and which texts it puts there for a
