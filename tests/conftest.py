@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["small_audit"]
+
 # Shared cores stall now and then; slowness is no failure here.
 settings.register_profile("unswayed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unswayed")

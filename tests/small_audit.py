@@ -1,15 +1,16 @@
-"""A small audit on a tiny chat model: three items of our own, two pairs."""
+"""Fixtures: a small audit on a tiny chat model, three items of our own, two pairs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from unswayed.audit import run as audit_run
-from unswayed.audit.arguments import AuditArguments
+if TYPE_CHECKING:
+    from unswayed.audit.arguments import AuditArguments
 
 ITEMS = [
     {
@@ -44,9 +45,11 @@ def chat_model(tiny_model_dir) -> Path:
 def arguments(chat_model, items_file, tmp_path) -> Callable[..., AuditArguments]:
     """`arguments(out="name", **changes)`: the small audit's arguments."""
 
+    from unswayed.audit.arguments import AuditArguments
+
     def make(out: str = "run", **changes) -> AuditArguments:
-        given = {"model": str(chat_model), "items": [f"mine={items_file}"], "pairs": 2}
-        return AuditArguments(**(given | {"out": tmp_path / out} | changes))
+        defaults = {"model": str(chat_model), "items": [f"mine={items_file}"], "pairs": 2}
+        return AuditArguments(**(defaults | {"out": tmp_path / out} | changes))
 
     return make
 
@@ -54,6 +57,8 @@ def arguments(chat_model, items_file, tmp_path) -> Callable[..., AuditArguments]
 @pytest.fixture
 def dies_at_the_third_part(monkeypatch) -> None:
     """Ctrl-C when the third persona (no memory counts as one) is to be scored; once."""
+    from unswayed.audit import run as audit_run
+
     real, calls = audit_run.score, []
 
     def dying(*args, **kwargs):
