@@ -375,7 +375,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serve until Ctrl-C: `python tests/hub/loopback.py`, to try a push without the Hub."""
+    """Serve until Ctrl-C: `python tests/loopback.py`, to try a push without the Hub."""
     with Hub(token="hf_loopback") as hub:
         settings = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}
         print("export", *(f"{name}={value}" for name, value in settings.items()), flush=True)
