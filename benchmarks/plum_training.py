@@ -28,8 +28,8 @@ from typing import Any
 import torch
 
 from unswayed.data.conversations import builtin_facts
+from unswayed.models.adapters import adapted, remembering
 from unswayed.models.base import Base, load_base
-from unswayed.plum.adapter import adapted, remembering
 from unswayed.plum.loss import padded_pass, total_weight, weighted_loss
 from unswayed.plum.qa import QAPair, bank_pairs
 from unswayed.plum.samples import Sample, make_sample
@@ -77,7 +77,10 @@ def stock(base: Base, samples: list[Sample], settings: PlumSettings) -> tuple[fl
     if {len(batch) for batch in batches} != {settings.batch_size}:
         raise SystemExit("the number of samples must be a multiple of the batch size")
     rows = [{"input_ids": list(sample.ids)} for batch in batches for sample in batch]
-    with adapted(base, settings, None) as model, tempfile.TemporaryDirectory() as folder:
+    with (
+        adapted(base, settings.lora(), settings.seed) as model,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         config = SFTConfig(
             output_dir=folder,
             per_device_train_batch_size=settings.batch_size,

@@ -30,6 +30,7 @@ from unswayed.core.errors import InputError
 from unswayed.core.journal import Journal
 from unswayed.models import load
 from unswayed.scoring import api
+from unswayed.scoring.backends import answers_singly
 
 KEY = "sk-very-secret"
 N_TRIALS = 3 * 4  # items x (none, neutral, advantaged, disadvantaged) of one pair
@@ -613,7 +614,7 @@ def test_answers_of_a_batch_are_not_kept_one_by_one(arguments, tmp_path):
         arguments(scoring="generate", max_gen_toks=2, pairs=1, batch_size=2, conditions=["none"])
     )
     assert len(rows_of(out)) == 3
-    assert not load.answers_singly(type("Batched", (), {"batch_size": 2})())
+    assert not answers_singly(type("Batched", (), {"batch_size": 2})())
 
 
 # -- the journal ---------------------------------------------------------------------------------

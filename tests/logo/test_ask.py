@@ -15,9 +15,8 @@ from unswayed.logo.ask import (
     text_probabilities,
 )
 from unswayed.models.base import Base, load_base
-from unswayed.models.load import find_backend
+from unswayed.models.load import find_backend, loaded_lm
 from unswayed.plum.loss import tree_pass, weighted_loss
-from unswayed.plum.recall import loaded_lm
 from unswayed.scoring.ask import open_prompts, replies
 
 LABELS = ("1", "2", "joy", "a mix of sadness and anger")

@@ -35,8 +35,8 @@ from unswayed.logo.globals import (
 )
 from unswayed.logo.local import KNOWN
 from unswayed.logo.recipe import LogoSettings
+from unswayed.models.adapters import read_manifest
 from unswayed.models.base import load_base
-from unswayed.plum.adapter import read_manifest
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import train, train_samples
 
@@ -397,7 +397,7 @@ def test_ready_samples_train_as_pairs_do(base, tmp_path: Path):
 
 def test_only_what_weighs_is_projected(base):
     """Loss and gradients of lessons, whose prompts weigh nothing, are those of padded samples."""
-    from unswayed.plum.adapter import adapted
+    from unswayed.models.adapters import adapted
     from unswayed.plum.loss import padded_pass, total_weight, tree_pass, weighted_loss
     from unswayed.plum.samples import Sample
 
@@ -408,7 +408,7 @@ def test_only_what_weighs_is_projected(base):
     nothing = [dataclasses.replace(s, weights=(0.0,) * 14) for s in samples]
     assert "logits_to_keep" not in tree_pass(base.model, nothing).inputs  # of an idle process
     found = []
-    with adapted(base, SETTINGS, None) as model:
+    with adapted(base, SETTINGS.lora(), SETTINGS.seed) as model:
         for make_pass in (padded_pass, tree_pass):
             model.zero_grad()
             loss = weighted_loss(model, make_pass(base.model, samples), total_weight(samples))

@@ -18,15 +18,16 @@ import yaml
 
 from unswayed.core.errors import InputError
 from unswayed.memory.prompt import PromptMemory
+from unswayed.models.adapters import remembering
 from unswayed.models.base import load_base
+from unswayed.models.load import loaded_lm
 from unswayed.plum import experiment as module
 from unswayed.plum import sweep as sweep_module
-from unswayed.plum.adapter import remembering
 from unswayed.plum.experiment import finished, run_experiment
 from unswayed.plum.figures import halves, rows_of, summary
 from unswayed.plum.material import PlumExperiment, make_material, seeded
 from unswayed.plum.qa import CLOSED
-from unswayed.plum.recall import loaded_lm, recall
+from unswayed.plum.recall import recall
 from unswayed.plum.samples import make_sample
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.sweep import (

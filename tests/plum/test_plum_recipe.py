@@ -13,7 +13,7 @@ import yaml
 
 from unswayed.core.errors import InputError
 from unswayed.data.conversations import builtin_conversations
-from unswayed.plum.adapter import read_manifest
+from unswayed.models.adapters import read_manifest
 from unswayed.plum.recipe import PlumRecipe, read_recipe, run_recipe, training_pairs
 from unswayed.plum.settings import PlumSettings
 

@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
-from unswayed.models.base import Base, load_base
-from unswayed.plum.adapter import (
+from unswayed.models.adapters import (
     adapted,
     adapter_folder,
     read_manifest,
     remembering,
 )
+from unswayed.models.base import Base, load_base
 from unswayed.plum.loss import (
     padded_pass,
     total_weight,
@@ -118,7 +118,7 @@ class TestLoss:
         samples = [*samples_of(one), samples_of(one)[0]]  # one of them twice
         assert min(len(sample.ids) for sample in samples) > 17
         found = []
-        with adapted(one, SETTINGS, None) as model:
+        with adapted(one, SETTINGS.lora(), SETTINGS.seed) as model:
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     torch.nn.init.normal_(parameter, 0, 0.2)

@@ -16,7 +16,7 @@ from unswayed.data.conversations import builtin_conversations, builtin_facts
 from unswayed.memory.baselines import FullMemory
 from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
-from unswayed.models.load import load_lm
+from unswayed.models.load import load_lm, loaded_lm
 from unswayed.plum.ability import ability_change
 from unswayed.plum.forgetting import (
     accuracy_matrix,
@@ -32,7 +32,6 @@ from unswayed.plum.recall import (
     compare,
     contains,
     denies,
-    loaded_lm,
     normalised,
     recall,
     summarise,

@@ -15,9 +15,9 @@ import pytest
 
 from unswayed.cli import main
 from unswayed.data.conversations import builtin_conversations
+from unswayed.models.adapters import MANIFEST, WEIGHTS
 from unswayed.plum import remember
 from unswayed.plum import train as trainer
-from unswayed.plum.adapter import MANIFEST, WEIGHTS
 
 FEW = ("epochs=1", "rank=2", "alpha=4", "augment.per_conversation=4")
 

@@ -25,7 +25,7 @@ def label_probabilities(lm: Any, prompts: Sequence[str], labels: Sequence[str]) 
     another begins ("film", "film noir") is also credited with the other.
 
     Args:
-        lm: an lm-eval model that gives likelihoods (`plum.recall.loaded_lm`).
+        lm: an lm-eval model that gives likelihoods (`models.load.loaded_lm`).
         prompts: of `scoring.ask.open_prompts`.
 
     Returns:

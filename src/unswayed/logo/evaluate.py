@@ -156,7 +156,7 @@ def _ask(
     recipe: Recipe, base: Base, plan: Plan, sides: Sides, found: Ledger, folder: Path
 ) -> list[dict[str, Any]]:
     """Everything that a model has to say; returns how the modules were trained."""
-    from unswayed.plum.recall import loaded_lm
+    from unswayed.models.load import loaded_lm
 
     lm = loaded_lm(base.model, base.tokenizer)
     sides.ask_own_past(lm)
@@ -196,7 +196,7 @@ def _train(
     Args:
         numbers: of the segments that are asked about.
     """
-    from unswayed.plum.recall import loaded_lm
+    from unswayed.models.load import loaded_lm
 
     clock = time.perf_counter()
     learnt = {  # module -> segments in which it has lessons

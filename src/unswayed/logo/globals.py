@@ -241,7 +241,7 @@ def train_global(
         InputError: a lesson is too long, or the folder holds another memory.
     """
     from unswayed.logo.ask import make_lesson
-    from unswayed.plum.recall import loaded_lm
+    from unswayed.models.load import loaded_lm
     from unswayed.scoring.ask import open_prompts
 
     lm = loaded_lm(base.model, base.tokenizer)
@@ -319,7 +319,7 @@ def train_recipe(recipe: Recipe) -> dict[int, dict[str, Any]]:
     Returns:
         See `train_global`.
     """
-    from unswayed.plum.users import launched, load_launched
+    from unswayed.models.base import launched, load_launched
 
     histories, logo, settings = load_histories(recipe.histories), recipe.logo, recipe.settings
     stages = make_stages(

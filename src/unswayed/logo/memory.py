@@ -34,8 +34,8 @@ from unswayed.logo.communities import Communities, find_communities
 from unswayed.logo.local import listed
 from unswayed.logo.mediator import shrinkage
 from unswayed.memory.retrieval import RetrievalMemory
+from unswayed.models.adapters import read_manifest, remembering, write_manifest
 from unswayed.models.base import Base
-from unswayed.plum.adapter import read_manifest, remembering, write_manifest
 from unswayed.plum.memory import ASK_ALL
 from unswayed.plum.memory import read_training as read_plum_training
 from unswayed.plum.samples import Sample
@@ -228,7 +228,7 @@ def _samples(base: Base, lessons: Sequence[Lesson], settings: PlumSettings) -> l
         InputError: one is too long.
     """
     from unswayed.logo.ask import make_lesson
-    from unswayed.plum.recall import loaded_lm
+    from unswayed.models.load import loaded_lm
     from unswayed.scoring.ask import open_prompts
 
     lm = loaded_lm(base.model, base.tokenizer)
@@ -286,7 +286,7 @@ class LogoMemory:
     """What the user said, and what a population that the user is not part of taught.
 
     Args:
-        base: what the adapter is trained on, see `plum.memory.loaded_base`.
+        base: what the adapter is trained on, see `models.base.loaded_base`.
         folder: for the adapter and the communities, made when a user is first remembered and kept.
         population: personas to learn from, of at least two base personas.
         k: of `mediator.shrinkage`, how many slots the population's word is worth; None: the adapter

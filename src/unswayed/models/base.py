@@ -1,15 +1,16 @@
-"""A model that adapters are trained on, and which weights it has."""
+"""A model that adapters are trained on: loaded, out of a loaded lm-eval model, under accelerate."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.models.embedded import model_label, model_path
+from unswayed.models.load import GIVE, default_device, default_dtype, files_hash
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +46,12 @@ def load_base(name: str, dtype: str = "auto", device: str | None = None) -> Base
     Raises:
         InputError: it cannot be loaded.
     """
-    import torch
     import transformers
 
     from unswayed.scoring.attention import why_padded
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if dtype == "auto" and torch.device(device).type == "cpu":
-        dtype = "float32"
+    device = device or default_device()
+    dtype = default_dtype(dtype, device)
     transformers.utils.logging.disable_progress_bar()
     path = model_path(name)
     try:
@@ -60,8 +59,7 @@ def load_base(name: str, dtype: str = "auto", device: str | None = None) -> Base
         model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
-            f"model {name} cannot be loaded: {' '.join(str(error).split())[:240]} Give a Hub id, a "
-            "folder with config.json and safetensors, or smollm2-135m."
+            f"model {name} cannot be loaded: {' '.join(str(error).split())[:240]} {GIVE}"
         ) from error
     model.eval().requires_grad_(False)
     padded = why_padded(model)
@@ -71,6 +69,65 @@ def load_base(name: str, dtype: str = "auto", device: str | None = None) -> Base
     return Base(model_label(name), weights_hash(path), model, tokenizer, limit, padded)
 
 
+def loaded_base(lm: Any, name: str) -> Base:
+    """The base of adapters that are trained and switched on in an lm-eval model; it is frozen.
+
+    Args:
+        lm: of the backend hf-shared or hf.
+        name: under which it was loaded.
+
+    Raises:
+        InputError: it is an encoder-decoder model.
+    """
+    from unswayed.scoring.attention import why_padded
+
+    if lm.backend != "causal":
+        raise InputError(f"{name} is no causal model; memories are trained into those only")
+    lm.model.eval().requires_grad_(False)
+    return Base(
+        model_label(name),
+        weights_hash(model_path(name)),
+        lm.model,
+        lm.tokenizer,
+        lm.max_length,
+        why_padded(lm.model),
+    )
+
+
+def launched() -> Any:
+    """The `accelerate.Accelerator` of the processes that `accelerate launch` started.
+
+    Raises:
+        InputError: they do not know of each other.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    # Without a GPU accelerate has to be told, or each of several processes takes itself for the
+    # only one, and all of them train all users.
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise InputError(
+            f"{started} processes were started, accelerate sees {accelerator.num_processes}: check "
+            "distributed_type and use_cpu in the file given to accelerate launch"
+        )
+    return accelerator
+
+
+def is_sharded(accelerator: Any) -> bool:
+    """Whether the processes hold one model together."""
+    from accelerate.utils import DistributedType
+
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def load_launched(model: str, dtype: str, accelerator: Any) -> Base:
+    """The base model, where the processes want it."""
+    device = "cpu" if is_sharded(accelerator) else str(accelerator.device)
+    return load_base(model, dtype, device)
+
+
 def weights_hash(path: str) -> str:
     """SHA-256 over the weight files of a model folder, or of a Hub model in the local cache."""
     from transformers.utils import cached_file
@@ -78,9 +135,4 @@ def weights_hash(path: str) -> str:
     folder = Path(path)
     if not folder.is_dir():
         folder = Path(cached_file(path, "config.json")).parent
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
-        with file.open("rb") as stream:
-            digest.update(file.name.encode())
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    return files_hash(sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")))

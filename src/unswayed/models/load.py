@@ -1,4 +1,4 @@
-"""Load a model for scoring, with errors that say what to do."""
+"""Load a model for scoring, with errors that say what to do; or take one that is loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ REACHING = {
 }  # fmt: skip
 SECRET = re.compile(r"key|auth|secret|passw|credential|header|^(hf_|access_)?token$", re.IGNORECASE)
 PASSWORD_IN_URL = re.compile(r"://[^/]*@")
+GIVE = "Give a Hub id, a folder with config.json and safetensors, or smollm2-135m."
 
 
 def find_backend(name: str) -> type:
@@ -113,7 +115,7 @@ def load_lm(
     device: str | None = None,
     dtype: str = "auto",
     batch_size: int | str = "auto",
-    backend: str = HF_SHARED,
+    backend: str | type = HF_SHARED,
     model_args: Mapping[str, Any] | None = None,
 ) -> Any:
     """An lm-eval model, by default a SharedPrefixLM.
@@ -124,29 +126,29 @@ def load_lm(
         device: as in torch; None takes the GPU if there is one.
         dtype: a torch dtype's name; "auto" is float32 on CPU (half precision is far slower there),
             else the dtype of the checkpoint.
-        backend: name in lm-eval's registry, or hf-shared.
+        backend: name in lm-eval's registry, hf-shared, or a class.
         model_args: further arguments of the backend's constructor.
 
     Raises:
         InputError: the model or adapter cannot be loaded.
     """
-    kind = find_backend(backend)
+    kind = find_backend(backend) if isinstance(backend, str) else backend
     settings = dict(model_args or {})
     if is_service(kind):
         return _connect(kind, backend, model, settings)
     known = _parameters(kind)
     if "device" in known:
-        device, dtype, batch_size = _for_device(device, dtype, batch_size)
-        settings["device"] = device
+        settings["device"] = device = device or default_device()
+        dtype = default_dtype(dtype, device)
+        if batch_size == "auto" and _on_cpu(device):
+            batch_size = 1  # lm-eval's search for a size would fill the memory of a CPU machine
     settings |= {"dtype": dtype} if "dtype" in known else {}
     settings |= {"peft": adapter} if adapter else {}
     settings["batch_size"] = batch_size
-    path = model_path(model)
-    if path.startswith((".", "/", "~")) and not Path(path).is_dir():
-        raise InputError(f"--model {model}: there is no such folder")
-    if adapter and adapter.startswith((".", "/", "~")) and not Path(adapter).is_dir():
-        raise InputError(f"--adapter {adapter}: there is no such folder")
-    settings["pretrained" if "pretrained" in known else "model"] = path
+    for option, place in (("--model", model), ("--adapter", adapter or "")):
+        if place.startswith((".", "/", "~")) and not Path(place).is_dir():
+            raise InputError(f"{option} {place}: there is no such folder")
+    settings["pretrained" if "pretrained" in known else "model"] = model_path(model)
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -165,10 +167,7 @@ def load_lm(
     ) as error:
         what = f"--model {model}" + (f" with --adapter {adapter}" if adapter else "")
         what += f" and --model-args {', '.join(model_args)}" if model_args else ""
-        raise InputError(
-            f"{what} cannot be loaded: {first_line(error)} Give a Hub id, a folder with "
-            "config.json and safetensors, or smollm2-135m."
-        ) from error
+        raise InputError(f"{what} cannot be loaded: {first_line(error)} {GIVE}") from error
 
 
 def _connect(kind: type, backend: str, model: str, settings: dict[str, Any]) -> Any:
@@ -194,23 +193,51 @@ def _connect(kind: type, backend: str, model: str, settings: dict[str, Any]) -> 
     return lm
 
 
-def _for_device(
-    device: str | None, dtype: str, batch_size: int | str
-) -> tuple[str, str, int | str]:
-    """Device, dtype and batch size with the defaults of this machine."""
+def loaded_lm(model: Any, tokenizer: Any, **settings: Any) -> Any:
+    """A SharedPrefixLM around a model already in memory, also one that is being trained.
+
+    Args:
+        model: a causal model of transformers, or a PEFT model around one; its weights are shared.
+        settings: further ones of `SharedPrefixLM`.
+    """
+    kind = find_backend(HF_SHARED)
+    settings = {"batch_size": 1, "backend": "causal"} | settings
+    with evaluating(model):  # lm-eval would leave the model in that mode
+        return kind(pretrained=model, tokenizer=tokenizer, **settings)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """No dropout inside; afterwards each module is again in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()] if model is not None else []
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def default_device() -> str:
+    """The GPU if there is one, else the CPU."""
     import torch
 
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype(dtype: str, device: str) -> str:
+    """The dtype, with "auto" replaced by float32 on CPU, where half precision is far slower."""
+    return "float32" if _on_cpu(device) and dtype == "auto" else dtype
+
+
+def _on_cpu(device: str) -> bool:
+    import torch
+
     try:
-        on_cpu = torch.device(device).type == "cpu"
+        return torch.device(device).type == "cpu"
     except RuntimeError as error:
         raise InputError(f"--device {device}: {first_line(error)}") from None
-    if dtype == "auto" and on_cpu:
-        dtype = "float32"
-    if batch_size == "auto" and on_cpu:
-        batch_size = 1  # lm-eval's search for a size would fill the memory of a CPU machine
-    return device, dtype, batch_size
 
 
 def _parameters(backend: type) -> set[str]:
@@ -296,10 +323,15 @@ def folder_hash(path: str) -> str | None:
     folder = Path(path)
     if not folder.is_dir():
         return None
+    suffixes = (".json", ".safetensors", ".jinja", ".model")
+    return files_hash(file for file in sorted(folder.iterdir()) if file.suffix in suffixes)
+
+
+def files_hash(files: Iterable[Path]) -> str:
+    """SHA-256 over files' names and contents."""
     digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".safetensors", ".jinja", ".model"):
-            with file.open("rb") as stream:
-                digest.update(file.name.encode())
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(file.name.encode())
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

@@ -14,6 +14,7 @@ import numpy as np
 
 from unswayed.core.errors import InputError
 from unswayed.models.embedded import EMBEDDED, model_path
+from unswayed.models.load import default_device
 
 BATCH = 16  # texts; sorted by length, they need little padding
 
@@ -108,7 +109,6 @@ def load_reader(kind: Any, model: str, device: str | None) -> tuple[Any, Any]:
     import transformers
 
     path = model_path(model)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     transformers.utils.logging.disable_progress_bar()
     verbosity = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # its report of weights: see below
@@ -117,7 +117,7 @@ def load_reader(kind: Any, model: str, device: str | None) -> tuple[Any, Any]:
         loaded, report = kind.from_pretrained(
             path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-        loaded.to(device)
+        loaded.to(device or default_device())
     except (OSError, ValueError, LookupError, AttributeError, RuntimeError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:240]
         raise InputError(

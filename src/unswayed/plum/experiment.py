@@ -24,9 +24,10 @@ from unswayed.memory.baselines import FullMemory, SummaryMemory
 from unswayed.memory.conversation_memory import ConversationMemory
 from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
+from unswayed.models.adapters import remembering
 from unswayed.models.base import Base
+from unswayed.models.load import loaded_lm
 from unswayed.plum.ability import ability_change, check_ability
-from unswayed.plum.adapter import remembering
 from unswayed.plum.figures import ExperimentResult, TrainingStage, rows_of, summary
 from unswayed.plum.material import (
     ABILITY_TASKS,
@@ -38,7 +39,7 @@ from unswayed.plum.material import (
     with_written,
 )
 from unswayed.plum.qa import CLOSED, LabelledPair
-from unswayed.plum.recall import compare, loaded_lm, recall
+from unswayed.plum.recall import compare, recall
 from unswayed.plum.samples import make_sample
 from unswayed.plum.train import epoch_batches, train
 

@@ -9,7 +9,8 @@ from typing import Any
 from unswayed.core.errors import InputError
 from unswayed.data.personas import Persona
 from unswayed.memory.registry import Mechanism, Options
-from unswayed.plum.memory import PlumMemory, loaded_base, persona_pairs, read_training
+from unswayed.models.base import loaded_base
+from unswayed.plum.memory import PlumMemory, persona_pairs, read_training
 from unswayed.scoring.backends import HF_SHARED
 
 log = logging.getLogger(__name__)

@@ -20,16 +20,16 @@ from unswayed.core.errors import InputError
 from unswayed.data.personas import Persona
 from unswayed.memory.conversation_memory import persona_conversations
 from unswayed.memory.prompt import PromptMemory
-from unswayed.models.base import Base, weights_hash
-from unswayed.models.embedded import model_label, model_path
-from unswayed.plum.adapter import (
+from unswayed.models.adapters import (
     read_manifest,
     remembering,
     write_manifest,
 )
+from unswayed.models.base import Base
+from unswayed.models.load import loaded_lm
 from unswayed.plum.augment import Augmented
 from unswayed.plum.qa import CLOSED, NEW_PHRASE, REPHRASED, QAPair
-from unswayed.plum.recall import loaded_lm, recall
+from unswayed.plum.recall import recall
 from unswayed.plum.recipe import extracted_questions, read_recipe
 from unswayed.plum.settings import AUGMENT_PERSONA, PlumSettings
 from unswayed.scoring.chat import Message
@@ -109,36 +109,11 @@ def _extracted(persona: Persona, training: Training) -> Augmented:
         ) from None
 
 
-def loaded_base(lm: Any, name: str) -> Base:
-    """The base of adapters that are trained and switched on in an lm-eval model; it is frozen.
-
-    Args:
-        lm: of the backend hf-shared or hf.
-        name: under which it was loaded.
-
-    Raises:
-        InputError: it is an encoder-decoder model.
-    """
-    from unswayed.scoring.attention import why_padded
-
-    if lm.backend != "causal":
-        raise InputError(f"{name} is no causal model; memories are trained into those only")
-    lm.model.eval().requires_grad_(False)
-    return Base(
-        model_label(name),
-        weights_hash(model_path(name)),
-        lm.model,
-        lm.tokenizer,
-        lm.max_length,
-        why_padded(lm.model),
-    )
-
-
 class PlumMemory:
     """A LoRA adapter for each user, trained when first remembered and kept.
 
     Args:
-        base: what adapters are trained on, see `loaded_base`.
+        base: what adapters are trained on, see `models.base.loaded_base`.
         folder: each user's adapter goes into a folder here, named after the persona.
     """
 

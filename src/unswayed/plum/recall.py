@@ -14,8 +14,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from unswayed.core.errors import InputError
@@ -23,10 +22,9 @@ from unswayed.data.conversations import Conversation
 from unswayed.memory import Memory
 from unswayed.memory.conversation_memory import ConversationMemory
 from unswayed.memory.prompt import PromptMemory
-from unswayed.models.load import find_backend
+from unswayed.models.load import evaluating
 from unswayed.plum.qa import CLOSED, KINDS, NO, YES, QAPair
 from unswayed.scoring.ask import log_probs, open_prompts, replies
-from unswayed.scoring.backends import HF_SHARED
 from unswayed.scoring.chat import ChatFormat
 
 NEW_TOKENS = 48  # of an answer to an open question
@@ -39,19 +37,6 @@ DENIAL = re.compile(
     r"|\bnot (?:discussed|mentioned|talked|said|told|recall|remember|aware|sure)\b",
     re.IGNORECASE,
 )
-
-
-def loaded_lm(model: Any, tokenizer: Any, **settings: Any) -> Any:
-    """A SharedPrefixLM around a model already in memory, also one that is being trained.
-
-    Args:
-        model: a causal model of transformers, or a PEFT model around one; its weights are shared.
-        settings: further ones of `SharedPrefixLM`.
-    """
-    kind = find_backend(HF_SHARED)
-    settings = {"batch_size": 1, "backend": "causal"} | settings
-    with _evaluating(model):  # lm-eval would leave the model in that mode
-        return kind(pretrained=model, tokenizer=tokenizer, **settings)
 
 
 def recall(
@@ -82,7 +67,7 @@ def recall(
     yes_no = [ChatFormat(lm).delimiter + text for text in (YES, NO)]
     closed = [i for i, pair in enumerate(pairs) if pair.kind in CLOSED]
     opened = [i for i, pair in enumerate(pairs) if pair.kind not in CLOSED]
-    with memory.active(lm), _evaluating(getattr(lm, "model", None)):
+    with memory.active(lm), evaluating(getattr(lm, "model", None)):
         scores = log_probs(
             lm,
             [prompts[i] for i in closed],
@@ -155,19 +140,6 @@ def _row(pair: QAPair, text: str, margin: float | None) -> dict[str, Any]:
         "correct": correct,
         "margin": margin,
     }
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """No dropout inside; afterwards each module is again in the mode in which it was."""
-    modes = [(module, module.training) for module in model.modules()] if model is not None else []
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 # -- reading free answers ------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from unswayed.data.conversations import (
     builtin_near,
     load_conversations,
 )
-from unswayed.plum.adapter import read_manifest
+from unswayed.models.adapters import read_manifest
 from unswayed.plum.augment import Augmented, extract_pairs
 from unswayed.plum.qa import TRAIN, QAPair, bank_pairs
 from unswayed.plum.settings import SELF, AugmentSettings, PlumSettings

@@ -20,8 +20,7 @@ from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.data.conversations import Conversation, load_conversations
-from unswayed.models.base import Base, load_base
-from unswayed.plum.adapter import (
+from unswayed.models.adapters import (
     MANIFEST,
     WEIGHTS,
     adapter_folder,
@@ -29,6 +28,7 @@ from unswayed.plum.adapter import (
     remembering,
     write_manifest,
 )
+from unswayed.models.base import Base, load_base
 from unswayed.plum.qa import QAPair
 from unswayed.plum.recipe import SECTIONS, read_recipe, training_pairs
 from unswayed.plum.samples import prompt_and_answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.plum.qa import TRAIN
@@ -127,3 +128,15 @@ class PlumSettings:
                 raise InputError(f"{name} is {getattr(self, name)}, it must be {need}")
         if self.joint and self.replay:
             raise InputError("replay has no meaning with joint: all conversations are there anyway")
+
+    def lora(self) -> Any:
+        """As a `peft.LoraConfig`."""
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.targets if isinstance(self.targets, str) else list(self.targets),
+            task_type="CAUSAL_LM",
+        )

@@ -23,13 +23,13 @@ from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.core.progress import Progress
-from unswayed.models.base import Base
-from unswayed.plum.adapter import (
+from unswayed.models.adapters import (
     adapted,
     adapter_folder,
     read_manifest,
     write_checkpoint,
 )
+from unswayed.models.base import Base
 from unswayed.plum.qa import QAPair
 from unswayed.plum.samples import Sample, make_sample
 from unswayed.plum.settings import PlumSettings
@@ -102,7 +102,7 @@ def train_samples(
         return manifest
     stages = [new] if settings.joint else [[id] for id in new]
     progress = Progress(settings.epochs * sum(len(samples[id]) for id in new), "samples")
-    with adapted(base, settings, adapter) as model:
+    with adapted(base, settings.lora(), settings.seed, adapter) as model:
         trainable, optimizer = _prepare(model, settings, accelerator)
         for ids in stages:
             own = [sample for id in ids for sample in samples[id]]

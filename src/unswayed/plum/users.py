@@ -7,13 +7,12 @@ hold one model together and train one user after another.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unswayed.core.errors import InputError
-from unswayed.models.base import Base, load_base
+from unswayed.models.base import is_sharded, launched, load_launched
 from unswayed.plum.qa import QAPair
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import train
@@ -57,37 +56,3 @@ def train_users(
             accelerator if sharded else None,
         )
     return mine
-
-
-def launched() -> Any:
-    """The `accelerate.Accelerator` of the processes that `accelerate launch` started.
-
-    Raises:
-        InputError: they do not know of each other.
-    """
-    import torch
-    from accelerate import Accelerator
-
-    # Without a GPU accelerate has to be told, or each of several processes takes itself for the
-    # only one, and all of them train all users.
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != started:
-        raise InputError(
-            f"{started} processes were started, accelerate sees {accelerator.num_processes}: check "
-            "distributed_type and use_cpu in the file given to accelerate launch"
-        )
-    return accelerator
-
-
-def is_sharded(accelerator: Any) -> bool:
-    """Whether the processes hold one model together."""
-    from accelerate.utils import DistributedType
-
-    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-
-
-def load_launched(model: str, dtype: str, accelerator: Any) -> Base:
-    """The base model, where the processes want it."""
-    device = "cpu" if is_sharded(accelerator) else str(accelerator.device)
-    return load_base(model, dtype, device)

@@ -17,7 +17,7 @@ from typing import Any
 from unswayed.core.cards import CARD
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
-from unswayed.plum.adapter import is_memory
+from unswayed.models.adapters import is_memory
 from unswayed.publish.metadata import infos, matching, metadata, others_of, patterns, with_metadata
 
 DATA = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".zip")  # read without `configs`

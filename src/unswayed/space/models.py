@@ -14,6 +14,7 @@ import yaml
 
 from unswayed.core.errors import InputError
 from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID, GGUF_PACKAGE, model_label, model_path
+from unswayed.models.load import load_lm
 
 MORE = "UNSWAYED_SPACE_MODELS"  # models that the owner of a Space adds, separated by spaces
 IN_MEMORY = 2
@@ -67,17 +68,14 @@ class Shelf:
 
 
 def _load(path: str) -> tuple[Any, Any]:
-    import transformers
-
     from unswayed.scoring.chat import ChatFormat
     from unswayed.space.prefixes import PrefixKeepingLM
 
-    transformers.utils.logging.disable_progress_bar()
     try:
-        lm = PrefixKeepingLM(path, device="cpu", dtype="float32", batch_size=1)
-    except (OSError, ValueError, RuntimeError) as error:
+        lm = load_lm(path, device="cpu", batch_size=1, backend=PrefixKeepingLM)
+    except InputError as error:
         raise InputError(
-            f"model {Path(path).name} cannot be loaded now ({type(error).__name__}); choose "
-            "another, or try again later"
+            f"model {Path(path).name} cannot be loaded now "
+            f"({type(error.__cause__ or error).__name__}); choose another, or try again later"
         ) from error
     return lm, ChatFormat(lm)

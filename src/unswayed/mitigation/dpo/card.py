@@ -11,8 +11,8 @@ from unswayed.core.cards import CARD, read_metadata, with_metadata
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, write_text
 from unswayed.mitigation.dpo.curves import MEASURES
+from unswayed.models.adapters import is_memory
 from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID
-from unswayed.plum.adapter import is_memory
 
 MERGED = "merged"  # folder of the merged model, within the adapter's
 PRIVATE = {"private_memory": True}  # in a card's metadata: `unswayed publish` refuses the folder

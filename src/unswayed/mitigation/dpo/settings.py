@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.core.errors import InputError
-from unswayed.plum.adapter import read_manifest
+from unswayed.models.adapters import read_manifest
 
 REFERENCES = ("base", "adapter")
 ORDERS = ("shuffled", "by_persona")

@@ -53,10 +53,10 @@ from unswayed.mitigation.dpo.pairs import (
 )
 from unswayed.mitigation.dpo.settings import DpoRecipe, start_adapter
 from unswayed.mitigation.dpo.trainer import BareCollator, SharingDPOTrainer, last_checkpoint
+from unswayed.models.adapters import MANIFEST, adapter_folder
 from unswayed.models.base import Base, load_base
 from unswayed.models.embedded import model_path
 from unswayed.models.load import folder_hash
-from unswayed.plum.adapter import MANIFEST, adapter_folder
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from typing import Any
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, write_text
 from unswayed.models.base import Base
-from unswayed.plum.settings import PlumSettings
 
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -70,36 +69,18 @@ def adapter_folder(base: Base, folder: Path) -> Path:
     manifest = read_manifest(folder)
     if manifest is None:
         raise InputError(f"{folder}: no memory has been trained there (no {MANIFEST})")
-    _check_base(manifest, base, folder)
+    trained_on = manifest["base"]
+    if trained_on["weights"] != base.weights:
+        raise InputError(
+            f"{folder}: this memory was trained on {trained_on['model']} (weights "
+            f"{trained_on['weights'][:12]}), not on {base.name} (weights {base.weights[:12]}): use "
+            "that model, or train anew in another folder"
+        )
     adapter = folder / manifest["adapter"]["folder"]
-    if (
-        not (adapter / WEIGHTS).exists()
-        or _sha256(adapter / WEIGHTS) != manifest["adapter"]["sha256"]
-    ):
+    weights = adapter / WEIGHTS
+    if not weights.exists() or _sha256(weights) != manifest["adapter"]["sha256"]:
         raise InputError(f"{adapter}: the adapter is not the one of the manifest: restore it")
     return adapter
-
-
-@contextmanager
-def remembering(base: Base, folder: Path) -> Iterator[Any]:
-    """`with remembering(base, folder) as model`: the base model with the memory switched on.
-
-    Raises:
-        InputError: as `adapter_folder`.
-    """
-    adapter = adapter_folder(base, folder)
-    settings = PlumSettings(**read_manifest(folder)["settings"])
-    with adapted(base, settings, adapter) as model:
-        yield model
-
-
-def _check_base(manifest: dict[str, Any], base: Base, folder: Path) -> None:
-    if manifest["base"]["weights"] != base.weights:
-        raise InputError(
-            f"{folder}: this memory was trained on {manifest['base']['model']} (weights "
-            f"{manifest['base']['weights'][:12]}), not on {base.name} (weights "
-            f"{base.weights[:12]}): use that model, or train anew in another folder"
-        )
 
 
 def _sha256(path: Path) -> str:
@@ -135,21 +116,36 @@ def write_checkpoint(
 
 
 @contextmanager
-def adapted(base: Base, settings: PlumSettings, adapter: Path | None) -> Iterator[Any]:
-    """The base model with an adapter, new from the seed or from a folder; taken off afterwards."""
+def remembering(base: Base, folder: Path) -> Iterator[Any]:
+    """`with remembering(base, folder) as model`: the base model with the memory switched on.
+
+    Raises:
+        InputError: as `adapter_folder`.
+    """
+    from peft import LoraConfig
+
+    adapter = adapter_folder(base, folder)
+    seed = read_manifest(folder)["settings"]["seed"]
+    with adapted(base, LoraConfig.from_pretrained(str(adapter)), seed, adapter) as model:
+        yield model
+
+
+@contextmanager
+def adapted(base: Base, config: Any, seed: int, adapter: Path | None = None) -> Iterator[Any]:
+    """The base model with an adapter, new from the seed or from a folder; taken off afterwards.
+
+    Args:
+        config: a `peft.LoraConfig`; its base model becomes `base`.
+
+    Raises:
+        InputError: the model has no such modules.
+    """
     import torch
-    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from peft import get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    targets = settings.targets
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
-    torch.manual_seed(settings.seed)
+    config.base_model_name_or_path = None  # or peft warns that the model has another name
+    torch.manual_seed(seed)
     try:
         with warnings.catch_warnings():  # peft asks the model for an attribute that has a new name
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
