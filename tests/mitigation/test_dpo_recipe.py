@@ -294,11 +294,11 @@ class TestRun:
     def test_other_settings_in_the_same_folder(self, recipe, tmp_path: Path, capsys):
         assert run_recipe("", ["--config", str(recipe())]) == 0
         assert run_recipe("", ["--config", str(recipe(seed=1))]) == 2
-        assert "was begun with recipe seed 0, now it is 1" in capsys.readouterr().err
+        assert "was begun with recipe.seed 0, now it is 1" in capsys.readouterr().err
         with (tmp_path / "data" / "constructed" / "train.jsonl").open("a") as file:
             file.write(json.dumps(GOOD) + "\n")
         assert run_recipe("", ["--config", str(recipe())]) == 2
-        assert "was begun with data train 8, now it is 9" in capsys.readouterr().err
+        assert "was begun with data.train 8, now it is 9" in capsys.readouterr().err
 
     def test_damaged_folder(self, recipe, tmp_path: Path, capsys):
         (tmp_path / "out").mkdir()

@@ -246,7 +246,7 @@ class TestTrain:
         refused(work.train(more, "--model", work.model, "--set", "rank=3"), "was begun with rank 2")
         refused(
             work.train(more, "--model", work.model, "--set", "augment.wordings=1"),
-            "was begun with augment {'held_out': 2, 'per_conversation': 4}, now it is",
+            "was begun with augment.wordings None, now it is 1",
         )
         other = tiny_model_dir("gpt2", chat=True)
         refused(work.train(more, "--model", str(other)), "this memory was trained on llama-")

@@ -6,8 +6,6 @@ of what was said. A checkpoint is written beside the old one and counts once the
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
+from unswayed.core.files import file_hash, read_json, write_json
 from unswayed.models.base import Base
 
 MANIFEST = "manifest.json"
@@ -35,16 +33,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is no manifest.
     """
-    path = folder / MANIFEST
-    if not path.exists():
-        return None
-    try:
-        manifest = json.loads(read_text(path))
-        if manifest.keys() >= {"base", "settings", "conversations", "adapter"}:
-            return manifest
-    except (ValueError, AttributeError):
-        pass
-    raise InputError(f"{path} is no manifest of a memory: restore it, or train into another folder")
+    return read_json(
+        folder / MANIFEST,
+        ("base", "settings", "conversations", "adapter"),
+        "is no manifest of a memory: restore it, or train into another folder",
+    )
 
 
 def is_memory(folder: Path) -> bool:
@@ -57,7 +50,7 @@ def is_memory(folder: Path) -> bool:
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Replace the manifest of a user's memory."""
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / MANIFEST, manifest, indent=2)
 
 
 def adapter_folder(base: Base, folder: Path) -> Path:
@@ -78,14 +71,9 @@ def adapter_folder(base: Base, folder: Path) -> Path:
         )
     adapter = folder / manifest["adapter"]["folder"]
     weights = adapter / WEIGHTS
-    if not weights.exists() or _sha256(weights) != manifest["adapter"]["sha256"]:
+    if not weights.exists() or file_hash(weights) != manifest["adapter"]["sha256"]:
         raise InputError(f"{adapter}: the adapter is not the one of the manifest: restore it")
     return adapter
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_checkpoint(
@@ -103,7 +91,7 @@ def write_checkpoint(
     config.target_modules = sorted(config.target_modules)  # a set has no fixed order
     config.save_pretrained(str(scratch))
     scratch.rename(folder / name)
-    adapter = {"folder": name, "sha256": _sha256(folder / name / WEIGHTS)}
+    adapter = {"folder": name, "sha256": file_hash(folder / name / WEIGHTS)}
     manifest = manifest | {"adapter": adapter}
     write_manifest(folder, manifest)
     for old in folder.glob("adapter-*"):

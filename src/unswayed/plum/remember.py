@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.core.errors import InputError
+from unswayed.core.ledger import check_same
 from unswayed.data.conversations import Conversation, load_conversations
 from unswayed.models.adapters import (
     MANIFEST,
@@ -140,12 +141,9 @@ def _assigned(text: str) -> tuple[str, str, Any]:
 
 
 def _check_augment(manifest: dict[str, Any] | None, augment: dict[str, Any], folder: Path) -> None:
-    before = (manifest or {}).get("augment", augment)
-    if before != augment:
-        raise InputError(
-            f"{folder} was begun with augment {before}, now it is {augment}: go on with the same, "
-            "or train anew in another folder"
-        )
+    before = {"augment": (manifest or {}).get("augment", augment)}
+    remedy = "go on with the same, or train anew in another folder"
+    check_same(before, {"augment": augment}, folder, remedy)
 
 
 def _load(name: str, dtype: str, manifest: dict[str, Any] | None) -> Base:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
 import logging
 import math
 import random
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.core.errors import InputError
+from unswayed.core.ledger import as_json, check_same
 from unswayed.core.progress import Progress
 from unswayed.models.adapters import (
     adapted,
@@ -140,14 +140,8 @@ def _check_goes_on(
     manifest: dict[str, Any], settings: PlumSettings, given: list[str], folder: Path
 ) -> None:
     """Refuse to go on with a memory in another way than it was begun."""
-    before = manifest["settings"]
-    now = json.loads(json.dumps(dataclasses.asdict(settings)))
-    for name in now:
-        if now[name] != before.get(name):
-            raise InputError(
-                f"{folder} was begun with {name} {before.get(name)}, now it is {now[name]}: "
-                "go on with the same settings, or train anew in another folder"
-            )
+    remedy = "go on with the same settings, or train anew in another folder"
+    check_same(manifest["settings"], as_json(settings), folder, remedy)
     done = [entry["id"] for entry in manifest["conversations"]]
     new = [id for id in given if id not in done]
     again = [id for id in given if id in done]

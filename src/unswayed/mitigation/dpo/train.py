@@ -9,7 +9,6 @@ same adapter bit for bit (on CPU, with as many threads).
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import sys
@@ -37,7 +36,8 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import DPOConfig
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
+from unswayed.core.files import read_json, write_json, write_text
+from unswayed.core.ledger import as_json, check_same
 from unswayed.mitigation.dpo.card import MERGED, from_memory, mark_private, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import (
@@ -61,6 +61,7 @@ from unswayed.models.load import folder_hash
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
+IDENTITY = ("recipe", "base", "data")  # of what is in it: what makes two runs the same
 CURVES = "curves"
 SHARDING = ("FSDP", "DEEPSPEED")  # as accelerate launch tells its processes
 
@@ -115,7 +116,7 @@ def _train(recipe: DpoRecipe, out: Path) -> Path:
         trainer = make_trainer(recipe, base, arguments, train_pairs, test_pairs)
         if trainer.is_world_process_zero():
             out.mkdir(parents=True, exist_ok=True)
-            write_text(out / RUN, _json(facts))
+            write_json(out / RUN, facts, indent=2)
         if facts["private_memory"]:
             trainer.add_callback(MarkPrivate())
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -304,12 +305,8 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is damaged.
     """
-    if not (folder / RUN).exists():
-        return None
-    try:
-        return json.loads(read_text(folder / RUN))
-    except ValueError:
-        raise InputError(f"{folder / RUN} is damaged: restore it, or take another folder") from None
+    complaint = "is damaged: restore it, or take another folder"
+    return read_json(folder / RUN, IDENTITY, complaint)
 
 
 def check_goes_on(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -318,13 +315,13 @@ def check_goes_on(before: dict[str, Any], now: dict[str, Any], folder: Path) -> 
     Raises:
         InputError: names what differs.
     """
-    for part in ("recipe", "base", "data"):
-        for key, value in json.loads(_json(now[part])).items():
-            if key != "output_dir" and before[part].get(key) != value:
-                raise InputError(
-                    f"{folder} was begun with {part} {key} {before[part].get(key)!r}, now it is "
-                    f"{value!r}: go on with the same, or name another output_dir"
-                )
+
+    def identity(facts: dict[str, Any]) -> dict[str, Any]:
+        parts = {part: facts[part] for part in IDENTITY}
+        return parts | {"recipe": facts["recipe"] | {"output_dir": None}}
+
+    remedy = "go on with the same, or name another output_dir"
+    check_same(identity(before), identity(as_json(now)), folder, remedy)
 
 
 def write_result(
@@ -347,13 +344,13 @@ def write_result(
     )
     base.tokenizer.save_pretrained(out)
     history = trainer.state.log_history
-    write_text(out / f"{CURVES}.json", _json(history))
+    write_json(out / f"{CURVES}.json", history, indent=2)
     write_text(out / f"{CURVES}.svg", draw(history))
     if recipe.merge:
         save_merged(recipe, base, out)
     facts = facts | {"result": last_values(history)}
     write_card(out, facts)
-    write_text(out / RUN, _json(facts))
+    write_json(out / RUN, facts, indent=2)
 
 
 def save_merged(recipe: DpoRecipe, base: Base, out: Path) -> None:
@@ -379,10 +376,6 @@ def quiet() -> Iterator[None]:
     finally:
         if bars:
             datasets.enable_progress_bars()
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 class Said(TrainerCallback):
