@@ -14,10 +14,10 @@ from unswayed.data.histories import (
     Event,
     Task,
     before,
-    known,
     label_entropy,
     load_histories,
     make_histories,
+    past_of,
     segments,
     split_users,
 )
@@ -97,7 +97,7 @@ def test_known_is_the_users_strict_past(drawn, data):
     events = crowd(drawn)
     asked = data.draw(st.sampled_from(events))
     past = [e for e in events if e.user == asked.user and e.time < asked.time]
-    assert list(known(events, asked)) == past
+    assert list(past_of(events, asked)) == past
 
 
 @given(crowds, st.integers(-1, 10))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unswayed.core.errors import InputError
-from unswayed.data.histories import Event, Task, known, load_histories, segments, split_users
+from unswayed.data.histories import Event, Task, load_histories, past_of, segments, split_users
 from unswayed.data.histories.baseline import K_THING, K_USER, fit_means
 from unswayed.data.histories.metrics import mae
 
@@ -63,7 +63,7 @@ def test_beats_the_users_own_mean_on_the_built_in_population():
     train = [event for part in early for event in part if event.user in split.train]
     means = fit_means(train, found.task)
     asked = [event for event in last if event.user in split.test]
-    past = [known(found.of(event.user), event) for event in asked]
+    past = [past_of(found.of(event.user), event) for event in asked]
     gold = [event.response for event in asked]
     own = [np.mean([float(e.response) for e in p]) if p else means.population[0] for p in past]
     ours = [means.value(p, event) for p, event in zip(past, asked, strict=True)]

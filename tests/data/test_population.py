@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from unswayed.core.errors import InputError
-from unswayed.data.histories import known, label_entropy, load_histories, segments
+from unswayed.data.histories import label_entropy, load_histories, past_of, segments
 from unswayed.data.histories.population import LABELS, NOISE_SD, TAGS, make_population
 
 
@@ -90,7 +90,9 @@ def test_cold_people_come_late_and_little_is_known(population):
     histories = [population.of(user) for user in population.truth["cold"]]
     sittings = [[e for e in history if e.time == history[-1].time] for history in histories]
     assert all(len(sitting) == 8 and sitting[0].time >= last for sitting in sittings)
-    knowns = {len(known(h, event)) for h, s in zip(histories, sittings, strict=True) for event in s}
+    knowns = {
+        len(past_of(h, event)) for h, s in zip(histories, sittings, strict=True) for event in s
+    }
     assert knowns == {0, 1, 2, 3}
 
 
@@ -100,7 +102,7 @@ def test_skewed_people_have_a_habit_and_then_answer_as_their_community(populatio
     least = min(label_entropy(population.of(user), LABELS) for user in others)
     for user in truth["skewed"]:
         history = population.of(user)
-        past = known(history, history[-1])
+        past = past_of(history, history[-1])
         share = np.mean([event.response == truth["habit"][user] for event in past])
         assert 12 <= len(past) <= 20 and share >= 0.75
         assert label_entropy(past, LABELS) < least

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
-from unswayed.data.histories import Event, known, load_histories, segments
+from unswayed.data.histories import Event, load_histories, past_of, segments
 from unswayed.logo import globals as module
 from unswayed.logo.globals import (
     Lesson,
@@ -209,7 +209,7 @@ def test_lessons_show_the_past_as_it_is_asked_with():
     seen: Counter[Any] = Counter()
     for stage in stages_of(logo=logo):
         for lesson in stage.lessons:
-            own = known(HISTORIES.of(lesson.event.user), lesson.event)
+            own = past_of(HISTORIES.of(lesson.event.user), lesson.event)
             size = len(lesson.known)
             assert lesson.known == own[:size]
             assert size == len(own) or size in (1, 2, 5, 10)
@@ -229,7 +229,7 @@ def test_the_share_of_lessons_that_show_evidence(share: float):
         bool(lesson.known)
         for stage in stages_of(logo=logo)[1:]
         for lesson in stage.lessons
-        if known(HISTORIES.of(lesson.event.user), lesson.event)
+        if past_of(HISTORIES.of(lesson.event.user), lesson.event)
     ]
     spread = 3.5 * (share * (1 - share) / len(shown)) ** 0.5
     assert abs(np.mean(shown) - share) <= spread

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
-import json
 import logging
 import random
 from collections import defaultdict
@@ -30,9 +28,10 @@ from typing import Any
 import numpy as np
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
+from unswayed.core.files import read_json, write_json
+from unswayed.core.ledger import as_json, digest
 from unswayed.core.recipes import recipe_command
-from unswayed.data.histories import Event, Task, known, load_histories, segments
+from unswayed.data.histories import Event, Task, load_histories, past_of, segments
 from unswayed.logo.communities import Communities, find_communities
 from unswayed.logo.local import counted_profile, local_prompt, retrieve
 from unswayed.logo.recipe import LogoSettings, Recipe, read_recipe
@@ -156,7 +155,7 @@ def _shown(
     past: Sequence[Event], event: Event, logo: LogoSettings, rng: random.Random
 ) -> tuple[Event, ...]:
     """What a lesson knows of its user: nothing, all that was before, or the beginning of it."""
-    own = known(past, event)
+    own = past_of(past, event)
     if rng.random() >= logo.evidence_share:
         return ()
     return own[: rng.choice([*(n for n in logo.cold if 0 < n < len(own)), len(own)])]
@@ -287,7 +286,7 @@ def _write_communities(folder: Path, stages: Sequence[Stage]) -> None:
         "stages": [
             {
                 "id": stage.id,
-                "lessons": _digest([[e.event.id, e.reads, e.module] for e in stage.lessons]),
+                "lessons": digest([[e.event.id, e.reads, e.module] for e in stage.lessons])[:16],
                 "modules": list(stage.modules),
                 "communities": stage.communities.as_json(),
             }
@@ -295,19 +294,16 @@ def _write_communities(folder: Path, stages: Sequence[Stage]) -> None:
         ]
     }
     path = folder / COMMUNITIES
-    if path.exists():
-        try:
-            before = json.loads(read_text(path))["stages"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path} is no file of communities: train in another folder") from None
-        now = json.loads(json.dumps(content))["stages"]
-        if before != now[: len(before)]:
+    complaint = "is no file of communities: train in another folder"
+    if found := read_json(path, ["stages"], complaint):
+        before = found["stages"]
+        if before != as_json(content["stages"])[: len(before)]:
             raise InputError(
                 f"{folder} was begun with other histories, settings or communities: go on with the "
                 "same ones, or train anew in another folder"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_json(path, content, indent=1)
 
 
 def train_recipe(recipe: Recipe) -> dict[int, dict[str, Any]]:
@@ -365,10 +361,6 @@ def remembering_embedder(model: str) -> RememberingEmbedder:
     from unswayed.models.vectors import Embedder
 
     return RememberingEmbedder(Embedder(model))
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:

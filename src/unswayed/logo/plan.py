@@ -22,8 +22,8 @@ from unswayed.data.histories import (
     Histories,
     Split,
     Task,
-    known,
     label_entropy,
+    past_of,
     segments,
     split_users,
 )
@@ -156,7 +156,7 @@ def _questions(
         for user in sorted(users):
             rng = random.Random(f"{seed}/{number}/{user}")
             for event in fair_draw(answered[user], logo.questions_per_user, rng):
-                own = known(histories.of(user), event)
+                own = past_of(histories.of(user), event)
                 found.append(Question(event, part, number, own))
     return found
 

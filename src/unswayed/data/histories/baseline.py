@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from unswayed.core.errors import InputError
-from unswayed.data.histories import Event, Task
+from unswayed.data.histories.events import Event, Task
 
 K_THING, K_USER = 5.0, 5.0
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text
-from unswayed.data.histories import Event, Histories, Task, make_histories
+from unswayed.data.histories.events import Event, Histories, Task, make_histories
+from unswayed.data.rows import json_lines
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +27,9 @@ def read(path: str | Path) -> Histories:
     """
     path = Path(path)
     rows = []
-    # Not splitlines(): it also splits at U+2028, U+0085 and six more, inside texts.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            where = f"{path}:{number}"
-            rows.append((where, _event(where, line)))
+    for number, row in json_lines(path):
+        where = f"{path}:{number}"
+        rows.append((where, _event(where, row)))
     if not rows:
         raise InputError(f"{path}: holds no events; give one JSON object a line")
     late = sum(a.time > b.time for (_, a), (_, b) in pairwise(rows))
@@ -66,13 +63,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _event(where: str, line: str) -> Event:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: a JSON object is needed, got {line[:40]!r}")
+def _event(where: str, row: dict) -> Event:
     time = row.get("time")
     if not isinstance(time, (int, float)) or isinstance(time, bool):
         raise InputError(f"{where}: time is {time!r}, it must be a number")

@@ -10,7 +10,6 @@ fields.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import re
 from datetime import UTC, datetime
@@ -19,7 +18,8 @@ from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
-from unswayed.data.histories import Event, Histories, Task, make_histories
+from unswayed.data.histories.events import Event, Histories, Task, make_histories
+from unswayed.data.rows import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def read(path: str | Path, name: str) -> Histories:
         InputError: names file, record and field of the first fault.
     """
     path, form = Path(path), FORMS[name]
-    questions = _json(path)
+    questions = parse_json(read_text(path), path)
     if not isinstance(questions, list):
         raise InputError(f"{path}: must be a list of questions")
     golds = _golds(path, name)
@@ -167,7 +167,7 @@ def _golds(path: Path, name: str) -> dict[str, str]:
     beside = path.with_name(path.name.replace("questions", "outputs"))
     if beside == path:
         raise InputError(f"{path}: the name must hold 'questions', as in dev_questions.json")
-    content = _json(beside)
+    content = parse_json(read_text(beside), beside)
     task, golds = (
         (content.get("task"), content.get("golds")) if isinstance(content, dict) else (None, None)
     )
@@ -200,10 +200,3 @@ def _seconds(where: str, date: object) -> float:
         return datetime(year, month, day, tzinfo=UTC).timestamp()
     except (OverflowError, TypeError, ValueError):
         raise InputError(f"{where}: date is {date!r}, it must be like 2018-05-14") from None
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None

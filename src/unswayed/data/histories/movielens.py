@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 from collections import Counter
@@ -11,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text
-from unswayed.data.histories import Event, Histories, Task, make_histories
+from unswayed.data.histories.events import Event, Histories, Task, make_histories
+from unswayed.data.rows import csv_lines
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +109,10 @@ def _number(where: str, column: str, text: str) -> float:
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
     """(place, row) of each row of a CSV file, with every one of the columns filled."""
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            missing = [name for name in columns if not (row.get(name) or "").strip()]
-            if missing:
-                need = ", ".join(columns)
-                raise InputError(f"{where}: {missing[0]} is missing; needed are {need}")
-            yield where, row
-    except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: not CSV ({error})") from None
+    for number, row in csv_lines(path):
+        where = f"{path}:{number}"
+        missing = [name for name in columns if not (row.get(name) or "").strip()]
+        if missing:
+            need = ", ".join(columns)
+            raise InputError(f"{where}: {missing[0]} is missing; needed are {need}")
+        yield where, row

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unswayed.core.errors import InputError
-from unswayed.data.histories import Event, Histories, Task, make_histories
+from unswayed.data.histories.events import Event, Histories, Task, make_histories
 
 N_COMMUNITIES = 4
 TAGS = (

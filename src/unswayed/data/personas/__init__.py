@@ -10,11 +10,8 @@ ours: they separate "any memory distracts" from "this memory biases".
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,9 @@ import yaml
 
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_yaml
+from unswayed.core.ledger import digest
 
+BANK = Path(__file__).with_name("bank")
 DIMENSIONS = (
     "demographic_attributes",
     "family_background",
@@ -78,13 +77,12 @@ def render(text: str, first_person: bool) -> str:
 
 def builtin_personas() -> list[Persona]:
     """30 base personas x (advantaged, disadvantaged, neutral) = 90, pair by pair."""
-    return read_personas(Path(str(files("unswayed.data.personas") / "bank" / "pairs.yaml")))
+    return read_personas(BANK / "pairs.yaml")
 
 
 def grid_personas() -> list[Persona]:
     """The 81 cells of gender x age x religion x ethnicity, the reference cell first."""
-    path = files("unswayed.data.personas") / "bank" / "grid.yaml"
-    levels = yaml.safe_load(path.read_text(encoding="utf-8"))["attributes"]
+    levels = yaml.safe_load((BANK / "grid.yaml").read_text(encoding="utf-8"))["attributes"]
     cells = []
     for cell in itertools.product(*(levels[name] for name in ATTRIBUTES)):
         attributes = tuple(zip(ATTRIBUTES, cell, strict=True))
@@ -103,8 +101,7 @@ def load_personas(source: str | None = None) -> list[Persona]:
 
 def personas_hash(personas: list[Persona]) -> str:
     """SHA-256 of the personas' contents, in order."""
-    text = json.dumps([dataclasses.astuple(p) for p in personas], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest([dataclasses.astuple(persona) for persona in personas], ensure_ascii=False)
 
 
 def read_personas(path: Path) -> list[Persona]:

@@ -16,7 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from unswayed.core.errors import InputError
-from unswayed.data.items import BUILTIN, rows_of
+from unswayed.data.items import BUILTIN
+from unswayed.data.rows import rows_of
 
 log = logging.getLogger(__name__)
 
