@@ -52,7 +52,7 @@ from unswayed.mitigation.dpo.pairs import (
     without_memory,
 )
 from unswayed.mitigation.dpo.settings import DpoRecipe, start_adapter
-from unswayed.mitigation.dpo.trainer import BareCollator, SharingDPOTrainer, last_checkpoint
+from unswayed.mitigation.dpo.trainer import PairCollator, SharingDPOTrainer, last_checkpoint
 from unswayed.models.adapters import MANIFEST, adapter_folder
 from unswayed.models.base import Base, load_base
 from unswayed.models.embedded import model_path
@@ -230,13 +230,12 @@ def make_trainer(
     trainer = SharingDPOTrainer(
         model=policy,
         args=arguments,
-        data_collator=BareCollator(base.tokenizer.pad_token_id),
+        data_collator=PairCollator(base.tokenizer.pad_token_id, shared=base.padded is None),
         train_dataset=tables["training"],
         eval_dataset=tables["test"],
         processing_class=base.tokenizer,
         peft_config=config,
         callbacks=[Said()],
-        padded=base.padded,
         consistency=recipe.consistency,
     )
     trainer.remove_callback(PrinterCallback)

@@ -24,53 +24,75 @@ import torch
 import torch.nn.functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from trl import DPOTrainer
-from trl.data_utils import common_prefix_length
-from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.utils import pad, use_adapter
 
 from unswayed.core.errors import InputError
+from unswayed.mitigation.dpo.trl_internals import (
+    CHOSEN_IDS,
+    FUSED,
+    PER_TOKEN,
+    PROMPT_IDS,
+    REJECTED_IDS,
+    SHIFTED,
+    Collator,
+    add_metric,
+    common_prefix_length,
+    pad,
+    reference_adapter,
+    use_adapter,
+)
 from unswayed.scoring.attention import tree_mask
 from unswayed.scoring.tree import Pack, build_tree, make_pack
 
-BARE = "bare_"
-PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+BARE = "bare_"  # prefix of what belongs to the chosen answers without the memory
+ANSWERS = (CHOSEN_IDS, REJECTED_IDS)  # in trl's order
 
 
 @dataclasses.dataclass
-class BareCollator(DataCollatorForPreference):
-    """trl's; where the pairs have a column `bare`, the ids of the prompt without the memory, their
-    chosen answers stand once more behind it: `bare_input_ids`, `bare_attention_mask` and
-    `bare_labels`, (B, L) long, labels -100 in front of the answer."""
+class PairCollator(Collator):
+    """trl's, with `trees`, the batch's sequences as `make_trees` gives them.
+
+    Where the pairs have a column `bare`, the ids of the prompt without the memory, their chosen
+    answers stand once more behind it: `bare_input_ids`, `bare_attention_mask` and `bare_labels`,
+    (B, L) long, labels -100 in front of the answer, and `bare_trees`.
+
+    Args:
+        shared: make the trees.
+    """
+
+    shared: bool = True
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        found = super().torch_call(examples)
-        if "bare" in examples[0]:
-            ids = [torch.tensor(one["bare"] + one["chosen_ids"]) for one in examples]
+        batch = super().torch_call(examples)
+        sequences = [(row[PROMPT_IDS], row[part]) for part in ANSWERS for row in examples]
+        bare = [(row["bare"], row[CHOSEN_IDS]) for row in examples if "bare" in row]
+        if bare:
+            ids = [torch.tensor(prompt + answer) for prompt, answer in bare]
             labels = [
-                F.pad(torch.tensor(one["chosen_ids"]), (len(one["bare"]), 0), value=-100)
-                for one in examples
+                F.pad(torch.tensor(answer), (len(prompt), 0), value=-100) for prompt, answer in bare
             ]
-            seen = [torch.ones_like(one) for one in ids]
-            found[f"{BARE}input_ids"] = pad(ids, padding_value=self.pad_token_id)
-            found[f"{BARE}attention_mask"] = pad(seen, padding_value=0)
-            found[f"{BARE}labels"] = pad(labels, padding_value=-100)
-        return found
+            batch[f"{BARE}input_ids"] = pad(ids, padding_value=self.pad_token_id)
+            batch[f"{BARE}attention_mask"] = pad(list(map(torch.ones_like, ids)), padding_value=0)
+            batch[f"{BARE}labels"] = pad(labels, padding_value=-100)
+        if self.shared:
+            batch["trees"] = make_trees(sequences)
+            if bare:
+                batch[f"{BARE}trees"] = make_trees(bare)
+        return batch
 
 
 class SharingDPOTrainer(DPOTrainer):
-    """A `DPOTrainer` of a PEFT model.
+    """A `DPOTrainer` of a PEFT model, which reads the batches of `PairCollator`.
 
     Args:
-        padded: why batches are padded rows, trl's way, or None for trees.
         consistency: weight in the loss of KL(reference without the memory || policy with it) and
             of KL(reference without the memory || policy without it), in nats, each the mean over
             all tokens of the batch's chosen answers and a metric: `consistency`, `drift`. The
-            datasets then have a column `bare`, see `BareCollator`.
+            datasets then have a column `bare`.
         others: of `DPOTrainer`.
     """
 
-    def __init__(self, *args: Any, padded: str | None, consistency: float = 0.0, **kwargs: Any):
-        self.padded, self.consistency = padded, consistency
+    def __init__(self, *args: Any, consistency: float = 0.0, **kwargs: Any):
+        self.consistency = consistency
         super().__init__(*args, **kwargs)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
@@ -88,10 +110,8 @@ class SharingDPOTrainer(DPOTrainer):
         with self._own_forward() as outputs:
             loss = super().compute_loss(model, pairs)
             if self.consistency:  # the policy's pass is the first; trl may ask the reference next
-                mode = "train" if self.model.training else "eval"
                 for name, term in self._divergences(model, outputs[0], bare).items():
-                    everywhere = self.accelerator.gather(term.detach()).mean().item()
-                    self._metrics[mode][name].append(everywhere)
+                    add_metric(self, name, self.accelerator.gather(term.detach()).mean().item())
                     loss = loss + self.consistency * term
         return (loss, None) if return_outputs else loss
 
@@ -107,46 +127,46 @@ class SharingDPOTrainer(DPOTrainer):
         """
         peft_model = self.accelerator.unwrap_model(self.model)
         base = peft_model.get_base_model()
-        reference = "ref" if "ref" in peft_model.peft_config else None  # as trl has it
-        with torch.no_grad(), use_adapter(peft_model, reference):
-            other = self.model(**bare, use_cache=False, fused_lm_head=True)
-            wanted = head(base, other.hidden[other.label_mask]).log_softmax(-1)
-        told = [whole.chunk(2)[0] for whole in (policy.hidden, policy.label_mask)]
-        alone = model(**bare, use_cache=False, fused_lm_head=True)
-        found = {"consistency": told, "drift": [alone.hidden, alone.label_mask]}
+        bare = bare | {"use_cache": False, FUSED: True}
+        with torch.no_grad(), use_adapter(peft_model, reference_adapter(peft_model)):
+            reference = self.model(**bare)
+            log_probs = head(base, reference.hidden[reference.label_mask]).log_softmax(-1)
+        alone = model(**bare)
+        chosen = [both.chunk(2)[0] for both in (policy.hidden, policy.label_mask)]
+        passes = {"consistency": chosen, "drift": [alone.hidden, alone.label_mask]}
         return {
             name: F.kl_div(
-                head(base, hidden[mask]).log_softmax(-1), wanted, log_target=True,
+                head(base, hidden[mask]).log_softmax(-1), log_probs, log_target=True,
                 reduction="batchmean",
             )
-            for name, (hidden, mask) in found.items()
+            for name, (hidden, mask) in passes.items()
         }  # fmt: skip
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        found = [loss]
+        tensors = [loss]
         if self.accelerator.scaler is None:  # else it skips a step that overflows (fp16)
-            found += [p.grad for p in self.model.parameters() if p.grad is not None]
-        if not all(torch.isfinite(one).all() for one in found):
+            tensors += [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not all(torch.isfinite(tensor).all() for tensor in tensors):
+            last = last_checkpoint(Path(self.args.output_dir))
             raise InputError(
                 f"step {self.state.global_step + 1} gave a loss of {float(loss):.3g} or a gradient "
                 f"that is not finite: lower learning_rate ({self.args.learning_rate:g}) or check "
-                f"the model's weights and dtype; {_last(Path(self.args.output_dir))}"
+                "the model's weights and dtype; "
+                + (f"{last.name} is intact" if last else "there is no checkpoint yet")
             )
         return loss
 
     @contextmanager
     def _own_forward(self) -> Iterator[list[Any]]:
-        """Meanwhile the model reads trees; yields the outputs of its passes, each with `hidden`,
-        (B, L - 1, H): what its head reads."""
+        """Meanwhile trl's calls of the model are `read_batch`; yields the outputs, in order."""
         model = self.accelerator.unwrap_model(self.model).get_base_model()
-        read = read_as_trees if self.padded is None else read_padded
         stock, outputs = model.forward, []
 
-        def forward(*args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
-            if not fused_lm_head:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if not kwargs.get(FUSED):
                 return stock(*args, **kwargs)
-            outputs.append(read(model, stock, *args, fused_lm_head=True, **kwargs))
+            outputs.append(read_batch(model, stock, *args, **kwargs))
             return outputs[-1]
 
         model.forward = forward
@@ -157,7 +177,7 @@ class SharingDPOTrainer(DPOTrainer):
 
 
 def _parted(inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """trl's batch, and that of `BareCollator`."""
+    """trl's batch, and that of the chosen answers behind their bare prompts."""
     bare = {name: inputs[name] for name in inputs if name.startswith(BARE)}
     pairs = {name: inputs[name] for name in inputs if name not in bare}
     return pairs, {name.removeprefix(BARE): bare[name] for name in bare}
@@ -186,27 +206,54 @@ def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
         backbone.forward = stock
 
 
-def _last(folder: Path) -> str:
-    last = last_checkpoint(folder)
-    return f"{last.name} is intact" if last else "there is no checkpoint yet"
-
-
 def last_checkpoint(folder: Path) -> Path | None:
     """The last whole checkpoint of a run; the trainer writes its state last."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-# -- a padded batch as trees ---------------------------------------------------------------------
+# -- a batch as trees ----------------------------------------------------------------------------
 
 
-def read_as_trees(
+@dataclasses.dataclass
+class Trees:
+    """The sequences of a batch, what they share once.
+
+    Attributes:
+        packs: a tree each, all T tokens wide.
+        sources: (N,) long, what each answer token is predicted from: its place in (packs, T).
+        targets: (N,) long, the answer tokens.
+        places: (2, N) long, the sequence and the position of each in trl's (B, L - 1).
+    """
+
+    packs: list[Pack]
+    sources: torch.Tensor
+    targets: torch.Tensor
+    places: torch.Tensor
+
+
+def make_trees(sequences: Sequence[tuple[list[int], list[int]]]) -> Trees:
+    """Token ids of prompts and answers, neither empty, as trees."""
+    rows = alike([prompt + answer for prompt, answer in sequences])
+    packs = [make_pack(build_tree([sequences[i] for i in row]), prefix=0) for row in rows]
+    width = max(len(pack.ids) for pack in packs)
+    sources, targets, *places = torch.tensor(
+        [
+            (number * width + offset, read.target, i, len(sequences[i][0]) - 1 + read.rank)
+            for number, (row, pack) in enumerate(zip(rows, packs, strict=True))
+            for offset, read in pack.reads
+            for i in [row[read.request]]
+        ]
+    ).T
+    return Trees([padded(pack, width) for pack in packs], sources, targets, torch.stack(places))
+
+
+def read_batch(
     model: Any,
     forward: Callable[..., Any],
     *,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
     labels: torch.Tensor,
+    trees: Trees | None = None,
     **kwargs: Any,
 ) -> Any:
     """What `forward` of a model with trl's fused head returns for a batch padded on the right.
@@ -214,77 +261,49 @@ def read_as_trees(
     Args:
         model: the causal model, without PEFT around it.
         forward: its forward.
-        input_ids, attention_mask, labels: (B, L); labels are -100 in front of the answer.
-        kwargs: others of the forward.
+        labels: (B, L), -100 in front of the answer.
+        trees: the same batch; without them its padded rows are read.
+        kwargs: others of the forward, `input_ids` and `attention_mask`, (B, L), among them.
 
     Returns:
         trl's FusedCausalLMOutput, whose fields are (B, L - 1) and zero where there is no label, and
-        with `hidden`, (B, L - 1, H) likewise.
+        with `hidden`, (B, L - 1, H): what the head reads.
     """
-    device, shape = input_ids.device, (len(labels), labels.shape[1] - 1)
-    requests = [
-        split(ids[:length], target)
-        for ids, target, length in zip(
-            input_ids.tolist(), labels.tolist(), attention_mask.sum(1).tolist(), strict=True
-        )
-    ]
-    rows = alike([context + answer for context, answer in requests])
-    packs = [make_pack(build_tree([requests[i] for i in row]), prefix=0) for row in rows]
-    width = max(len(pack.ids) for pack in packs)
-    sources, targets, places = [], [], []  # row of the flattened tree, token, (sequence, position)
-    for number, (row, pack) in enumerate(zip(rows, packs, strict=True)):
-        for offset, read in pack.reads:
-            sequence = row[read.request]
-            sources.append(number * width + offset)
-            targets.append(read.target)
-            places.append((sequence, len(requests[sequence][0]) - 1 + read.rank))
-    packs = [padded(pack, width) for pack in packs]
-    wanted = torch.tensor(sources, device=device)
-    kept = []
+    device, kept = labels.device, []
+    kwargs["labels"] = labels
+    if trees is not None:
+        sources, places = trees.sources.to(device), tuple(trees.places.to(device))
+        masks = [tree_mask(model, pack, device) for pack in trees.packs]
+        del kwargs["labels"]
+        kwargs |= {
+            "input_ids": torch.stack([pack.ids for pack in trees.packs]).to(device),
+            "position_ids": torch.stack([pack.positions for pack in trees.packs]).to(device),
+            "attention_mask": _stacked(masks),
+            SHIFTED: trees.targets[None].to(device),
+        }
 
-    def keep_wanted(module: Any, args: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[wanted][None]
-        kept.append(output.last_hidden_state[0])
+    def keep(module: Any, args: Any, output: Any) -> Any:
+        if trees is not None:
+            output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[sources][None]
+        kept.append(output.last_hidden_state)
         return output
 
-    hook = model.base_model.register_forward_hook(keep_wanted)
-    try:
-        output = forward(
-            input_ids=torch.stack([pack.ids for pack in packs]).to(device),
-            position_ids=torch.stack([pack.positions for pack in packs]).to(device),
-            attention_mask=_stacked([tree_mask(model, pack, device) for pack in packs]),
-            shift_labels=torch.tensor([targets], device=device),
-            **kwargs,
-        )
-    finally:
-        hook.remove()
-    where = tuple(torch.tensor(places, device=device).T)
-    for name in PER_TOKEN:
-        if (values := getattr(output, name)) is not None:
-            setattr(output, name, values.new_zeros(shape).index_put(where, values[0]))
-    output.hidden = kept[0].new_zeros((*shape, kept[0].shape[-1])).index_put(where, kept[0])
-    output.label_mask = labels[:, 1:] != -100
-    return output
-
-
-def read_padded(model: Any, forward: Callable[..., Any], **kwargs: Any) -> Any:
-    """The same of a model that reads no trees, from the padded batch."""
-    kept = []
-    hook = model.base_model.register_forward_hook(
-        lambda module, args, output: kept.append(output.last_hidden_state[:, :-1])
-    )
+    hook = model.base_model.register_forward_hook(keep)
     try:
         output = forward(**kwargs)
     finally:
         hook.remove()
-    output.hidden = kept[0]
+    if trees is None:
+        output.hidden = kept[0][:, :-1]
+        return output
+    shape = (len(labels), labels.shape[1] - 1)
+    for name in PER_TOKEN:
+        if (values := getattr(output, name)) is not None:
+            setattr(output, name, values.new_zeros(shape).index_put(places, values[0]))
+    hidden = kept[0][0]
+    output.hidden = hidden.new_zeros((*shape, hidden.shape[-1])).index_put(places, hidden)
+    output.label_mask = labels[:, 1:] != -100
     return output
-
-
-def split(ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
-    """A sequence in front of its first label, and from there."""
-    start = next(i for i, label in enumerate(labels) if label != -100)
-    return ids[:start], ids[start:]
 
 
 def alike(sequences: Sequence[list[int]]) -> list[list[int]]:
@@ -304,10 +323,10 @@ def alike(sequences: Sequence[list[int]]) -> list[list[int]]:
 
 
 def padded(pack: Pack, width: int) -> Pack:
-    """A pack with tokens at its end that see themselves and that nobody sees."""
+    """A pack, its reads left out, with tokens at its end that see themselves and nobody sees."""
     more = width - len(pack.ids)
     mask = F.pad(pack.mask, (0, more, 0, more)) | torch.eye(width, dtype=torch.bool)
-    return Pack(F.pad(pack.ids, (0, more)), F.pad(pack.positions, (0, more)), mask, pack.reads)
+    return Pack(F.pad(pack.ids, (0, more)), F.pad(pack.positions, (0, more)), mask, [])
 
 
 def _stacked(masks: Sequence[Any]) -> Any:
