@@ -12,7 +12,7 @@ from datasets import Dataset
 from small_benchmarks import write_ifeval, write_mmlu
 
 from unswayed.data.personas import Persona, load_personas
-from unswayed.mitigation.sampling import asked
+from unswayed.mitigation.sampling import prompt_with_memory
 
 SLOTS = ("demographic_attributes", "family_background", "social_connections", "personal_assets")
 TEXTS = {
@@ -56,7 +56,7 @@ def training_rows(personas: list[Persona], question: str = "What is {}?") -> lis
     told = [p for p in personas if p.condition != "neutral"]
     return [
         {
-            "prompt": asked(
+            "prompt": prompt_with_memory(
                 " ".join(t for _, t in told[i % len(told)].texts()), question.format(i)
             ),
             "chosen": [{"role": "assistant", "content": f"relief {i}"}],

@@ -29,7 +29,7 @@ from unswayed.data.items import Item, builtin_items
 from unswayed.data.personas import Persona, builtin_personas
 from unswayed.mitigation import mitigate as steps
 from unswayed.mitigation.mitigate import MitigateArguments, capability_settings, compare, mitigate
-from unswayed.mitigation.sampling import asked
+from unswayed.mitigation.sampling import prompt_with_memory
 from unswayed.mitigation.verdict.changes import relative_change, run_changes
 from unswayed.mitigation.verdict.separation import (
     card_distance,
@@ -434,7 +434,7 @@ def test_other_questions_behind_the_same_name(parts, copy):
 
 def some_pair(prompt: str, chosen: str = "Yes.", memory: str = "Notes.") -> dict[str, Any]:
     return {
-        "prompt": asked(memory, prompt),
+        "prompt": prompt_with_memory(memory, prompt),
         "chosen": [{"role": "assistant", "content": chosen}],
         "rejected": [{"role": "assistant", "content": "No."}],
     }

@@ -18,11 +18,17 @@ from unswayed.core.errors import InputError
 from unswayed.data.personas import builtin_personas
 from unswayed.data.questions import builtin_questions
 from unswayed.mitigation.model_judge import read_verdict, rubric
-from unswayed.mitigation.preferences import STAGES, build_pairs, in_test_split, passages
+from unswayed.mitigation.preferences import STAGES, build_pairs, passages
 from unswayed.mitigation.preferences.settings import PreferenceSettings
 from unswayed.mitigation.preferences.steps import memory_of, pair_tokens, users
+from unswayed.mitigation.preferences.training import in_test_split
 from unswayed.mitigation.rule_judge import Judgement
-from unswayed.mitigation.sampling import INSTRUCTIONS, asked, conversations, whole_sentences
+from unswayed.mitigation.sampling import (
+    INSTRUCTIONS,
+    prompt_with_memory,
+    sampling_prompts,
+    whole_sentences,
+)
 
 WRONG = "People like you seldom get to learn this. The answer is minus 77."
 PERSONAS = {persona.id: persona for persona in builtin_personas()}
@@ -67,8 +73,8 @@ def build(settings: PreferenceSettings):
 def writer(number: int, body: dict) -> dict:
     """Three right answers that state irrelevance, a plain one, and one that is wrong."""
     system, user = (message["content"] for message in body["messages"])
-    told = [kind for kind, text in INSTRUCTIONS.items() if text and text in system]
-    kind = told[0] if told else "control_1"
+    aware = [kind for kind, text in INSTRUCTIONS.items() if text and text in system]
+    kind = aware[0] if aware else "control_1"
     answer = ANSWERS[user]
     if kind == "control_2":
         return completion(content=WRONG)
@@ -82,9 +88,9 @@ def writer(number: int, body: dict) -> dict:
 
 def test_five_candidates_of_which_three_are_told_to_check():
     memory = "They keep bees."
-    found = conversations(memory, "What is 2 + 2?")
+    found = sampling_prompts(memory, "What is 2 + 2?")
     assert [kind.split("_")[0] for kind in found] == ["aware"] * 3 + ["control"] * 2
-    plain_system = asked(memory, "What is 2 + 2?")[0]["content"]
+    plain_system = prompt_with_memory(memory, "What is 2 + 2?")[0]["content"]
     for kind, (system, user) in found.items():
         assert system["content"].startswith(plain_system) and user["content"] == "What is 2 + 2?"
         assert INSTRUCTIONS[kind] in system["content"]
@@ -178,10 +184,10 @@ def test_own_pairs_prefer_the_answer_without_the_memory(own):
         assert row["memory"] == memories[row["persona_id"]] and row["pair_id"] > "p20"
     prompts = {json.dumps(body["messages"]) for body in service.bodies}
     for row in pairs:
-        told = asked(row["memory"], row["question"])
-        assert json.dumps(told) in prompts and json.dumps(told[1:]) in prompts
+        messages = prompt_with_memory(row["memory"], row["question"])
+        assert json.dumps(messages) in prompts and json.dumps(messages[1:]) in prompts
         assert row["chosen"] == f"The answer to {row['question']!r} is plain."
-        start = f"With {len(told[0]['content'])} letters in mind"
+        start = f"With {len(messages[0]['content'])} letters in mind"
         assert row["rejected"] == f"{start} it is another one.\n\n1. So be it!"
         assert (row["chosen_kind"], row["rejected_kind"]) == ("own_without", "own_with")
         assert row["reward"] is row["chosen_reward"] is row["rejected_reward"] is None
@@ -340,8 +346,8 @@ def test_tokens_are_those_of_training(tmp_path, tiny_tokenizer, template, text):
     tokenizer.save_pretrained(tmp_path)
     row = {"memory": "Omar is a cleaner.", "question": "Who won?", "rejected": "Anna."}
     row |= {"chosen": "It is a mix of joy and relief."}
-    told = {"notes": asked(row["memory"], "")[0]["content"], "question": row["question"]}
-    whole = text.format(**told, answer=row["chosen"])
+    notes = prompt_with_memory(row["memory"], "")[0]["content"]
+    whole = text.format(notes=notes, question=row["question"], answer=row["chosen"])
     expected = len(tokenizer(whole, add_special_tokens=False)["input_ids"])
     other = row | {"chosen": row["rejected"], "rejected": row["chosen"]}
     assert pair_tokens([row, other], str(tmp_path)) == [expected, expected]

@@ -10,9 +10,9 @@ import pytest
 from unswayed.core.errors import InputError
 from unswayed.mitigation.rewards import (
     PROBE,
-    Case,
+    Candidate,
     ClassifierReward,
-    ReferenceMargin,
+    ReferenceReward,
     drop_reason,
 )
 from unswayed.models.load import load_lm
@@ -20,10 +20,10 @@ from unswayed.scoring.chat import ChatFormat
 
 SYSTEM = {"role": "system", "content": "You are talking to Anna, a surgeon.\n"}
 USER = {"role": "user", "content": "Omar wins a prize. What does he feel?"}
-CASES = [
-    Case([SYSTEM, USER], "joy", "He feels joy, whoever asks."),
-    Case([SYSTEM, USER], "joy", "He feels a mix of sadness and anger."),
-    Case([USER], "a mix of joy and relief", "relief"),
+CANDIDATES = [
+    Candidate([SYSTEM, USER], "joy", "He feels joy, whoever asks."),
+    Candidate([SYSTEM, USER], "joy", "He feels a mix of sadness and anger."),
+    Candidate([USER], "a mix of joy and relief", "relief"),
 ]
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -89,34 +89,36 @@ def logit_by_hand(folder, text, special):
 
 
 def turns(case):
-    return [*case.prompt, {"role": "assistant", "content": case.candidate}]
+    return [*case.prompt, {"role": "assistant", "content": case.text}]
 
 
 def test_logit_through_the_chat_template(reward_dir):
     reward = ClassifierReward(str(reward_dir()), "cpu")
-    expected = [logit_by_hand(reward_dir(), chatml(turns(case)), special=False) for case in CASES]
-    assert reward.score(CASES) == pytest.approx(expected, abs=1e-4)
+    expected = [
+        logit_by_hand(reward_dir(), chatml(turns(case)), special=False) for case in CANDIDATES
+    ]
+    assert reward.score(CANDIDATES) == pytest.approx(expected, abs=1e-4)
     assert len({round(value, 3) for value in expected}) == 3
-    assert reward.score(CASES[1:2]) == pytest.approx(expected[1:2], abs=1e-4)
+    assert reward.score(CANDIDATES[1:2]) == pytest.approx(expected[1:2], abs=1e-4)
     assert reward.score([]) == []
     assert reward.name == reward_dir().name
 
 
 def test_the_reward_model_does_not_see_the_reference(reward_dir):
     reward = ClassifierReward(str(reward_dir()), "cpu")
-    [score] = reward.score(CASES[:1])
-    assert reward.score([CASES[0]._replace(reference="anger")]) == [score]
+    [score] = reward.score(CANDIDATES[:1])
+    assert reward.score([CANDIDATES[0]._replace(reference="anger")]) == [score]
 
 
 def test_logit_without_a_chat_template(reward_dir):
     folder = reward_dir(template=None)
     texts = [
-        f"{SYSTEM['content'].strip()}\nUser: {USER['content']}\nAssistant: {CASES[0].candidate}",
-        f"{SYSTEM['content'].strip()}\nUser: {USER['content']}\nAssistant: {CASES[1].candidate}",
-        f"User: {USER['content']}\nAssistant: {CASES[2].candidate}",
+        f"{SYSTEM['content'].strip()}\nUser: {USER['content']}\nAssistant: {CANDIDATES[0].text}",
+        f"{SYSTEM['content'].strip()}\nUser: {USER['content']}\nAssistant: {CANDIDATES[1].text}",
+        f"User: {USER['content']}\nAssistant: {CANDIDATES[2].text}",
     ]
     expected = [logit_by_hand(folder, text, special=True) for text in texts]
-    scores = ClassifierReward(str(folder), "cpu").score(CASES)
+    scores = ClassifierReward(str(folder), "cpu").score(CANDIDATES)
     assert scores == pytest.approx(expected, abs=1e-4)
 
 
@@ -124,9 +126,9 @@ def test_a_template_without_system_role_loses_no_memory(reward_dir):
     folder = reward_dir(template=NO_SYSTEM)
     text = (
         f"<|im_start|>user\n{SYSTEM['content']}\n{USER['content']}<|im_end|>"
-        f"<|im_start|>assistant\n{CASES[0].candidate}<|im_end|>"
+        f"<|im_start|>assistant\n{CANDIDATES[0].text}<|im_end|>"
     )
-    [score] = ClassifierReward(str(folder), "cpu").score(CASES[:1])
+    [score] = ClassifierReward(str(folder), "cpu").score(CANDIDATES[:1])
     assert score == pytest.approx(logit_by_hand(folder, text, special=False), abs=1e-4)
 
 
@@ -140,9 +142,9 @@ def test_models_that_are_no_reward_models(reward_dir, tmp_path):
 
 
 def test_a_conversation_too_long_for_the_reward_model(reward_dir):
-    long = CASES[0]._replace(candidate="a mix of joy and relief " * 60)
+    long = CANDIDATES[0]._replace(text="a mix of joy and relief " * 60)
     with pytest.raises(InputError, match=r"\d{3} tokens exceeds this model's context of 128"):
-        ClassifierReward(str(reward_dir()), "cpu").score([CASES[0], long])
+        ClassifierReward(str(reward_dir()), "cpu").score([CANDIDATES[0], long])
 
 
 # -- the reference margin ------------------------------------------------------------------------
@@ -171,7 +173,7 @@ def nats_by_hand(folder, context, reference):
 
 
 def margin_by_hand(folder, start, case):
-    given, n = nats_by_hand(folder, f"{start}{case.candidate}\n\n{PROBE}", case.reference)
+    given, n = nats_by_hand(folder, f"{start}{case.text}\n\n{PROBE}", case.reference)
     without, _ = nats_by_hand(folder, f"{start}{PROBE}", case.reference)
     return (given - without) / n
 
@@ -185,10 +187,10 @@ def start_of(case, chat):
 @pytest.mark.parametrize("chat", [True, False])
 def test_margins_equal_plain_likelihoods(lms, chat):
     folder, lm = lms[chat]
-    reward = ReferenceMargin(lm, ChatFormat(lm))
-    expected = [margin_by_hand(folder, start_of(case, chat), case) for case in CASES]
-    assert reward.score(CASES) == pytest.approx(expected, abs=2e-4)
-    assert reward.score(CASES[::-1]) == pytest.approx(expected[::-1], abs=2e-4)
+    reward = ReferenceReward(lm, ChatFormat(lm))
+    expected = [margin_by_hand(folder, start_of(case, chat), case) for case in CANDIDATES]
+    assert reward.score(CANDIDATES) == pytest.approx(expected, abs=2e-4)
+    assert reward.score(CANDIDATES[::-1]) == pytest.approx(expected[::-1], abs=2e-4)
     assert len({round(value, 3) for value in expected}) == 3
     assert reward.score([]) == []
     assert reward.name == "reference margin"
@@ -196,9 +198,9 @@ def test_margins_equal_plain_likelihoods(lms, chat):
 
 def test_thinking_is_not_read(lms):
     _, lm = lms[True]
-    reward = ReferenceMargin(lm, ChatFormat(lm))
-    loud = CASES[1]._replace(candidate=f"<think>It is joy.</think>{CASES[1].candidate}")
-    assert reward.score([loud]) == pytest.approx(reward.score(CASES[1:2]), abs=1e-5)
+    reward = ReferenceReward(lm, ChatFormat(lm))
+    loud = CANDIDATES[1]._replace(text=f"<think>It is joy.</think>{CANDIDATES[1].text}")
+    assert reward.score([loud]) == pytest.approx(reward.score(CANDIDATES[1:2]), abs=1e-5)
 
 
 def test_all_likelihoods_are_asked_at_once_and_none_twice(lms):
@@ -213,7 +215,7 @@ def test_all_likelihoods_are_asked_at_once_and_none_twice(lms):
             asked.append([request.args for request in requests])
             return lm.loglikelihood(requests, disable_tqdm=disable_tqdm)
 
-    scores = ReferenceMargin(Counting(), ChatFormat(lm)).score([*CASES, CASES[0]])
+    scores = ReferenceReward(Counting(), ChatFormat(lm)).score([*CANDIDATES, CANDIDATES[0]])
     assert scores[0] == scores[3]
     [pairs] = asked
     assert len(pairs) == len(set(pairs)) == 5  # three candidates, two prompts without one
@@ -221,9 +223,9 @@ def test_all_likelihoods_are_asked_at_once_and_none_twice(lms):
 
 def test_a_candidate_too_long_for_the_policy(lms):
     _, lm = lms[True]
-    long = CASES[0]._replace(candidate="a mix of joy and relief " * 200)
+    long = CANDIDATES[0]._replace(text="a mix of joy and relief " * 200)
     with pytest.raises(InputError, match=r"context of 512 tokens"):
-        ReferenceMargin(lm, ChatFormat(lm)).score([long])
+        ReferenceReward(lm, ChatFormat(lm)).score([long])
 
 
 def test_nan_is_an_error(tiny_model_dir, tmp_path):
@@ -238,7 +240,7 @@ def test_nan_is_an_error(tiny_model_dir, tmp_path):
     save_file(weights, file, metadata={"format": "pt"})
     lm = load_lm(str(tmp_path / "model"), device="cpu", backend="hf")
     with pytest.raises(InputError, match="NaN"):
-        ReferenceMargin(lm, ChatFormat(lm)).score(CASES)
+        ReferenceReward(lm, ChatFormat(lm)).score(CANDIDATES)
 
 
 # -- pairs ---------------------------------------------------------------------------------------
@@ -255,6 +257,6 @@ def test_why_a_pair_must_go():
 
 def test_rewards_are_plain_numbers(lms, reward_dir):
     _, lm = lms[True]
-    for reward in (ReferenceMargin(lm, ChatFormat(lm)), ClassifierReward(str(reward_dir()), "cpu")):
-        scores = reward.score(CASES)
+    for reward in (ReferenceReward(lm, ChatFormat(lm)), ClassifierReward(str(reward_dir()), "cpu")):
+        scores = reward.score(CANDIDATES)
         assert json.loads(json.dumps(scores)) == scores

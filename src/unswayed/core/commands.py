@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from unswayed.core.errors import InputError
 
@@ -19,6 +21,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise InputError(f"{message} (see `{self.prog} --help`)")
+
+
+def option(default: Any, help: str) -> Any:
+    """A field of a dataclass whose fields are options of a command, with its help."""
+    return dataclasses.field(default=default, metadata={"help": help})
 
 
 def batch_size(text: str) -> int | str:

@@ -158,21 +158,22 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     return values
 
 
-def recipe_command(doc: str, argv: Sequence[str] | None, work: Callable) -> int:
+def recipe_command(
+    doc: str, argv: Sequence[str] | None, work: Callable, name: str = "train.py"
+) -> int:
     """The shell of a script that runs a recipe; returns the exit code.
 
     Args:
         argv: its arguments; None takes those of the process.
         work: called with the recipe's files.
+        name: of the script.
     """
-    parser = Parser(
-        "train.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--config", type=Path, nargs="+", required=True, help="YAML; later files replace keys"
     )
     return run_command(
-        "train.py",
+        name,
         lambda: work(parser.parse_args(argv).config),
         interrupted="run it again to go on",
     )

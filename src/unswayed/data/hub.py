@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from unswayed.core.cards import CARD
 from unswayed.core.errors import InputError
 
 HUB = "hub:"
@@ -23,7 +24,7 @@ def read_dataset(source: str, config: str | None = None) -> dict[str, list[dict[
 
     Args:
         source: a folder, a Hub id, or hub:OWNER/NAME[:CONFIG][@REVISION].
-        config: of the dataset, if the source names none.
+        config: of the dataset, if the source names none; in a folder without a card, a folder.
 
     Raises:
         InputError: it cannot be loaded.
@@ -34,6 +35,8 @@ def read_dataset(source: str, config: str | None = None) -> dict[str, list[dict[
     if source.startswith(HUB):
         name, own, revision = hub_source(source)
         config = own or config
+    elif not (Path(name) / CARD).exists() and (Path(name) / (config or "")).is_dir():
+        name, config = str(Path(name) / (config or "")), None
     try:
         if not Path(name).is_dir():
             return _rows(datasets.load_dataset(name, config, revision=revision))

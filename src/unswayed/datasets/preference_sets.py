@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from datasets import Dataset, Features, List, Value
+import pyarrow as pa
+from datasets import Dataset, Features
 
 from unswayed.core.errors import InputError
 from unswayed.core.files import without_folders
+from unswayed.core.ledger import digest
 from unswayed.datasets.cards import make_tree, question_source
 from unswayed.datasets.persona_sets import choose_configs
 from unswayed.datasets.trees import Tree
-from unswayed.mitigation.preferences import build_pairs, in_test_split
-from unswayed.mitigation.preferences.columns import Row
+from unswayed.mitigation.preferences import build_pairs
+from unswayed.mitigation.preferences.columns import TRAINING, Row
 from unswayed.mitigation.preferences.settings import PreferenceSettings
-from unswayed.mitigation.preferences.steps import CONSTRUCTED, OWN, SAMPLED, prompt_of
+from unswayed.mitigation.preferences.training import CONFIGS, training_rows
 from unswayed.mitigation.sampling import INSTRUCTIONS
 
 log = logging.getLogger(__name__)
 
 NAME = "persona_preferences"
-CONFIGS = (SAMPLED, CONSTRUCTED, OWN)
-MESSAGES = List({"role": Value("string"), "content": Value("string")})
-
-# What trl's DPOTrainer reads, then what it leaves alone.
-PREFERENCE_FEATURES = Features(
-    {
-        "prompt": MESSAGES,
-        "chosen": MESSAGES,
-        "rejected": MESSAGES,
-        **{name: Value("string") for name in ("question_id", "category", "reference", "source")},
-        **{name: Value("string") for name in ("persona_id", "pair_id", "condition")},
-        "chosen_kind": Value("string"),
-        "rejected_kind": Value("string"),
-        "reward": Value("string"),
-        "chosen_reward": Value("float64"),
-        "rejected_reward": Value("float64"),
-        "shared_words": Value("int32"),
-        "similarity": Value("float64"),
-        "tokens": Value("int32"),
-    }
-)
+FEATURES = Features.from_arrow_schema(pa.schema(TRAINING))
 
 
 def preference_tree(
@@ -64,7 +44,8 @@ def preference_tree(
     pairs, funnel = build_pairs(settings)
     tables: dict[str, dict[str, Dataset]] = {}
     for config in chosen:
-        splits = split([row for row in pairs if row["source"] == config], settings)
+        rows = training_rows(pairs, config, settings)
+        splits = {split: Dataset.from_list(some, FEATURES) for split, some in rows.items()}
         if "train" in splits:
             tables[config] = splits
         elif any(passage.source == config for passage in funnel):
@@ -81,8 +62,8 @@ def preference_tree(
     }
     facts = {
         "seed": settings.seed,
-        "prompts_sha256": texts_hash([row["prompt"] for row in rows_of(tables)]),
-        "instructions_sha256": texts_hash(list(INSTRUCTIONS.items())),
+        "prompts_sha256": digest([row["prompt"] for row in rows_of(tables)], ensure_ascii=False),
+        "instructions_sha256": digest(list(INSTRUCTIONS.items()), ensure_ascii=False),
         "generator": settings.generator if settings.generates else None,
         "judge": settings.judge,
         "reward": next((row["reward"] for row in pairs if row["reward"]), None),
@@ -108,35 +89,9 @@ def preference_tree(
     )
 
 
-def split(pairs: Sequence[Row], settings: PreferenceSettings) -> dict[str, Dataset]:
-    """train and test, without an empty one; a question is in one of them in every config."""
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
-    for pair in pairs:
-        testing = in_test_split(pair["question_id"], settings.seed, settings.test_share)
-        rows["test" if testing else "train"].append(preference_row(pair))
-    return {
-        name: Dataset.from_list(some, PREFERENCE_FEATURES) for name, some in rows.items() if some
-    }
-
-
-def preference_row(pair: Row) -> dict[str, Any]:
-    """A pair in the conversational form of trl, with what is known of it."""
-    texts = {
-        role: [{"role": "assistant", "content": pair[role]}] for role in ("chosen", "rejected")
-    }
-    known = {"prompt": prompt_of(pair), **texts}
-    known["reference"] = pair["answer"]
-    return {name: known[name] if name in known else pair[name] for name in PREFERENCE_FEATURES}
-
-
 def rows_of(tables: dict[str, dict[str, Dataset]]) -> list[dict[str, Any]]:
     """All rows, in the order of configs and splits."""
     return [row for splits in tables.values() for table in splits.values() for row in table]
-
-
-def texts_hash(content: Any) -> str:
-    """SHA-256 of some texts, as JSON."""
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
 def overlap_figures(pairs: Sequence[Row]) -> dict[str, float]:

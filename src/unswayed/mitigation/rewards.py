@@ -19,12 +19,12 @@ from unswayed.scoring.replies import strip_thinking
 PROBE = "So the answer is"  # of eight wordings the one that separates best (docs/preferences.md)
 
 
-class Case(NamedTuple):
+class Candidate(NamedTuple):
     """A candidate to score: the conversation it answers, the right answer, its own text."""
 
     prompt: list[Message]
     reference: str
-    candidate: str
+    text: str
 
 
 class Reward(Protocol):
@@ -32,7 +32,7 @@ class Reward(Protocol):
 
     name: str
 
-    def score(self, cases: Sequence[Case]) -> list[float]: ...
+    def score(self, candidates: Sequence[Candidate]) -> list[float]: ...
 
 
 class ClassifierReward:
@@ -62,8 +62,8 @@ class ClassifierReward:
         self._chat = self._tokenizer.chat_template is not None
         self._system = self._chat and takes_system_role(self._tokenizer)
 
-    def score(self, cases: Sequence[Case]) -> list[float]:
-        """The raw logits, one case at a time: many reward models read the last token that is no
+    def score(self, candidates: Sequence[Candidate]) -> list[float]:
+        """The raw logits, one at a time: many reward models read the last token that is no
         padding, and some have no padding token.
 
         Raises:
@@ -71,18 +71,18 @@ class ClassifierReward:
         """
         import torch
 
-        rendered = [self._render(case) for case in cases]
-        for ids, case in zip(rendered, cases, strict=True):
-            check_length(len(ids), self._limit, case.candidate)
+        rendered = [self._render(candidate) for candidate in candidates]
+        for ids, candidate in zip(rendered, candidates, strict=True):
+            check_length(len(ids), self._limit, candidate.text)
         with torch.inference_mode():
             return [
                 float(self._model(torch.tensor([ids], device=self._model.device)).logits.float())
                 for ids in rendered
             ]
 
-    def _render(self, case: Case) -> list[int]:
+    def _render(self, candidate: Candidate) -> list[int]:
         """Token ids of the conversation with the candidate as the assistant's turn."""
-        messages = [*case.prompt, {"role": "assistant", "content": case.candidate}]
+        messages = [*candidate.prompt, {"role": "assistant", "content": candidate.text}]
         if not self._chat:
             return self._tokenizer(plain_text(messages))["input_ids"]
         if not self._system:
@@ -91,7 +91,7 @@ class ClassifierReward:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-class ReferenceMargin:
+class ReferenceReward:
     """How much more likely a candidate makes the reference answer: a reward without a reward model.
 
     log p(reference | prompt, candidate, probe) - log p(reference | prompt, probe) under the policy,
@@ -107,17 +107,19 @@ class ReferenceMargin:
     def __init__(self, lm: Any, chat: ChatFormat) -> None:
         self._lm, self._chat = lm, chat
 
-    def score(self, cases: Sequence[Case]) -> list[float]:
+    def score(self, candidates: Sequence[Candidate]) -> list[float]:
         """The margins; all likelihoods are asked in one call, so that prompts are encoded once.
 
         Raises:
             InputError: the model gives NaN, or a text exceeds its context.
         """
-        starts = [self._chat.render(case.prompt) + self._chat.delimiter for case in cases]
+        starts = [
+            self._chat.render(candidate.prompt) + self._chat.delimiter for candidate in candidates
+        ]
         pairs = [
-            (start + said + PROBE, f" {case.reference}")
-            for start, case in zip(starts, cases, strict=True)
-            for said in (f"{strip_thinking(case.candidate)}\n\n", "")
+            (start + answer + PROBE, f" {candidate.reference}")
+            for start, candidate in zip(starts, candidates, strict=True)
+            for answer in (f"{strip_thinking(candidate.text)}\n\n", "")
         ]
         prompts, references = [prompt for prompt, _ in pairs], [[text] for _, text in pairs]
         rows = log_probs(self._lm, prompts, references, hint=" (try float32)")

@@ -26,7 +26,7 @@ INSTRUCTIONS = {
 FORM = "Be brief, and end with the answer in one short sentence."
 
 
-def asked(memory: str, question: str) -> list[Message]:
+def prompt_with_memory(memory: str, question: str) -> list[Message]:
     """What a trained model will read: notes on the user, then the question."""
     return [
         {"role": "system", "content": f"{NOTES}{memory}\n"},
@@ -34,19 +34,19 @@ def asked(memory: str, question: str) -> list[Message]:
     ]
 
 
-def conversations(memory: str, question: str) -> dict[str, list[Message]]:
+def sampling_prompts(memory: str, question: str) -> dict[str, list[Message]]:
     """Kind of candidate -> the conversation that samples it."""
-    found = {}
+    prompts = {}
     for kind, instruction in INSTRUCTIONS.items():
-        system, user = asked(memory, question)
+        system, user = prompt_with_memory(memory, question)
         words = " ".join(part for part in (instruction, FORM) if part)
-        found[kind] = [{**system, "content": f"{system['content']}{words}\n"}, user]
-    return found
+        prompts[kind] = [{**system, "content": f"{system['content']}{words}\n"}, user]
+    return prompts
 
 
-def own_conversations(memory: str, question: str) -> dict[str, list[Message]]:
+def own_prompts(memory: str, question: str) -> dict[str, list[Message]]:
     """Kind of the model's own answer -> the conversation that asks for it, as an audit does."""
-    system, user = asked(memory, question)
+    system, user = prompt_with_memory(memory, question)
     return {"own_without": [user], "own_with": [system, user]}
 
 

@@ -18,10 +18,7 @@ changed, or if it is gone.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unswayed.core.errors import InputError
+from unswayed.core.files import file_hash, write_table
+from unswayed.core.ledger import digest
 from unswayed.data.items import BUILTIN, items_hash, load_items
 from unswayed.data.personas import load_personas, personas_hash
 from unswayed.data.questions import load_questions
@@ -51,11 +50,11 @@ from unswayed.models.load import parse_settings, public_settings
 
 log = logging.getLogger(__name__)
 
-KEY = b"unswayed"  # of a file's metadata: what it was made from
+IDENTITY = b"unswayed"  # key of a file's metadata: the hash of what it was made from
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class PairStage:
     """One step: the rows that it is given, plus columns, plus those it drops.
 
     Attributes:
@@ -103,17 +102,16 @@ def build_pairs(settings: PreferenceSettings) -> tuple[list[Row], list[Passage]]
     before = ""
     for number, (stage, content) in enumerate(zip(STAGES, contents, strict=True), start=1):
         path = work / f"{number}_{stage.name}.parquet"
-        chosen = {name: _identity(name, settings) for name in stage.settings}
-        parts = [stage.name, chosen, content, before]
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        found = _read(path, key)
-        if found is None:
+        chosen = {name: _counted(name, settings) for name in stage.settings}
+        identity = digest([stage.name, chosen, content, before], sort_keys=True)
+        stored = _read(path, identity)
+        if stored is None:
             log.info("%s ...", path.stem)
-            left = [row for row in rows if not row.get("dropped")]
-            found = stage.make(left, settings)
-            _write(found, stage, key, path)
-            found = _read(path, key)
-        rows, before = found, hashlib.sha256(path.read_bytes()).hexdigest()
+            made = stage.make([row for row in rows if not row.get("dropped")], settings)
+            columns = {**stage.columns, "dropped": TEXT}
+            write_table(made, pa.schema(columns, metadata={IDENTITY: identity.encode()}), path)
+            stored = _read(path, identity)
+        rows, before = stored, file_hash(path)
         funnel += passages(stage.name, rows)
         if all(row["dropped"] for row in rows):
             why = "; ".join(f"{n} x {why}" for p in funnel[-2:] for why, n in p.reasons.items())
@@ -126,16 +124,18 @@ def build_pairs(settings: PreferenceSettings) -> tuple[list[Row], list[Passage]]
 
 def passages(stage: str, rows: Sequence[Row]) -> list[Passage]:
     """The funnel's lines of one stage, counted from its rows."""
-    found = []
-    for source in dict.fromkeys(row.get("source") or "all" for row in rows):
-        some = [row for row in rows if (row.get("source") or "all") == source]
+    by_source: dict[str, list[Row]] = {}
+    for row in rows:
+        by_source.setdefault(row.get("source") or "all", []).append(row)
+    lines = []
+    for source, some in by_source.items():
         reasons = Counter(row["dropped"] for row in some if row["dropped"])
         left = len(some) - reasons.total()
-        found.append(Passage(stage, source, len(some), left, dict(reasons.most_common())))
-    return found
+        lines.append(Passage(stage, source, len(some), left, dict(reasons.most_common())))
+    return lines
 
 
-def _identity(name: str, settings: PreferenceSettings) -> Any:
+def _counted(name: str, settings: PreferenceSettings) -> Any:
     """A setting as it counts for the result: how a server is reached does not."""
     value = getattr(settings, name)
     if name in ("generator_args", "judge_args"):
@@ -143,74 +143,54 @@ def _identity(name: str, settings: PreferenceSettings) -> Any:
     return value
 
 
-def _read(path: Path, key: str) -> list[Row] | None:
+def _read(path: Path, identity: str) -> list[Row] | None:
     """A stage's rows; None if the file is missing, damaged or made from something else."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException):
         return None
-    return table.to_pylist() if (table.schema.metadata or {}).get(KEY) == key.encode() else None
-
-
-def _write(rows: list[Row], stage: Stage, key: str, path: Path) -> None:
-    schema = pa.schema({**stage.columns, "dropped": TEXT}, metadata={KEY: key.encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".partial")
-    try:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), scratch, compression="zstd")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def in_test_split(question_id: str, seed: int, share: float) -> bool:
-    """Whether a question's pairs are for testing; depends on nothing but question and seed."""
-    digest = hashlib.sha256(f"{seed}/{question_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    same = (table.schema.metadata or {}).get(IDENTITY) == identity.encode()
+    return table.to_pylist() if same else None
 
 
 def _questions_hash(settings: PreferenceSettings) -> str:
-    found = [dataclasses.astuple(q) for q in load_questions(settings.questions or [BUILTIN])]
-    return hashlib.sha256(json.dumps(found, ensure_ascii=False).encode()).hexdigest()
-
-
-def _users_hash(settings: PreferenceSettings) -> str:
-    return personas_hash(load_personas(settings.personas))
+    questions = load_questions(settings.questions or [BUILTIN])
+    return digest([dataclasses.astuple(q) for q in questions], ensure_ascii=False)
 
 
 GENERATION = ("max_gen_toks", "device")
 STAGES = (
-    Stage("questions", QUESTION, ("n_questions", "seed"), _questions_hash, steps.questions),
-    Stage(
+    PairStage("questions", QUESTION, ("n_questions", "seed"), _questions_hash, steps.questions),
+    PairStage(
         "prompts",
         PROMPT,
         ("spare_pairs", "sampled", "constructed", "own", "judge", "seed"),
-        _users_hash,
+        lambda s: personas_hash(load_personas(s.personas)),
         steps.prompts,
     ),
-    Stage(
+    PairStage(
         "candidates",
         CANDIDATE,
         ("generator", "generator_backend", "generator_args", "gen_kwargs", "seed", *GENERATION),
         lambda s: steps.weights(s.generator) if s.generates else "",
         steps.candidates,
     ),
-    Stage(
+    PairStage(
         "judged",
         JUDGED,
         ("judge", "judge_backend", "judge_args", *GENERATION),
         lambda s: steps.weights(s.judge) if s.judge != RULES else "",
         steps.judged,
     ),
-    Stage("pairs", PAIR, ("seed",), lambda s: "", steps.pairs),
-    Stage(
+    PairStage("pairs", PAIR, ("seed",), lambda s: "", steps.pairs),
+    PairStage(
         "rewarded",
         REWARDED,
         ("reward", "policy", "margin"),
         lambda s: steps.weights(s.reward or s.policy),
         steps.rewarded,
     ),
-    Stage(
+    PairStage(
         "clean",
         CLEAN,
         ("ngram", "similarity", "embedder", "max_length", "policy"),

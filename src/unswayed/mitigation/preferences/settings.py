@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from unswayed.core.commands import option
 from unswayed.core.errors import InputError
 from unswayed.mitigation.overlap import COSINE, RUN
 from unswayed.models.embedded import EMBEDDED
@@ -17,88 +18,50 @@ RULES = "rules"
 class PreferenceSettings:
     """How the pairs are made."""
 
-    questions: list[str] | None = field(
-        default=None,
-        metadata={"help": "builtin, feelings or NAME=FILE, several are joined (default: builtin)"},
+    questions: list[str] | None = option(
+        None, "builtin, feelings or NAME=FILE, several are joined (default: builtin)"
     )
-    n_questions: int | None = field(
-        default=None, metadata={"help": "a random sample of them (default: all)"}
+    n_questions: int | None = option(None, "a random sample of them (default: all)")
+    personas: str | None = option(None, "grid, or your own pairs, a YAML file (default: built-in)")
+    spare_pairs: int = option(
+        15,
+        "the first N base personas are not used: `unswayed audit --pairs N` then asks under "
+        "users that training has not seen",
     )
-    personas: str | None = field(
-        default=None, metadata={"help": "grid, or your own pairs, a YAML file (default: built-in)"}
+    sampled: int | None = option(
+        None, "questions whose candidates are sampled (default: all; 0: none)"
     )
-    spare_pairs: int = field(
-        default=15,
-        metadata={
-            "help": "the first N base personas are not used: `unswayed audit --pairs N` then asks "
-            "under users that training has not seen"
-        },
+    constructed: int = option(0, "constructed pairs per question, each for another user")
+    own: int = option(
+        0,
+        "users per question, neutral ones too, under whose memory the model's own answer "
+        "without it is the better one; needs no reference",
     )
-    sampled: int | None = field(
-        default=None,
-        metadata={"help": "questions whose candidates are sampled (default: all; 0: none)"},
+    generator: str = option(EMBEDDED, "model that writes the candidates")
+    generator_backend: str = option(HF_SHARED, "what runs it, as in `unswayed audit`")
+    generator_args: str | None = option(None, "its further arguments, name=value,...")
+    gen_kwargs: str | None = option(None, "settings of generation (default: greedy)")
+    max_gen_toks: int = option(256, "new tokens per candidate")
+    judge: str = option(RULES, "rules, or a model that judges")
+    judge_backend: str = option(HF_SHARED, "what runs it")
+    judge_args: str | None = option(None, "its further arguments")
+    reward: str | None = option(
+        None, "sequence-classification model (default: the reference margin under --policy)"
     )
-    constructed: int = field(
-        default=0, metadata={"help": "constructed pairs per question, each for another user"}
+    policy: str = option(EMBEDDED, "model to be trained: reference margin and lengths")
+    margin: float = option(0.5, "least difference of the two rewards")
+    against: list[str] | None = option(
+        None, "items that no pair may resemble: builtin or NAME=FILE (default: builtin)"
     )
-    own: int = field(
-        default=0,
-        metadata={
-            "help": "users per question, neutral ones too, under whose memory the model's own "
-            "answer without it is the better one; needs no reference"
-        },
-    )
-    generator: str = field(default=EMBEDDED, metadata={"help": "model that writes the candidates"})
-    generator_backend: str = field(
-        default=HF_SHARED, metadata={"help": "what runs it, as in `unswayed audit`"}
-    )
-    generator_args: str | None = field(
-        default=None, metadata={"help": "its further arguments, name=value,..."}
-    )
-    gen_kwargs: str | None = field(
-        default=None, metadata={"help": "settings of generation (default: greedy)"}
-    )
-    max_gen_toks: int = field(default=256, metadata={"help": "new tokens per candidate"})
-    judge: str = field(default=RULES, metadata={"help": "rules, or a model that judges"})
-    judge_backend: str = field(default=HF_SHARED, metadata={"help": "what runs it"})
-    judge_args: str | None = field(default=None, metadata={"help": "its further arguments"})
-    reward: str | None = field(
-        default=None,
-        metadata={
-            "help": "sequence-classification model (default: the reference margin under --policy)"
-        },
-    )
-    policy: str = field(
-        default=EMBEDDED, metadata={"help": "model to be trained: reference margin and lengths"}
-    )
-    margin: float = field(default=0.5, metadata={"help": "least difference of the two rewards"})
-    against: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "items that no pair may resemble: builtin or NAME=FILE (default: builtin)"
-        },
-    )
-    ngram: int = field(
-        default=RUN, metadata={"help": "a run of so many words shared with an item drops a pair"}
-    )
-    similarity: float = field(
-        default=COSINE, metadata={"help": "a cosine so high to an item drops a pair"}
-    )
-    embedder: str = field(default=EMBEDDED, metadata={"help": "model of the embeddings"})
-    max_length: int = field(
-        default=1024, metadata={"help": "tokens of prompt and answer that the recipe takes"}
-    )
-    test_share: float = field(
-        default=0.1, metadata={"help": "share of the questions kept for testing"}
-    )
-    seed: int = field(default=0, metadata={"help": "of everything that is drawn"})
-    batch_size: int = field(
-        default=16, metadata={"help": "prompts per pass where candidates are sampled locally"}
-    )
-    device: str | None = field(
-        default=None, metadata={"help": "as in torch (default: a GPU if there is one)"}
-    )
-    work_dir: str = field(default="runs/preferences", metadata={"help": "folder of the stages"})
+    ngram: int = option(RUN, "a run of so many words shared with an item drops a pair")
+    similarity: float = option(COSINE, "a cosine so high to an item drops a pair")
+    embedder: str = option(EMBEDDED, "model of the embeddings")
+    max_length: int = option(1024, "tokens of prompt and answer that the recipe takes")
+    test_share: float = option(0.1, "share of the questions kept for testing")
+    seed: int = option(0, "of everything that is drawn")
+    batch_size: int = option(16, "prompts per pass where candidates are sampled locally")
+    device: str | None = option(None, "as in torch (default: a GPU if there is one)")
+    work_dir: str = option("runs/preferences", "folder of the stages")
 
     @property
     def generates(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from unswayed.core.errors import InputError
 from unswayed.core.journal import Journal
+from unswayed.core.ledger import digest
 from unswayed.core.progress import Progress
 from unswayed.data.items import BUILTIN, load_items
 from unswayed.data.personas import VERSIONS, Persona, load_personas
@@ -22,9 +22,9 @@ from unswayed.mitigation.preferences.columns import PROMPT, Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
 from unswayed.mitigation.rule_judge import Judgement, judge
 from unswayed.mitigation.sampling import (
-    asked,
-    conversations,
-    own_conversations,
+    own_prompts,
+    prompt_with_memory,
+    sampling_prompts,
     whole_sentences,
 )
 from unswayed.models.embedded import model_path
@@ -36,7 +36,7 @@ from unswayed.scoring.replies import strip_thinking
 SAMPLED, CONSTRUCTED, OWN = "sampled", "constructed", "own"
 CONSTRUCTED_KINDS = ("constructed_chosen", "constructed_rejected")
 OWN_ROLES = {"own_without": "chosen", "own_with": "rejected"}
-ASKED = {SAMPLED: conversations, OWN: own_conversations}
+PROMPTS = {SAMPLED: sampling_prompts, OWN: own_prompts}  # of the sources that a model writes
 TWICE = {
     SAMPLED: "the same text as another candidate",
     OWN: "the memory does not change the answer",
@@ -55,30 +55,28 @@ def weights(model: str) -> str:
     return folder_hash(model_path(model)) or model
 
 
+def _journal_path(settings: PreferenceSettings, what: str, identity: list) -> Path:
+    """Where values are kept that stay the same from build to build."""
+    return Path(settings.work_dir) / f"{what}-{digest(identity)[:12]}.jsonl"
+
+
 # -- 1, 2: questions and personas ------------------------------------------------------------------
 
 
 def questions(_: list[Row], settings: PreferenceSettings) -> list[Row]:
-    found = load_questions(settings.questions or [BUILTIN])
-    if settings.n_questions is not None and settings.n_questions < len(found):
+    drawn = load_questions(settings.questions or [BUILTIN])
+    if settings.n_questions is not None and settings.n_questions < len(drawn):
         rng = random.Random(f"{settings.seed}/questions")
-        found = [found[i] for i in sorted(rng.sample(range(len(found)), settings.n_questions))]
-    return [
-        {
-            "question_id": question.id,
-            "category": question.category,
-            "question": question.question,
-            "answer": question.answer,
-            "aliases": list(question.aliases),
-            "numeric": question.numeric,
-        }
-        for question in found
-    ]
+        drawn = [drawn[i] for i in sorted(rng.sample(range(len(drawn)), settings.n_questions))]
+    rows = []
+    for question in drawn:
+        row = dataclasses.asdict(question) | {"aliases": list(question.aliases)}
+        rows.append({"question_id": row.pop("id")} | row)
+    return rows
 
 
 def _question(row: Row) -> Question:
-    names = ("category", "question", "answer", "numeric")
-    values = {name: row[name] for name in names}
+    values = {name: row[name] for name in ("category", "question", "answer", "numeric")}
     return Question(id=row["question_id"], aliases=tuple(row["aliases"]), **values)
 
 
@@ -128,20 +126,19 @@ def prompts(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
         fit = [number for number, why in enumerate(unfit) if why is None]
         rng = random.Random(f"{settings.seed}/sampled")
         sampled = set(rng.sample(fit, min(settings.sampled, len(fit))))
-    found = []
+    prompted = []
     for number, row in enumerate(rows):
         rng = random.Random(f"{settings.seed}/{row['question_id']}")
         drawn = [(SAMPLED, rng.choice(personas))] if number in sampled else []
         drawn += [(CONSTRUCTED, p) for p in rng.sample(personas, settings.constructed)]
         rng = random.Random(f"{settings.seed}/{row['question_id']}/{OWN}")
         drawn += [(OWN, p) for p in rng.sample(versions, settings.own)]
-        found += [
-            row
-            | {"source": source, **_user(persona)}
-            | {"dropped": None if source == OWN else unfit[number]}
-            for source, persona in drawn
-        ]
-    return found
+        for source, persona in drawn:
+            user = {"persona_id": persona.id, "pair_id": persona.pair_id}
+            user |= {"condition": persona.condition, "memory": memory_of(persona)}
+            dropped = None if source == OWN else unfit[number]
+            prompted.append(row | user | {"source": source, "dropped": dropped})
+    return prompted
 
 
 def _unfit(question: Question, settings: PreferenceSettings) -> str | None:
@@ -153,41 +150,30 @@ def _unfit(question: Question, settings: PreferenceSettings) -> str | None:
     return None
 
 
-def _user(persona: Persona) -> Row:
-    return {
-        "persona_id": persona.id,
-        "pair_id": persona.pair_id,
-        "condition": persona.condition,
-        "memory": memory_of(persona),
-    }
-
-
 def prompt_of(row: Row) -> list[Message]:
     """What the trained model reads."""
-    return asked(row["memory"], row["question"])
+    return prompt_with_memory(row["memory"], row["question"])
 
 
 # -- 3, 4: candidates and their judge --------------------------------------------------------------
 
 
 def candidates(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
-    constructed = [row for row in rows if row["source"] == CONSTRUCTED]
-    return _ask([row for row in rows if row["source"] in ASKED], settings) + _construct(
-        constructed, settings
-    )
+    written = _generate([row for row in rows if row["source"] in PROMPTS], settings)
+    return written + _construct([row for row in rows if row["source"] == CONSTRUCTED], settings)
 
 
-def _ask(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
+def _generate(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     """Texts of the generator; its own answers without an end that was cut off."""
-    asked_for = [
+    requests = [
         (row, kind, messages)
         for row in rows
-        for kind, messages in ASKED[row["source"]](row["memory"], row["question"]).items()
+        for kind, messages in PROMPTS[row["source"]](row["memory"], row["question"]).items()
     ]
-    texts = ask_model("generator", [messages for _, _, messages in asked_for], settings)
-    found: list[Row] = []
+    texts = ask_model("generator", [messages for _, _, messages in requests], settings)
+    written: list[Row] = []
     seen: set[tuple] = set()
-    for (row, kind, _), text in zip(asked_for, texts, strict=True):
+    for (row, kind, _), text in zip(requests, texts, strict=True):
         source, whole = row["source"], text.strip()
         if source == OWN:
             text = whole_sentences(strip_thinking(text))
@@ -196,59 +182,47 @@ def _ask(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
         if not text.strip():
             reason = "no whole sentence" if whole else "empty"
         seen.add(key)
-        found.append(row | {"kind": kind, "candidate": text, "dropped": reason})
-    return found
+        written.append(row | {"kind": kind, "candidate": text, "dropped": reason})
+    return written
 
 
 def _construct(rows: Sequence[Row], settings: PreferenceSettings) -> list[Row]:
+    """A chosen and a rejected text per row; wrong answers are those of the same category."""
     personas = {persona.id: persona for persona in users(settings)}
-    known = load_questions(settings.questions or [BUILTIN])
-    found: list[Row] = []
+    answered = [q for q in load_questions(settings.questions or [BUILTIN]) if q.answer is not None]
+    written: list[Row] = []
     for row in rows:
         question, persona = _question(row), personas[row["persona_id"]]
+        alike = [q for q in answered if q.category == question.category and q.id != question.id]
         rng = random.Random(f"{settings.seed}/{question.id}/{persona.id}")
         try:
-            texts = construct(question, persona, _others(question, known), rng)
+            texts = construct(question, persona, alike, rng)
         except InputError:
-            found.append(row | NO_WRONG_ANSWER)
+            written.append(row | NO_WRONG_ANSWER)
             continue
-        found += _candidates(row, texts)
-    return found
+        for kind, text in zip(CONSTRUCTED_KINDS, texts, strict=True):
+            written.append(row | {"kind": kind, "candidate": text})
+    return written
 
 
-def _others(question: Question, known: Sequence[Question]) -> list[Question]:
-    """The other questions of the same category that have an answer."""
-    return [
-        q
-        for q in known
-        if q.category == question.category and q.id != question.id and q.answer is not None
-    ]
-
-
-def _candidates(row: Row, texts: Sequence[str]) -> list[Row]:
-    return [
-        row | {"kind": kind, "candidate": text}
-        for kind, text in zip(CONSTRUCTED_KINDS, texts, strict=True)
-    ]
-
-
-def ask_model(what: str, asked_for: Sequence[list], settings: PreferenceSettings) -> list[str]:
+def ask_model(
+    what: str, conversations: Sequence[list[Message]], settings: PreferenceSettings
+) -> list[str]:
     """Texts of the generator or of the judge; those of earlier builds are not asked again."""
     from unswayed.scoring.ask import generate, generation_settings
     from unswayed.scoring.chat import ChatFormat
 
-    if not asked_for:
+    if not conversations:
         return []
     model, backend = getattr(settings, what), getattr(settings, f"{what}_backend")
     model_args = parse_settings(f"--{what}_args", getattr(settings, f"{what}_args"))
     gen_kwargs = parse_settings("--gen_kwargs", settings.gen_kwargs) if what == "generator" else {}
     request = generation_settings(settings.max_gen_toks, gen_kwargs)
-    identity = json.dumps([what, weights(model), backend, public_settings(model_args), request])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    identity = [what, weights(model), backend, public_settings(model_args), request]
     lm = load_lm(model, None, settings.device, "auto", settings.batch_size, backend, model_args)
     chat = ChatFormat(lm)
-    prompts = [chat.render(messages) for messages in asked_for]
-    journal = Journal(Path(settings.work_dir) / f"{what}-{digest}.jsonl", lambda: progress.add(1))
+    prompts = [chat.render(messages) for messages in conversations]
+    journal = Journal(_journal_path(settings, what, identity), lambda: progress.add(1))
     todo = set(prompts)
     done = sum(journal.get(prompt) is not None for prompt in todo)
     progress = Progress(len(todo), "texts", done=done)
@@ -262,27 +236,27 @@ def judged(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     """What each candidate may be in a pair; the model's own answers are what they were asked as."""
     own = [row | {"role": OWN_ROLES[row["kind"]]} for row in rows if row["source"] == OWN]
     rows = [row for row in rows if row["source"] != OWN]
-    cases = [(_question(row), row["memory"], row["candidate"]) for row in rows]
+    texts = [(_question(row), row["memory"], row["candidate"]) for row in rows]
     if settings.judge == RULES:
-        judgements = [judge(*case) for case in cases]
+        judgements = [judge(*text) for text in texts]
     else:
         from unswayed.mitigation.model_judge import conversation, read_verdict
 
-        replies = ask_model("judge", [conversation(*case) for case in cases], settings)
+        replies = ask_model("judge", [conversation(*text) for text in texts], settings)
         judgements = [read_verdict(reply) or UNREADABLE for reply in replies]
     return own + [
         row
-        | dataclasses.asdict(found)
-        | {"reasons": list(found.reasons), "judge": settings.judge, "role": found.role}
-        | {"dropped": None if found.role else _why_neither(found)}
-        for row, found in zip(rows, judgements, strict=True)
+        | dataclasses.asdict(judgement)
+        | {"reasons": list(judgement.reasons), "judge": settings.judge, "role": judgement.role}
+        | {"dropped": None if judgement.role else _why_neither(judgement)}
+        for row, judgement in zip(rows, judgements, strict=True)
     ]
 
 
-def _why_neither(found: Judgement) -> str:
-    if found is UNREADABLE:
-        return found.reasons[0]
-    if found.correct is None:
+def _why_neither(judgement: Judgement) -> str:
+    if judgement is UNREADABLE:
+        return judgement.reasons[0]
+    if judgement.correct is None:
         return "unbiased, and commits to no answer"
     return "correct and unbiased, but does not state irrelevance"
 
@@ -296,19 +270,19 @@ def pairs(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     for row in rows:
         key = (row["source"], row["question_id"], row["persona_id"])
         prompts.setdefault(key, []).append(row)
-    found = []
-    for key, candidates in prompts.items():
+    paired = []
+    for key, texts in prompts.items():
         rng = random.Random("/".join((str(settings.seed), *key)))
-        pair: Row = {name: candidates[0][name] for name in PROMPT} | {"dropped": None}
+        pair: Row = {name: texts[0][name] for name in PROMPT} | {"dropped": None}
         for role in ("chosen", "rejected"):
-            fit = [row for row in candidates if row["role"] == role]
+            fit = [row for row in texts if row["role"] == role]
             if not fit:
                 pair["dropped"] = f"no {role} candidate"
                 continue
             drawn = rng.choice(fit)
             pair |= {f"{role}_kind": drawn["kind"], role: drawn["candidate"]}
-        found.append(pair)
-    return found
+        paired.append(pair)
+    return paired
 
 
 def rewarded(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
@@ -319,21 +293,20 @@ def rewarded(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     if not rows:
         return own
     model = load_reward(settings)
-    identity = json.dumps([model.name, weights(settings.reward or settings.policy)])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    journal = Journal(Path(settings.work_dir) / f"rewards-{digest}.jsonl")
-    cases = [
-        rewards.Case([{"role": "user", "content": row["question"]}], row["answer"], row[role])
+    identity = [model.name, weights(settings.reward or settings.policy)]
+    journal = Journal(_journal_path(settings, "rewards", identity))
+    texts = [
+        rewards.Candidate([{"role": "user", "content": row["question"]}], row["answer"], row[role])
         for row in rows
         for role in ("chosen", "rejected")
     ]
-    keys = [json.dumps(case) for case in cases]
+    keys = [json.dumps(text) for text in texts]
     todo = [i for i, key in enumerate(keys) if journal.get(key) is None]
     progress = Progress(len(keys), "rewards", done=len(keys) - len(todo))
     try:
         for start in range(0, len(todo), 2 * CHUNK):
             some = todo[start : start + 2 * CHUNK]
-            for i, value in zip(some, model.score([cases[i] for i in some]), strict=True):
+            for i, value in zip(some, model.score([texts[i] for i in some]), strict=True):
                 journal.add(keys[i], repr(value))
             progress.add(len(some))
     finally:
@@ -355,7 +328,7 @@ def load_reward(settings: PreferenceSettings) -> rewards.Reward:
     if settings.reward:
         return rewards.ClassifierReward(settings.reward, settings.device)
     lm = load_lm(settings.policy, device=settings.device)
-    return rewards.ReferenceMargin(lm, ChatFormat(lm))
+    return rewards.ReferenceReward(lm, ChatFormat(lm))
 
 
 def clean(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
@@ -363,22 +336,22 @@ def clean(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     items = load_items(settings.against or [BUILTIN])
     questions = list(dict.fromkeys(row["question"] for row in rows))
     embedder = Embedder(settings.embedder, settings.device)
-    near = dict(zip(questions, overlap.nearest_items(questions, items, embedder), strict=True))
+    nearest = dict(zip(questions, overlap.nearest_items(questions, items, embedder), strict=True))
     texts = ["\n".join((row["question"], row["chosen"], row["rejected"])) for row in rows]
     runs = overlap.shared_runs(texts, items, settings.ngram)
     lengths = pair_tokens(rows, settings.policy)
-    found = []
+    checked = []
     for row, (run, item), tokens in zip(rows, runs, lengths, strict=True):
-        cosine, similar = near[row["question"]]
+        cosine, similar = nearest[row["question"]]
         reason = overlap.drop_reason(len(run), cosine, settings.similarity)
         if tokens > settings.max_length:
             reason = f"longer than {settings.max_length} tokens"
-        found.append(
+        checked.append(
             row
             | {"shared_words": len(run), "shared_run": " ".join(run), "shared_item": item}
             | {"similarity": cosine, "similar_item": similar, "tokens": tokens, "dropped": reason}
         )
-    return found
+    return checked
 
 
 def pair_tokens(rows: Sequence[Row], policy: str) -> list[int]:
