@@ -35,7 +35,7 @@ from unswayed.logo.tables import brief_table, difference_table, slice_table
 from unswayed.logo.tables import tables as logo_tables
 from unswayed.memory.registry import DEFAULT
 from unswayed.mitigation.preferences import Passage
-from unswayed.mitigation.sweep import (
+from unswayed.mitigation.sweep_report import (
     capability_table,
     effect_table,
     seed_table,

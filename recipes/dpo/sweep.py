@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sys
 
-from unswayed.mitigation.sweep import run_sweep
+from unswayed.mitigation.sweep import DpoSweep
+from unswayed.sweep import run_sweep
 
 if __name__ == "__main__":
-    sys.exit(run_sweep(__doc__))
+    sys.exit(run_sweep(DpoSweep, __doc__))

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from unswayed.plum.sweep import run_sweep
+from unswayed.plum.sweep import PlumSweep
+from unswayed.sweep import run_sweep
 
 if __name__ == "__main__":
-    sys.exit(run_sweep(__doc__))
+    sys.exit(run_sweep(PlumSweep, __doc__))

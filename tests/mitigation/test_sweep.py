@@ -8,6 +8,7 @@ import re
 import runpy
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,19 @@ from small_mitigation import training_rows, write_items, write_parts, write_tree
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.core.errors import InputError
 from unswayed.data.personas import builtin_personas
-from unswayed.mitigation import sweep as module
 from unswayed.mitigation.dpo.recipe import read_recipe
 from unswayed.mitigation.dpo.train import training_arguments
 from unswayed.mitigation.mitigate import BASELINES, SOURCES
-from unswayed.mitigation.sweep import (
+from unswayed.mitigation.sweep import DpoSweep, alike, finished, keep_recipe, users_to_ask
+from unswayed.mitigation.sweep_report import (
     draw,
     effect_table,
-    keep_recipe,
     pareto_front,
     place,
-    read_sweep,
-    run_sweep,
     tables,
-    untrained,
-    users_to_ask,
+    untrained_places,
 )
+from unswayed.sweep import run_sweep, sweep_parser
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = {path.stem: path for path in sorted((ROOT / "recipes/dpo/sweeps").glob("*.yaml"))}
@@ -45,6 +43,12 @@ PLAIN = ROOT / "recipes" / "dpo" / "smollm2-135m.yaml"
 
 
 # -- sweep files ---------------------------------------------------------------------------------
+
+
+def read_sweep(path: Path, base: Sequence[Path] = (), *options: str) -> DpoSweep:
+    more = ["--base", *map(str, base)] if base else []
+    argv = ["--config", str(path), "--out", "out", *more, *options]
+    return DpoSweep(sweep_parser(DpoSweep, "").parse_args(argv))
 
 
 @pytest.fixture
@@ -112,12 +116,12 @@ def write(tmp_path: Path):
 
 
 def test_layers(write, mine: list[Path]):
-    sweep = read_sweep(write(), overrides={"dataset": "given", "n_pairs": 20})
+    sweep = read_sweep(write(), (), "--dataset", "given")
     assert {name: one.dataset for name, one in sweep.runs.items()} == {"a": "given", "b": "own"}
-    assert {one.n_pairs for one in sweep.runs.values()} == {20}
+    assert {one.n_pairs for one in sweep.runs.values()} == {50}
     b = sweep.runs["b"].training
     assert b == read_recipe([PLAIN]).training | {"beta": 1.0}
-    assert sweep.own == {"a": {}, "b": {"training": {"beta": 1.0}, "dataset": "own"}}
+    assert sweep.keys == {"a": {}, "b": {"training": {"beta": 1.0}, "dataset": "own"}}
     listed = read_sweep(write(base=[str(path) for path in mine])).runs["a"]
     assert (listed.mix, listed.mix_share) == ("some/pairs", 0.25)
 
@@ -144,7 +148,10 @@ def test_layers(write, mine: list[Path]):
     ],
 )  # fmt: skip
 def test_wrong_files_are_one_line(write, tmp_path: Path, capsys, keys: dict, message: str):
-    assert run_sweep("", ["--config", str(write(**keys)), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        run_sweep(DpoSweep, "", ["--config", str(write(**keys)), "--out", str(tmp_path / "out")])
+        == 2
+    )
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -218,9 +225,9 @@ def out(given_options, tmp_path_factory) -> Path:
     trained = training.train
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "train", killed)
-        assert run_sweep("", arguments) == 130
+        assert run_sweep(DpoSweep, "", arguments) == 130
     assert (out / "sweep.json").read_text() == first and not (out / "b-0" / "after").exists()
-    assert run_sweep("", arguments) == 0
+    assert run_sweep(DpoSweep, "", arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in asked} == asked  # nothing was asked again
     return out
 
@@ -298,7 +305,7 @@ def test_again_nothing_is_asked(out: Path, given_options, monkeypatch, capsys):
     monkeypatch.setattr("unswayed.audit.run.load_lm", never)
     before = {path: path.read_bytes() for path in out.glob("sweep.*")}
     arguments = [*given_options, "--out", str(out)]
-    assert run_sweep("", [*arguments, "--only", "b"]) == 0
+    assert run_sweep(DpoSweep, "", [*arguments, "--only", "b"]) == 0
     assert {path: path.read_bytes() for path in before} == before  # the other run stays in
     assert "| a " in capsys.readouterr().out
 
@@ -308,7 +315,7 @@ def test_what_does_not_fit_is_refused(out: Path, config: Path, given_options, ca
     before = {path: path.read_bytes() for path in out.glob("*.*")}
 
     def refused(words: str, more: list[str]) -> None:
-        assert run_sweep("", [*arguments, *more]) == 2
+        assert run_sweep(DpoSweep, "", [*arguments, *more]) == 2
         lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("sweep.py: ")]
         assert len(lines) == 1 and re.search(words, lines[0]), lines
 
@@ -329,31 +336,31 @@ def test_what_does_not_fit_is_refused(out: Path, config: Path, given_options, ca
 def test_results_of_another_recipe_are_left_out(out: Path, config: Path, given_options, caplog):
     recipe = read_sweep(config).runs["a"]
     caplog.set_level("WARNING", "unswayed")
-    assert module.finished(recipe, out / "a-0")["model"]
+    assert finished(recipe, out / "a-0")["model"]
     assert not caplog.messages
     other = dataclasses.replace(recipe, training=recipe.training | {"beta": 0.2})
-    assert module.finished(other, out / "a-0") is None
+    assert finished(other, out / "a-0") is None
     assert "was made with another recipe or other pairs: it is left out" in caplog.messages[0]
     fewer = dataclasses.replace(recipe, n_pairs=4)
-    assert module.finished(fewer, out / "a-0") is None
-    assert module.finished(recipe, out / "none") is None
+    assert finished(fewer, out / "a-0") is None
+    assert finished(recipe, out / "none") is None
 
 
 def test_results_of_another_audit_are_left_out():
     found = {("a", 0): asked(4, "x"), ("b", 0): asked(5, "x"), ("c", 0): asked(4, "x", "y"),
              ("d", 0): asked(4, "x", adapter="other"), ("a", 1): asked(4, "x")}  # fmt: skip
-    assert list(module.alike(found, ("a", 1))) == [("a", 0), ("a", 1)]
+    assert list(alike(found, ("a", 1))) == [("a", 0), ("a", 1)]
 
 
 def test_results_of_other_capability_questions_are_left_out():
     counts = {"few": 100, "none": None, "many": 1000, "last": 1000}
     found = {(name, 0): asked(4, "x", questions=count) for name, count in counts.items()}
-    kept = {last: [name for name, _ in module.alike(found, (last, 0))] for last in counts}
+    kept = {last: [name for name, _ in alike(found, (last, 0))] for last in counts}
     assert kept["few"] == kept["none"] == ["few", "none"]  # the first that has settings
     assert kept["many"] == kept["last"] == ["none", "many", "last"]
     audits = found | {("few", 0): asked(5, "x", questions=100)}
-    assert [name for name, _ in module.alike(audits, ("none", 0))] == ["none", "many", "last"]
-    [alone] = module.alike({("none", 0): found["none", 0]}, ("none", 0))
+    assert [name for name, _ in alike(audits, ("none", 0))] == ["none", "many", "last"]
+    [alone] = alike({("none", 0): found["none", 0]}, ("none", 0))
     assert alone == ("none", 0)
 
 
@@ -480,8 +487,11 @@ def test_places():
     assert place(one, "steu", "accuracy", "flips") == pytest.approx((-0.04, 0.1))
     assert place(one, "steu", "persona_ifeval", "flips") is None
     known = KNOWN["steu"]
-    assert untrained(known, "persona_mmlu", "gap") == {"before": (0, 0.05), "ignore": (0, 0.03)}
-    found = untrained(known, "accuracy", "flips")
+    assert untrained_places(known, "persona_mmlu", "gap") == {
+        "before": (0, 0.05),
+        "ignore": (0, 0.03),
+    }
+    found = untrained_places(known, "accuracy", "flips")
     assert found["before"] == (0, 0.2) and found["ignore"] == pytest.approx((-0.02, 0.15))
 
 

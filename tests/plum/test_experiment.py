@@ -30,15 +30,8 @@ from unswayed.plum.qa import CLOSED
 from unswayed.plum.recall import recall
 from unswayed.plum.samples import make_sample
 from unswayed.plum.settings import PlumSettings
-from unswayed.plum.sweep import (
-    draw,
-    halves_table,
-    over_seeds,
-    read_sweep,
-    recall_table,
-    run_sweep,
-    tables,
-)
+from unswayed.plum.sweep import PlumSweep, draw, halves_table, recall_table, tables
+from unswayed.sweep import over_seeds, run_sweep, sweep_parser
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "recipes" / "plum" / "sweeps").glob("*.yaml"))
@@ -350,10 +343,15 @@ def test_halves_by_hand():
 # -- sweep files ---------------------------------------------------------------------------------
 
 
+def read_sweep(path: Path, *options: str) -> PlumSweep:
+    argv = ["--config", str(path), "--out", "out", *options]
+    return PlumSweep(sweep_parser(PlumSweep, "").parse_args(argv))
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_shipped_sweeps(path: Path):
-    overrides = {"conversations": ["oasst=trees.jsonl"]} if path.stem == "oasst" else {}
-    sweep = read_sweep(path, overrides)
+    options = ["--conversations", "oasst=trees.jsonl"] if path.stem == "oasst" else []
+    sweep = read_sweep(path, *options)
     assert sweep.seeds == (0, 1, 2)
     for one in sweep.runs.values():
         assert one.model == "smollm2-135m"
@@ -402,11 +400,11 @@ def write(tmp_path: Path, make):
 
 
 def test_layers(write):
-    sweep = read_sweep(write(), {"first": 2})
+    sweep = read_sweep(write(), "--first", "2")
     assert [one.settings.qa_weight for one in sweep.runs.values()] == [10.0, 1.0]
     assert {(one.settings.epochs, one.first) for one in sweep.runs.values()} == {(1, 2)}
     recipe = ROOT / "recipes" / "plum" / "llama-3-8b.yaml"
-    one = read_sweep(write(), base=recipe).runs["a"]
+    one = read_sweep(write(), "--base", str(recipe)).runs["a"]
     assert (one.model, one.dtype) == ("meta-llama/Meta-Llama-3-8B-Instruct", "bfloat16")
     assert (one.conversations, one.settings.rank) == (["builtin"], 2)
 
@@ -440,7 +438,10 @@ def test_layers(write):
     ],
 )
 def test_wrong_files_are_one_line(write, tmp_path: Path, capsys, keys, message: str):
-    assert run_sweep("", ["--config", str(write(**keys)), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        run_sweep(PlumSweep, "", ["--config", str(write(**keys)), "--out", str(tmp_path / "out")])
+        == 2
+    )
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -459,7 +460,7 @@ def test_a_whole_sweep(write, make, tmp_path: Path, capsys, monkeypatch: pytest.
     text = capsys.readouterr().out
     assert "| b | 1 | rephrased | " in text and "| a |" not in text
 
-    assert run_sweep("", arguments[1:]) == 0
+    assert run_sweep(PlumSweep, "", arguments[1:]) == 0
     assert (out / "b-0" / "result.json").read_bytes() == first
     text = capsys.readouterr().out
     assert "| a | 1 | rephrased | " in text and "| b | 1 | new phrase | " in text
@@ -471,7 +472,7 @@ def test_a_whole_sweep(write, make, tmp_path: Path, capsys, monkeypatch: pytest.
     assert draw(found["results"]) == (out / "sweep.svg").read_text()
     ET.fromstring((out / "a-0" / "rephrased.svg").read_text())
 
-    assert run_sweep("", [*arguments[1:], "--only", "b", "--baselines"]) == 0
+    assert run_sweep(PlumSweep, "", [*arguments[1:], "--only", "b", "--baselines"]) == 0
     asked = capsys.readouterr().out
     assert "| b | 1 | rephrased | retrieval bm25-1 | " in asked
     assert "| a | 1 | rephrased | plum | " not in asked
@@ -480,12 +481,12 @@ def test_a_whole_sweep(write, make, tmp_path: Path, capsys, monkeypatch: pytest.
     assert trained == json.loads(first)["training"]
 
     monkeypatch.setattr(sweep_module, "run_experiment", None)  # nothing is left to run
-    assert run_sweep("", arguments[1:]) == 0
-    assert run_sweep("", [*arguments[1:], "--only", "c"]) == 2
+    assert run_sweep(PlumSweep, "", arguments[1:]) == 0
+    assert run_sweep(PlumSweep, "", [*arguments[1:], "--only", "c"]) == 2
     assert "--only c: the runs are a, b" in capsys.readouterr().err
-    assert run_sweep("", [*arguments[1:], "--first", "2"]) == 2
+    assert run_sweep(PlumSweep, "", [*arguments[1:], "--first", "2"]) == 2
     assert "was begun with first 3, now it is 2" in capsys.readouterr().err
-    assert run_sweep("", [*arguments[1:], "--ability", "mmlu"]) == 2
+    assert run_sweep(PlumSweep, "", [*arguments[1:], "--ability", "mmlu"]) == 2
     assert "--ability mmlu: give mmlu=FOLDER" in capsys.readouterr().err
 
 

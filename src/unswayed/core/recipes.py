@@ -67,6 +67,28 @@ def check_section(values: Any, where: Any, name: str) -> None:
         raise InputError(f"{where}: {name} must be a mapping of keys to values")
 
 
+def check_layer(
+    values: dict[str, Any],
+    where: Any,
+    hints: Hints,
+    sections: Sections,
+    check: Callable = check_keys,
+) -> None:
+    """Some keys of a recipe, those in its sections too.
+
+    Args:
+        check: called like `check_keys`, for all keys and for those of each section.
+
+    Raises:
+        InputError: as `check` and `check_section`.
+    """
+    check(hints, values, where)
+    for name, section_hints in sections.items():
+        if name in values:
+            check_section(values[name], where, name)
+            check(section_hints(), values[name], where, f"{name}.")
+
+
 def read_keys(
     paths: Sequence[Path], recipe: type, sections: Sections, check: Callable = check_keys
 ) -> dict[str, Any]:
@@ -74,7 +96,7 @@ def read_keys(
 
     Args:
         recipe: the dataclass that has the keys.
-        check: called like `check_keys`, for each file and for each section in it.
+        check: as in `check_layer`.
 
     Raises:
         InputError: names the file and the key that is unknown, missing, twice there or of a wrong
@@ -83,11 +105,7 @@ def read_keys(
     layers = []
     for path in paths:
         values = read_mapping(path, "recipe")
-        check(typing.get_type_hints(recipe), values, path)
-        for name, hints in sections.items():
-            if name in values:
-                check_section(values[name], path, name)
-                check(hints(), values[name], path, f"{name}.")
+        check_layer(values, path, typing.get_type_hints(recipe), sections, check)
         layers.append(values)
     merged = merge(sections, *layers)
     for field in dataclasses.fields(recipe):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 STEPS = 9  # shades of a heat map, see the style sheet
@@ -39,6 +40,25 @@ class Axis:
 
 
 SHARES = Axis(0, 1, (0, 0.25, 0.5, 0.75, 1))
+
+
+def svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """An SVG; the same input gives the same bytes.
+
+    Args:
+        size: width and height in inches.
+        draw: called with a figure of matplotlib.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style = {"svg.hashsalt": "unswayed", "svg.fonttype": "none", "font.family": "sans-serif"}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
 
 
 def rounded_up(value: float) -> float:

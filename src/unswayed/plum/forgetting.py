@@ -7,13 +7,13 @@ i + 1 after t + 1 conversations; NaN where nothing was asked.
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from unswayed.display.plots import svg
 from unswayed.plum.qa import CLOSED
 from unswayed.plum.recall import said_yes, share_of
 
@@ -88,51 +88,45 @@ def forgetting(rows: Sequence[dict[str, Any]], order: Sequence[str]) -> dict[str
     }
 
 
-def draw(found: dict[str, Any]) -> str:
+def draw(curve: dict[str, Any]) -> str:
     """An SVG of what `forgetting` returns: recall and share of Yes over time, and R.
 
     The same input gives the same bytes.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
+    return svg((10, 4), lambda figure: _draw(figure, curve))
 
-    points = found["over_time"]
+
+def _draw(figure: Any, curve: dict[str, Any]) -> None:
+    points = curve["over_time"]
     after = [point["after"] for point in points]
-    style = {"svg.hashsalt": "unswayed", "svg.fonttype": "none", "font.family": "sans-serif"}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        lines, cells = figure.subplots(1, 2, width_ratios=[3, 2])
-        for key, label, look in (
-            ("closed", "all questions", {"color": "black", "linewidth": 2}),
-            ("yes", "answer is yes", {"color": "tab:blue"}),
-            ("no", "answer is no", {"color": "tab:orange"}),
-        ):
-            known = [(p["after"], p[key]) for p in points if p[key] is not None]
-            lines.plot([x for x, _ in known], [y["recall"] for _, y in known], label=label, **look)
-        band = [p["closed"] for p in points if p["closed"]["low"] is not None]
-        at = [p["after"] for p in points if p["closed"]["low"] is not None]
-        lines.fill_between(
-            at, [b["low"] for b in band], [b["high"] for b in band], color="black", alpha=0.12
-        )
-        lines.plot(
-            after, [p["said_yes"] for p in points], ":", color="grey", label="share of Yes said"
-        )
-        lines.axhline(0.5, color="lightgrey", linewidth=0.8, zorder=0)
-        lines.set(ylim=(-0.02, 1.02), xlabel="conversations learnt", ylabel="recall so far")
-        lines.legend(loc="lower left", fontsize="small", frameon=False)
-        size = len(found["matrix"])
-        values = np.array(found["matrix"], dtype=float)
-        image = cells.imshow(
-            values, vmin=0, vmax=1, cmap="cividis", interpolation="nearest", aspect="auto",
-            extent=(0.5, size + 0.5, size + 0.5, 0.5),
-        )  # fmt: skip
-        cells.set(xlabel="asked about conversation", ylabel="conversations learnt")
-        for axis in (lines.xaxis, cells.xaxis, cells.yaxis):
-            axis.get_major_locator().set_params(integer=True)
-        figure.colorbar(image, ax=cells, label="recall")
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
+    lines, cells = figure.subplots(1, 2, width_ratios=[3, 2])
+    for key, label, look in (
+        ("closed", "all questions", {"color": "black", "linewidth": 2}),
+        ("yes", "answer is yes", {"color": "tab:blue"}),
+        ("no", "answer is no", {"color": "tab:orange"}),
+    ):
+        recall = [(p["after"], p[key]["recall"]) for p in points if p[key] is not None]
+        lines.plot([x for x, _ in recall], [y for _, y in recall], label=label, **look)
+    band = [(p["after"], p["closed"]) for p in points if p["closed"]["low"] is not None]
+    lines.fill_between(
+        [x for x, _ in band], [b["low"] for _, b in band], [b["high"] for _, b in band],
+        color="black", alpha=0.12,
+    )  # fmt: skip
+    yes = [point["said_yes"] for point in points]
+    lines.plot(after, yes, ":", color="grey", label="share of Yes said")
+    lines.axhline(0.5, color="lightgrey", linewidth=0.8, zorder=0)
+    lines.set(ylim=(-0.02, 1.02), xlabel="conversations learnt", ylabel="recall so far")
+    lines.legend(loc="lower left", fontsize="small", frameon=False)
+    size = len(curve["matrix"])
+    image = cells.imshow(
+        np.array(curve["matrix"], dtype=float),
+        vmin=0, vmax=1, cmap="cividis", interpolation="nearest", aspect="auto",
+        extent=(0.5, size + 0.5, size + 0.5, 0.5),
+    )  # fmt: skip
+    cells.set(xlabel="asked about conversation", ylabel="conversations learnt")
+    for axis in (lines.xaxis, cells.xaxis, cells.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    figure.colorbar(image, ax=cells, label="recall")
 
 
 def _mean(values: np.ndarray) -> float | None:

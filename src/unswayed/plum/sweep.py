@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import logging
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,67 +16,111 @@ from typing import Any
 import numpy as np
 
 from unswayed.core.errors import InputError
-from unswayed.core.files import without_folders, write_text
-from unswayed.core.recipes import check_section, merge
+from unswayed.core.files import write_text
+from unswayed.core.recipes import check_layer, merge
 from unswayed.display.numbers import MISSING
+from unswayed.display.plots import svg
 from unswayed.plum import forgetting
 from unswayed.plum.experiment import finished, run_experiment
+from unswayed.plum.figures import ExperimentResult
 from unswayed.plum.material import ABILITY_NUMBERS, PlumExperiment, seeded
 from unswayed.plum.recipe import SECTIONS, check_values, read_recipe
 from unswayed.plum.settings import PlumSettings
 from unswayed.sweep import (
+    Key,
+    Sweep,
+    SweepReport,
     cell,
-    chosen,
     groups,
+    make_runs,
     over_seeds,
-    plan,
     read_sweep_file,
-    repeating,
-    sweep_command,
-    write_sweep,
 )
 
 log = logging.getLogger(__name__)
 
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """Experiments by name, each to be done with every seed."""
-
-    seeds: tuple[int, ...]
-    runs: dict[str, PlumExperiment]
+Results = Sequence[ExperimentResult]
 
 
-# -- the file ------------------------------------------------------------------------------------
-
-
-def read_sweep(
-    path: Path, overrides: Mapping[str, Any] | None = None, base: Path | None = None
-) -> Sweep:
-    """A sweep file. What a run says goes before what the sweep says, and that before its base;
+class PlumSweep(Sweep):
+    """A sweep of PLUM. What a run says goes before what the sweep says, and that before its base;
     `settings` and `augment` key by key, and `augment: null` goes back to the built-in questions.
-
-    Args:
-        overrides: keys of an experiment, put above what the file says.
-        base: a recipe instead of the file's `base`.
+    Options go before all.
 
     Raises:
         InputError: names file, run and the key that is unknown, missing or of a wrong type.
     """
-    file = read_sweep_file(path, _layer)
-    below = _base(file.base if base is None else str(base.absolute()), path)
-    runs: dict[str, PlumExperiment] = {}
-    for name, own in file.runs.items():
-        where = f"{path}: run {name}"
-        merged = merge(SECTIONS, below, file.shared, own, overrides or {})
-        if "model" not in merged:
-            raise InputError(f"{where}: the key model is missing; a base has it")
-        try:
+
+    room = "plum"
+    repeated: typing.ClassVar = {
+        "base": "recipes/plum/", "conversations": "", "first": "", "seeds": "", "baselines": "",
+        "ability": "",
+    }  # fmt: skip
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        options = {
+            "conversations": arguments.conversations,
+            "first": arguments.first,
+            "baselines": arguments.baselines or None,
+            "ability": _ability(arguments.ability),
+        }
+        options = {key: value for key, value in options.items() if value is not None}
+        path, base = arguments.config, arguments.base
+        file = read_sweep_file(path, _layer)
+        below = _base(file.base if base is None else str(base.absolute()), path)
+
+        def make(keys: dict[str, Any]) -> PlumExperiment:
+            merged = merge(SECTIONS, below, file.shared, keys, options)
+            if "model" not in merged:
+                raise InputError("the key model is missing; a base has it")
             settings = PlumSettings(**merged.get("settings", {}))
-            runs[name] = PlumExperiment(**merged | {"settings": settings})
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-    return Sweep(file.seeds, runs)
+            return PlumExperiment(**merged | {"settings": settings})
+
+        self.runs: dict[str, PlumExperiment] = make_runs(path, file, make)
+        self.seeds = file.seeds
+        self._base_key, self._base = None, None
+
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add("--conversations", nargs="+", metavar="SPEC", help="instead of the file's")
+        add("--first", type=int, metavar="N", help="conversations, in order of time")
+        add("--base", type=Path, metavar="RECIPE", help="instead of the file's")
+        add("--baselines", action="store_true", help="ask other memories the same, without "
+            "training")  # fmt: skip
+        add("--ability", nargs="+", metavar="KEY=VALUE", default=[],
+            help="ask about general ability before and after: mmlu=FOLDER questions=200",
+        )  # fmt: skip
+
+    def prepare(self, names: set[str], seeds: Sequence[int]) -> None:
+        """All was checked in reading."""
+
+    def finished(self, key: Key, folder: Path) -> ExperimentResult | None:
+        experiment = seeded(self.runs[key[0]], key[1])
+        result = finished(experiment, self._base_of(experiment), folder)
+        return result and result | {"name": key[0]}  # another sweep may call it otherwise
+
+    def run(self, key: Key, folder: Path, place: str, command: str) -> ExperimentResult:
+        log.info("run %s, seed %d: %s", *key, folder)
+        experiment = seeded(self.runs[key[0]], key[1])
+        record = {"name": key[0], "seed": key[1], "command": f"{command} --only {key[0]}"}
+        result = run_experiment(experiment, self._base_of(experiment), folder, record)
+        for set_name, curve in result["forgetting"].items():
+            write_text(folder / f"{set_name}.svg", forgetting.draw(curve))
+        return result
+
+    def report(self, results: dict[Key, ExperimentResult], last: Key | None) -> SweepReport:
+        whole = list(results.values())
+        lines = [{key: one[key] for key in one if key != "rows"} for one in whole]
+        return SweepReport({}, lines, tables(whole), draw(whole))
+
+    def _base_of(self, experiment: PlumExperiment) -> Any:
+        """The model; loaded again only when another one is needed."""
+        from unswayed.models.base import load_base
+
+        if self._base_key != (key := (experiment.model, experiment.dtype)):
+            self._base_key, self._base = key, load_base(*key)
+        return self._base
 
 
 def _base(base: Any, path: Path) -> dict[str, Any]:
@@ -87,141 +130,46 @@ def _base(base: Any, path: Path) -> dict[str, Any]:
     if not isinstance(base, str):
         raise InputError(f"{path}: base must be a recipe's path or a mapping of keys to values")
     recipe = read_recipe([path.parent / base])
-    found = {
+    keys = {
         "model": recipe.model,
         "dtype": recipe.dtype,
         "augment": recipe.augment,
         "settings": dataclasses.asdict(recipe.settings),
     }
     if len(recipe.users) == 1:  # of several users it would not be clear whose are meant
-        found["conversations"] = next(iter(recipe.users.values()))
-    return found
+        keys["conversations"] = next(iter(recipe.users.values()))
+    return keys
 
 
 def _layer(values: dict[str, Any], where: str, more: Sequence[str] = ()) -> dict[str, Any]:
     """Some keys of an experiment, after a check."""
-    hints = typing.get_type_hints(PlumExperiment)
-    check_values(hints | dict.fromkeys(more), values, where)
-    for name, known in SECTIONS.items():
-        section = values.get(name, {})
-        if section is None and name == "augment":
-            continue
-        check_section(section, where, name)
-        check_values(known(), section, where, f"{name}.")
-        if "seed" in section:
+    hints = typing.get_type_hints(PlumExperiment) | dict.fromkeys(more)
+    sections = {name: SECTIONS[name] for name in SECTIONS if (name, values.get(name, {})) != (
+        "augment", None)}  # fmt: skip
+    check_layer(values, where, hints, sections, check_values)
+    for name in sections:
+        if "seed" in values.get(name, {}):
             raise InputError(f"{where}: {name}.seed: give the sweep's seeds as seeds: [0, 1, 2]")
     if not isinstance(values.get("ability", {}), dict | None):
         raise InputError(f"{where}: ability must be a mapping of keys to values")
     return values
 
 
-# -- running it ----------------------------------------------------------------------------------
-
-
-def run_sweep(doc: str, argv: Sequence[str] | None = None) -> int:
-    """The script's shell: run what is not finished, print the tables; returns the exit code."""
-    return sweep_command(doc, argv, _add_options, _run)
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--conversations", nargs="+", metavar="SPEC", help="instead of the file's")
-    parser.add_argument("--first", type=int, metavar="N", help="conversations, in order of time")
-    parser.add_argument("--base", type=Path, metavar="RECIPE", help="instead of the file's")
-    parser.add_argument(
-        "--baselines", action="store_true", help="ask other memories the same, without training"
-    )
-    parser.add_argument(
-        "--ability", nargs="+", metavar="KEY=VALUE", default=[],
-        help="ask about general ability before and after: mmlu=FOLDER questions=200",
-    )  # fmt: skip
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    overrides = {
-        "conversations": arguments.conversations,
-        "first": arguments.first,
-        "baselines": arguments.baselines or None,
-        "ability": _ability(arguments.ability),
-    }
-    overrides = {key: value for key, value in overrides.items() if value is not None}
-    sweep = read_sweep(arguments.config, overrides, arguments.base)
-    seeds = tuple(arguments.seeds or sweep.seeds)
-    wanted = chosen(sweep.runs, arguments.only)
-    command, out = _command(arguments), arguments.out
-    planned = plan(sweep.runs, seeds, out)
-    bases = _Bases()
-    results = {}
-    for (name, seed), folder in planned.items():
-        experiment = seeded(sweep.runs[name], seed)
-        if found := finished(experiment, bases.get(experiment), folder):
-            results[name, seed] = found | {"name": name}  # another sweep may call it otherwise
-    log.info("%d of %d runs are finished", len(results), len(planned))
-    for (name, seed), folder in planned.items():
-        if (name, seed) in results or name not in wanted:
-            continue
-        log.info("run %s, seed %d: %s", name, seed, folder)
-        experiment = seeded(sweep.runs[name], seed)
-        record = {"name": name, "seed": seed, "command": f"{command} --only {name}"}
-        results[name, seed] = run_experiment(experiment, bases.get(experiment), folder, record)
-        for set_name, curve in results[name, seed]["forgetting"].items():
-            write_text(folder / f"{set_name}.svg", forgetting.draw(curve))
-        _write(out, arguments.config.stem, command, [results[k] for k in planned if k in results])
-    found = [results[key] for key in planned if key in results]
-    _write(out, arguments.config.stem, command, found)
-    print(tables(found))
-    print(f"\n{out / 'sweep.md'}, {out / 'sweep.svg'}")
-
-
-class _Bases:
-    """The model of one experiment after another; loaded again only when another one is needed."""
-
-    def __init__(self) -> None:
-        self._key, self._base = None, None
-
-    def get(self, experiment: PlumExperiment) -> Any:
-        from unswayed.models.base import load_base
-
-        if self._key != (key := (experiment.model, experiment.dtype)):
-            self._key, self._base = key, load_base(*key)
-        return self._base
-
-
-def _ability(given: Sequence[str]) -> dict[str, Any] | None:
+def _ability(texts: Sequence[str]) -> dict[str, Any] | None:
     """Of KEY=VALUE texts; None if there are none."""
-    found: dict[str, Any] = {}
-    for text in given:
+    settings: dict[str, Any] = {}
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals or (key in ABILITY_NUMBERS and not value.isdecimal()):
             raise InputError(f"--ability {text}: give mmlu=FOLDER questions=200, or the like")
-        found[key] = int(value) if key in ABILITY_NUMBERS else value
-    return found or None
-
-
-def _command(arguments: argparse.Namespace) -> str:
-    """What repeats the sweep, without paths of this machine."""
-    return repeating(
-        "plum",
-        arguments.config,
-        base=arguments.base and [f"recipes/plum/{arguments.base.name}"],
-        conversations=[without_folders(one) for one in arguments.conversations or ()],
-        first=arguments.first and [arguments.first],
-        seeds=arguments.seeds,
-        baselines=arguments.baselines,
-        ability=[without_folders(one) for one in arguments.ability],
-    )
-
-
-def _write(out: Path, name: str, command: str, results: Sequence[dict[str, Any]]) -> None:
-    """The files of a sweep; `sweep.json` has all of the results but their rows."""
-    short = [{key: one[key] for key in one if key != "rows"} for one in results]
-    facts = {"sweep": name, "command": command}
-    write_sweep(out, facts, short, tables(results), draw(results))
+        settings[key] = int(value) if key in ABILITY_NUMBERS else value
+    return settings or None
 
 
 # -- tables --------------------------------------------------------------------------------------
 
 
-def tables(results: Sequence[dict[str, Any]]) -> str:
+def tables(results: Results) -> str:
     """All tables that the results give, in Markdown."""
     made = (make(results) for make in (recall_table, halves_table, memory_table, ability_table))
     note = (
@@ -231,196 +179,183 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join([note, *(text for text in made if text)])
 
 
-def recall_table(results: Sequence[dict[str, Any]]) -> str:
+def _table(columns: Sequence[str], texts: Sequence[int], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; the columns at these places are texts, others numbers. "" without rows."""
+    if not rows:
+        return ""
+    rule = "|".join("---" if i in texts else "--:" for i in range(len(columns)))
+    lines = [f"| {' | '.join(columns)} |", f"|{rule}|"]
+    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows])
+
+
+def recall_table(results: Results) -> str:
     """Recall at the end of each run, how it swung, and what was forgotten."""
-    lines = [
-        "| Run | seeds | questions | recall | yes | no | Yes said, lowest and highest "
-        "| first conversation below its peak | backward transfer | open | training per "
-        "conversation (s) |",
-        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for name, own in groups(results).items():
-        for set_name in _sets(own):
-            recall = [one["recall"][set_name] for one in own]
-            curves = [one["forgetting"][set_name] for one in own if set_name in one["forgetting"]]
-            said = [point["said_yes"] for curve in curves for point in curve["over_time"]]
-            seconds = [
-                sum(stage["seconds"] for stage in one["training"]) / len(one["conversations"])
-                for one in own
-            ]
-            cells = [
-                *(cell([_share(one[key]) for one in recall]) for key in ("closed", "yes", "no")),
-                f"{100 * min(said):.0f}, {100 * max(said):.0f}" if said else MISSING,
-                cell([(curve["first"] or {}).get("lost") for curve in curves]),
-                cell([curve["backward_transfer"] for curve in curves], share=False),
-                cell([_share(one["open"]) for one in recall]),
-                f"{np.mean(seconds):.1f}",
-            ]
-            head = f"| {name} | {len(own)} | {set_name.replace('_', ' ')} | "
-            lines.append(head + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def halves_table(results: Sequence[dict[str, Any]]) -> str:
-    """The first half of the conversations before and after the second; "" with one conversation."""
-    lines = []
-    keys = ("first_when_learnt", "first_at_end", "second_at_end")
-    for name, own in groups(results).items():
-        for set_name in _sets(own):
-            found = [one["forgetting"][set_name]["halves"] for one in own if set_name in
-                     one["forgetting"]]  # fmt: skip
-            if any(half["first_at_end"] for half in found):
-                cells = [cell([_share(half[key]) for half in found]) for key in keys]
-                head = f"| {name} | {set_name.replace('_', ' ')} | "
-                lines.append(head + " | ".join(cells) + " |")
-    if not lines:
-        return ""
-    return "\n".join(
-        [
-            "| Run | questions | first half, when learnt | first half, at the end | second half, "
-            "at the end |",
-            "|---|---|--:|--:|--:|",
-            *lines,
+    rows = []
+    for name, runs in groups(results).items():
+        seconds = [
+            sum(stage["seconds"] for stage in run["training"]) / len(run["conversations"])
+            for run in runs
         ]
-    )
-
-
-def memory_table(results: Sequence[dict[str, Any]]) -> str:
-    """PLUM beside other memories on the same questions; "" where none were asked."""
-    lines = []
-    for name, own in groups([one for one in results if one["baselines"]]).items():
-        for set_name in own[0]["baselines"]:
-            others = [one["baselines"][set_name] for one in own]
-            asked = [("plum", [one["recall"][set_name] for one in own])]
-            for same in zip(*others, strict=True):
-                label = f"{same[0]['memory']} {same[0]['style']}".strip()
-                if any(one["recall"] is None for one in same):
-                    longest = max(one["longest"] for one in same)
-                    label += f" (does not fit: {longest:,} of {same[0]['context']:,} tokens)"
-                asked.append((label, [one["recall"] for one in same]))
-            for label, recall in asked:
-                cells = [
-                    cell([_share(one and one[key]) for one in recall])
-                    for key in ("closed", "yes", "no")
+        for set_name in _sets(runs):
+            recall = [run["recall"][set_name] for run in runs]
+            curves = [run["forgetting"][set_name] for run in runs if set_name in run["forgetting"]]
+            yes = [point["said_yes"] for curve in curves for point in curve["over_time"]]
+            rows.append(
+                [
+                    name, len(runs), _words(set_name),
+                    *(_recall_cell(recall, key) for key in ("closed", "yes", "no")),
+                    f"{100 * min(yes):.0f}, {100 * max(yes):.0f}" if yes else MISSING,
+                    cell([(curve["first"] or {}).get("lost") for curve in curves]),
+                    cell([curve["backward_transfer"] for curve in curves], share=False),
+                    _recall_cell(recall, "open"),
+                    f"{np.mean(seconds):.1f}",
                 ]
-                head = f"| {name} | {len(own)} | {set_name.replace('_', ' ')} | {label} | "
-                lines.append(head + " | ".join(cells) + " |")
-    if not lines:
-        return ""
-    head = "| Run | seeds | questions | memory | recall | yes | no |\n|---|--:|---|---|--:|--:|--:|"
-    return "\n".join([head, *lines])
+            )  # fmt: skip
+    columns = ["Run", "seeds", "questions", "recall", "yes", "no", "Yes said, lowest and highest",
+               "first conversation below its peak", "backward transfer", "open",
+               "training per conversation (s)"]  # fmt: skip
+    return _table(columns, (0, 2), rows)
 
 
-def ability_table(results: Sequence[dict[str, Any]]) -> str:
+def halves_table(results: Results) -> str:
+    """The first half of the conversations before and after the second; "" with one conversation."""
+    rows = []
+    for name, runs in groups(results).items():
+        for set_name in _sets(runs):
+            halves = [run["forgetting"][set_name]["halves"] for run in runs if set_name in
+                      run["forgetting"]]  # fmt: skip
+            if any(half["first_at_end"] for half in halves):
+                keys = ("first_when_learnt", "first_at_end", "second_at_end")
+                cells = [_recall_cell(halves, key) for key in keys]
+                rows.append([name, _words(set_name), *cells])
+    columns = ["Run", "questions", "first half, when learnt", "first half, at the end",
+               "second half, at the end"]  # fmt: skip
+    return _table(columns, (0, 1), rows)
+
+
+def memory_table(results: Results) -> str:
+    """PLUM beside other memories on the same questions; "" where none were asked."""
+    rows = []
+    for name, runs in groups([run for run in results if run["baselines"]]).items():
+        for set_name in runs[0]["baselines"]:
+            memories = [("plum", [run["recall"][set_name] for run in runs])]
+            for same in zip(*(run["baselines"][set_name] for run in runs), strict=True):
+                label = f"{same[0]['memory']} {same[0]['style']}".strip()
+                if any(row["recall"] is None for row in same):
+                    longest = max(row["longest"] for row in same)
+                    label += f" (does not fit: {longest:,} of {same[0]['context']:,} tokens)"
+                memories.append((label, [row["recall"] for row in same]))
+            for label, recall in memories:
+                cells = [_recall_cell(recall, key) for key in ("closed", "yes", "no")]
+                rows.append([name, len(runs), _words(set_name), label, *cells])
+    columns = ["Run", "seeds", "questions", "memory", "recall", "yes", "no"]
+    return _table(columns, (0, 2, 3), rows)
+
+
+def ability_table(results: Results) -> str:
     """General ability before and after; "" where it was not asked."""
-    lines = []
-    for name, own in groups([one for one in results if one["ability"]]).items():
-        for task in own[0]["ability"]:
-            found = [one["ability"][task] for one in own]
-            cells = [
-                cell([one["before"] for one in found]),
-                cell([one["after"] for one in found]),
-                cell([one["change"] for one in found], share=False),
-                " ".join(f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f};" for one in found)
-                .rstrip(";"),
-            ]  # fmt: skip
-            lines.append(f"| {name} | {task} | {found[0]['n']} | " + " | ".join(cells) + " |")
-    if not lines:
-        return ""
-    head = (
-        "| Run | task | questions | before | after | change | change of each seed, 95 % over "
-        "questions |\n|---|---|--:|--:|--:|--:|--:|"
-    )
-    return "\n".join([head, *lines])
+    rows = []
+    for name, runs in groups([run for run in results if run["ability"]]).items():
+        for task in runs[0]["ability"]:
+            seeds = [run["ability"][task] for run in runs]
+            bounds = [f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}" for one in seeds]
+            cells = [cell([one[key] for one in seeds]) for key in ("before", "after")]
+            cells += [cell([one["change"] for one in seeds], share=False), "; ".join(bounds)]
+            rows.append([name, task, seeds[0]["n"], *cells])
+    columns = ["Run", "task", "questions", "before", "after", "change",
+               "change of each seed, 95 % over questions"]  # fmt: skip
+    return _table(columns, (0, 1), rows)
 
 
-def _sets(results: Sequence[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for one in results for name in one["recall"]))
+def _sets(results: Results) -> list[str]:
+    return list(dict.fromkeys(name for run in results for name in run["recall"]))
 
 
-def _share(found: dict[str, Any] | None) -> float | None:
-    return found and found["recall"]
+def _words(set_name: str) -> str:
+    return set_name.replace("_", " ")
+
+
+def _share(recall: Mapping[str, Any] | None, key: str) -> float | None:
+    """The recall under a key; None where nothing was asked."""
+    asked = recall and recall.get(key)
+    return asked and asked["recall"]
+
+
+def _recall_cell(recall: Sequence[Mapping[str, Any] | None], key: str) -> str:
+    return cell([_share(seed, key) for seed in recall])
 
 
 # -- plot ----------------------------------------------------------------------------------------
 
 
-def draw(results: Sequence[dict[str, Any]]) -> str:
+def draw(results: Results) -> str:
     """An SVG of a sweep: recall at the end by run, recall and share of Yes over time.
 
     The same input gives the same bytes. Curves are means over seeds, of the first set of questions.
     """
+    return svg((13, 4.6), lambda figure: _draw(figure, results))
+
+
+def _draw(figure: Any, results: Results) -> None:
     import matplotlib
-    from matplotlib.figure import Figure
 
-    runs = groups(results)
-    style = {"svg.hashsalt": "unswayed", "svg.fonttype": "none", "font.family": "sans-serif"}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(13, 4.6), layout="constrained")
-        ends, lines, said = figure.subplots(1, 3, width_ratios=[4, 3, 3])
-        _draw_ends(ends, runs)
-        colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(runs)))
-        for (name, own), colour in zip(runs.items(), colours, strict=True):
-            for axis, read in (
-                (lines, lambda point: point["closed"]["recall"]),
-                (said, lambda point: point["said_yes"]),
-            ):
-                at = _over_time(own, read)
-                single = "o" if len(at) == 1 else None
-                axis.plot(list(at), list(at.values()), label=name, color=colour, marker=single)
-        lines.set(ylabel=f"recall so far, {_first_set(results)}")
-        said.set(ylabel=f"share of Yes said, {_first_set(results)}")
-        for axis in (lines, said):
-            axis.axhline(0.5, color="lightgrey", linewidth=0.8, zorder=0)
-            axis.set(ylim=(-0.02, 1.02), xlabel="conversations learnt")
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        # Below the panels, where no point can hide behind them.
-        look = {"fontsize": "small", "frameon": False}
-        figure.legend(*ends.get_legend_handles_labels(), loc="outside lower left", ncols=2, **look)
-        figure.legend(*said.get_legend_handles_labels(), loc="outside lower right", ncols=5, **look)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
+    runs, first_set = groups(results), _words(next(iter(_sets(results)), ""))
+    ends, lines, yes = figure.subplots(1, 3, width_ratios=[4, 3, 3])
+    _draw_ends(ends, runs)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(runs)))
+    for (name, seeds), colour in zip(runs.items(), colours, strict=True):
+        for axis, read in (
+            (lines, lambda point: point["closed"]["recall"]),
+            (yes, lambda point: point["said_yes"]),
+        ):
+            at = _over_time(seeds, read)
+            single = "o" if len(at) == 1 else None
+            axis.plot(list(at), list(at.values()), label=name, color=colour, marker=single)
+    lines.set(ylabel=f"recall so far, {first_set}")
+    yes.set(ylabel=f"share of Yes said, {first_set}")
+    for axis in (lines, yes):
+        axis.axhline(0.5, color="lightgrey", linewidth=0.8, zorder=0)
+        axis.set(ylim=(-0.02, 1.02), xlabel="conversations learnt")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    # Below the panels, where no point can hide behind them.
+    look = {"fontsize": "small", "frameon": False}
+    figure.legend(*ends.get_legend_handles_labels(), loc="outside lower left", ncols=2, **look)
+    figure.legend(*yes.get_legend_handles_labels(), loc="outside lower right", ncols=5, **look)
 
 
-def _draw_ends(axis: Any, runs: Mapping[str, list[dict[str, Any]]]) -> None:
+def _draw_ends(axis: Any, runs: Mapping[str, list[ExperimentResult]]) -> None:
     """Recall at the end: a point for each run, set of questions and answer."""
     looks = (("closed", "yes and no", "black"), ("yes", "answer is yes", "tab:blue"),
              ("no", "answer is no", "tab:orange"))  # fmt: skip
-    sets = _sets([one for own in runs.values() for one in own])  # up to three
+    sets = _sets([run for seeds in runs.values() for run in seeds])  # up to three
     count = len(sets) * len(looks)
     for i, set_name in enumerate(sets):
         for k, (key, label, colour) in enumerate(looks):
-            at, found = [], []
-            for place, own in enumerate(runs.values()):
-                shares = [_share(one["recall"].get(set_name, {}).get(key)) for one in own]
+            at, recall = [], []
+            for place, seeds in enumerate(runs.values()):
+                shares = [_share(run["recall"].get(set_name), key) for run in seeds]
                 if all(share is not None for share in shares):
                     at.append(place + 0.7 * ((i * len(looks) + k + 0.5) / count - 0.5))
-                    found.append(over_seeds(shares))
-            means = [one["mean"] for one in found]
+                    recall.append(over_seeds(shares))
             face = colour if i == 0 else "white"
             axis.plot(
-                at, means, "os^"[i], color=colour, markerfacecolor=face, markersize=5,
-                label=f"{label}, {set_name.replace('_', ' ')}",
+                at, [mean["mean"] for mean in recall], "os^"[i], color=colour,
+                markerfacecolor=face, markersize=5, label=f"{label}, {_words(set_name)}",
             )  # fmt: skip
-            for x, one in zip(at, found, strict=True):
-                if one["low"] is not None:
-                    axis.plot([x, x], [one["low"], one["high"]], color=colour, linewidth=1)
+            for x, mean in zip(at, recall, strict=True):
+                if mean["low"] is not None:
+                    axis.plot([x, x], [mean["low"], mean["high"]], color=colour, linewidth=1)
     axis.axhline(0.5, color="lightgrey", linewidth=0.8, zorder=0)
     long = any(len(name) > 8 for name in runs)
     axis.set_xticks(range(len(runs)), list(runs), rotation=20 if long else 0)
     axis.set(ylim=(-0.02, 1.02), xlabel="run", ylabel="recall at the end")
 
 
-def _first_set(results: Sequence[dict[str, Any]]) -> str:
-    return next(iter(_sets(results)), "").replace("_", " ")
-
-
-def _over_time(results: Sequence[dict[str, Any]], read: Any) -> dict[int, float]:
+def _over_time(results: Results, read: Any) -> dict[int, float]:
     """Conversations learnt -> mean over seeds, of the first set of questions."""
-    found: dict[int, list[float]] = {}
-    for one in results:
-        curve = next(iter(one["forgetting"].values()), {"over_time": []})
+    values: dict[int, list[float]] = {}
+    for run in results:
+        curve = next(iter(run["forgetting"].values()), {"over_time": []})
         for point in curve["over_time"]:
-            found.setdefault(point["after"], []).append(read(point))
-    return {after: float(np.mean(values)) for after, values in sorted(found.items())}
+            values.setdefault(point["after"], []).append(read(point))
+    return {after: float(np.mean(seeds)) for after, seeds in sorted(values.items())}
