@@ -10,6 +10,7 @@ from typing import Any
 from unswayed.core.cards import CARD, read_metadata, with_metadata
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, write_text
+from unswayed.display.page import render_markdown
 from unswayed.mitigation.dpo.curves import MEASURES
 from unswayed.models.adapters import is_memory
 from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID
@@ -64,7 +65,7 @@ def write_card(
 
 
 def _card(facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None, merged: bool) -> str:
-    name = facts["base"]["model"]
+    name, recipe = facts["base"]["model"], facts["recipe"]
     metadata = {
         "base_model": EMBEDDED_ID if name == EMBEDDED else name,
         "library_name": "transformers" if merged else "peft",
@@ -73,88 +74,34 @@ def _card(facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None, m
     }
     if facts.get("private_memory"):
         metadata["unswayed"] = PRIVATE
-    what = "The model with a LoRA adapter in its weights" if merged else "A LoRA adapter"
-    curves = "" if merged else "All values are in `curves.json`, drawn in `curves.svg`.\n\n"
-    effect = _table(table) if table else "Not measured yet: `unswayed mitigate` fills this in."
-    text = f"""\
-# {name}, trained to keep memories of the user out of its answers
-
-{what}, trained with [DPO](https://arxiv.org/abs/2305.18290) on pairs
-whose better answer does not let what is remembered about the user in, after the recipe of
-[arXiv 2510.09905](https://arxiv.org/abs/2510.09905).
-
-## Before and after
-
-{effect}
-
-## Data
-
-{_data(facts)}
-
-## Training
-
-Reference: {facts["reference"]}.
-
-{_table(_settings(facts["recipe"]))}
-
-{_table([{"library": name, "version": found} for name, found in facts["versions"].items()])}
-
-## Curves, last values
-
-{_table(_curves(facts["result"]))}
-
-{curves}## Limits
-
-It was trained from the base model with the weights of SHA-256
-`{facts["base"]["weights"]}`, on questions whose answer cannot depend on who asks; where a memory
-ought to matter, measure whether it still does before you use it.
-"""
-    return with_metadata(text, metadata)
-
-
-def _data(facts: Mapping[str, Any]) -> str:
-    recipe, data = facts["recipe"], facts["data"]
-    mixed = (
-        f"; {recipe['mix_share']:.0%} of the training pairs are from {Path(recipe['mix']).name}"
-        if recipe["mix"]
-        else ""
-    )
-    return (
-        f"{Path(recipe['dataset']).name}, config {recipe['config']}: {data['train']} pairs to "
-        f"train on, {data['test']} to test on{mixed}. SHA-256 of the pairs: `{data['sha256']}`."
+    view = {
+        "merged": merged,
+        "effect": table,
+        "dataset": Path(recipe["dataset"]).name,
+        "mix": recipe["mix"] and Path(recipe["mix"]).name,
+        "mix_share": f"{recipe['mix_share']:.0%}",
+        "settings": _settings(recipe),
+        "libraries": [{"library": name, "version": v} for name, v in facts["versions"].items()],
+        "curves": [
+            {"measure": words, "training": _number(facts["result"].get(key)),
+             "test": _number(facts["result"].get(f"eval_{key}"))}
+            for key, words in MEASURES.items()
+        ],
+    }  # fmt: skip
+    return with_metadata(
+        render_markdown("unswayed.mitigation", "adapter.md.jinja", {**facts, **view}), metadata
     )
 
 
 def _settings(recipe: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row per setting; files and folders are not named here."""
-    own = ("order", "consistency", "dtype", "seed")
-    values = {key: recipe[key] for key in own} | {
-        f"{section}.{key}": value
-        for section in ("training", "lora")
-        for key, value in recipe[section].items()
-    }
+    values = {key: recipe[key] for key in ("order", "consistency", "dtype", "seed")}
+    for section in ("training", "lora"):
+        values |= {f"{section}.{key}": value for key, value in recipe[section].items()}
     if recipe["adapter"]:
         values["adapter"] = Path(recipe["adapter"]).name
     return [{"setting": key, "value": json.dumps(value)} for key, value in values.items()]
 
 
-def _curves(result: Mapping[str, float]) -> list[dict[str, str]]:
-    return [
-        {
-            "measure": words,
-            "training": _number(result.get(key)),
-            "test": _number(result.get(f"eval_{key}")),
-        }
-        for key, words in MEASURES.items()
-    ]
-
-
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    """A Markdown table."""
-    head = list(rows[0])
-    lines = [head, ["---"] * len(head), *([row[key] for key in head] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
