@@ -28,7 +28,7 @@ from datasets import Dataset
 from trl import DPOTrainer
 
 from unswayed.mitigation.dpo.pairs import (
-    Pair,
+    PreferencePair,
     by_persona,
     fitted,
     read_splits,
@@ -39,7 +39,9 @@ from unswayed.mitigation.dpo.train import make_trainer, quiet, starting_policy, 
 from unswayed.models.base import Base, load_base
 
 
-def measure(recipe: DpoRecipe, base: Base, pairs: list[Pair], stock: bool) -> dict[str, Any]:
+def measure(
+    recipe: DpoRecipe, base: Base, pairs: list[PreferencePair], stock: bool
+) -> dict[str, Any]:
     """Seconds of the reference and of training, and the losses; nothing is written."""
     arguments = training_arguments(recipe)
     start = time.perf_counter()

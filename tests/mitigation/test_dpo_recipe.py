@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
 from unswayed.mitigation.dpo.pairs import (
-    Pair,
+    PreferencePair,
     by_persona,
     memory_of,
     read_splits,
@@ -31,7 +31,7 @@ RECIPES = sorted((ROOT / "recipes" / "dpo").glob("*.yaml"))
 MEMORIES = ("You are talking to Anna, a surgeon.", "You are talking to Omar, a cleaner.", "")
 
 
-def pair(memory: str, question: str, chosen: str, rejected: str) -> Pair:
+def pair(memory: str, question: str, chosen: str, rejected: str) -> PreferencePair:
     system = [{"role": "system", "content": memory}] if memory else []
     return {
         "prompt": [*system, {"role": "user", "content": question}],
@@ -40,7 +40,7 @@ def pair(memory: str, question: str, chosen: str, rejected: str) -> Pair:
     }
 
 
-def some_pairs(count: int) -> list[Pair]:
+def some_pairs(count: int) -> list[PreferencePair]:
     return [
         pair(MEMORIES[i % 2], f"What is {i // 2}?", "relief " * (1 + i % 3) + str(i), "anger shame")
         for i in range(count)

@@ -25,7 +25,7 @@ from trl import DPOTrainer
 from unswayed.core.errors import InputError
 from unswayed.mitigation.dpo.card import from_memory, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
-from unswayed.mitigation.dpo.pairs import Pair, fitted, without_memory
+from unswayed.mitigation.dpo.pairs import PreferencePair, fitted, without_memory
 from unswayed.mitigation.dpo.settings import DpoRecipe
 from unswayed.mitigation.dpo.train import (
     Said,
@@ -53,7 +53,7 @@ MEMORIES = (
 QUESTIONS = ("How does she feel?", "What does he feel? A B C", "Who has won?", "E.")
 
 
-def pair(memory: str, question: str, chosen: str, rejected: str) -> Pair:
+def pair(memory: str, question: str, chosen: str, rejected: str) -> PreferencePair:
     return {
         "prompt": [{"role": "system", "content": memory}, {"role": "user", "content": question}],
         "chosen": [{"role": "assistant", "content": chosen}],
@@ -69,7 +69,9 @@ PAIRS = [
 ]
 
 
-def write_pairs(folder: Path, train_pairs: list[Pair] = PAIRS, test: list[Pair] = PAIRS[:3]):
+def write_pairs(
+    folder: Path, train_pairs: list[PreferencePair] = PAIRS, test: list[PreferencePair] = PAIRS[:3]
+):
     for split, rows in (("train", train_pairs), ("test", test)):
         (folder / "constructed").mkdir(parents=True, exist_ok=True)
         if rows:
@@ -134,7 +136,7 @@ def stock_trainer(recipe: DpoRecipe, base: Base) -> DPOTrainer:
     )
 
 
-def our_trainer(recipe: DpoRecipe, base: Base, pairs: list[Pair] = PAIRS) -> Any:
+def our_trainer(recipe: DpoRecipe, base: Base, pairs: list[PreferencePair] = PAIRS) -> Any:
     return make_trainer(recipe, base, training_arguments(recipe), pairs, [])
 
 
@@ -290,20 +292,20 @@ class TestConsistency:
 
 
 def answer_distribution(
-    model: Any, tokenizer: Any, one: Pair, part: str = "chosen"
+    model: Any, tokenizer: Any, one: PreferencePair, part: str = "chosen"
 ) -> torch.Tensor:
     """(T, V) log-probabilities at each of the answer's tokens, by a plain forward."""
     prompt, ids = encoded(tokenizer, one, part)
     return model(input_ids=ids).logits.double().log_softmax(-1)[0, prompt - 1 : -1]
 
 
-def answer_log_probs(model: Any, tokenizer: Any, one: Pair, part: str) -> torch.Tensor:
+def answer_log_probs(model: Any, tokenizer: Any, one: PreferencePair, part: str) -> torch.Tensor:
     """(T,), of the answer's tokens."""
     prompt, ids = encoded(tokenizer, one, part)
     return answer_distribution(model, tokenizer, one, part).gather(1, ids[0, prompt:, None])[:, 0]
 
 
-def encoded(tokenizer: Any, one: Pair, part: str) -> tuple[int, torch.Tensor]:
+def encoded(tokenizer: Any, one: PreferencePair, part: str) -> tuple[int, torch.Tensor]:
     """Tokens of the prompt, and the ids of prompt and answer."""
     encode = tokenizer.apply_chat_template
     prompt = encode(one["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]

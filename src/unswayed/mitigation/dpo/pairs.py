@@ -1,29 +1,36 @@
 """Preference pairs for training: read, drawn, checked, put in order.
 
-A pair is {prompt, chosen, rejected}, each a list of messages; nothing else of a dataset is used.
+Of a dataset nothing but prompt, chosen and rejected is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from unswayed.core.errors import InputError
+from unswayed.core.ledger import digest
 from unswayed.data.hub import read_dataset
 from unswayed.scoring.chat import Message, fold_system, plain_text, takes_system_role
 
-Pair = dict[str, list[Message]]
 PARTS = ("prompt", "chosen", "rejected")
+
+
+class PreferencePair(TypedDict):
+    """A conversation up to the question, and two answers to it of one message each."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
 
 
 # -- reading -------------------------------------------------------------------------------------
 
 
-def read_splits(source: str, config: str | None = None) -> dict[str, list[Pair]]:
+def read_splits(source: str, config: str | None = None) -> dict[str, list[PreferencePair]]:
     """The pairs of a dataset by split; `train` is there.
 
     Args:
@@ -47,9 +54,9 @@ def read_splits(source: str, config: str | None = None) -> dict[str, list[Pair]]
     }
 
 
-def _pair(row: dict[str, Any], where: str) -> Pair:
+def _pair(row: dict[str, Any], where: str) -> PreferencePair:
     """A row as messages, whose texts are there and differ."""
-    pair: Pair = {}
+    pair = {}
     for part, role in zip(PARTS, ("user", "assistant", "assistant"), strict=True):
         value = row.get(part)
         messages = [{"role": role, "content": value}] if isinstance(value, str) else value
@@ -66,7 +73,7 @@ def _pair(row: dict[str, Any], where: str) -> Pair:
         raise InputError(
             f"{where}: chosen and rejected are the same text, which teaches nothing: drop the pair"
         )
-    return pair
+    return PreferencePair(**pair)
 
 
 def _is_message(value: Any) -> bool:
@@ -76,12 +83,12 @@ def _is_message(value: Any) -> bool:
 
 
 def training_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[PreferencePair],
     n_pairs: int | None,
-    mixed: Sequence[Pair] = (),
+    mixed: Sequence[PreferencePair] = (),
     mix_share: float = 0.0,
     seed: int = 0,
-) -> list[Pair]:
+) -> list[PreferencePair]:
     """Pairs drawn by the seed, and as many of `mixed` as make up `mix_share` of all.
 
     Raises:
@@ -94,21 +101,23 @@ def training_pairs(
     return drawn + _draw(mixed, round(mix_share / (1 - mix_share) * len(drawn)), "mix", rng)
 
 
-def _draw(pairs: Sequence[Pair], count: int, name: str, rng: random.Random) -> list[Pair]:
+def _draw(
+    pairs: Sequence[PreferencePair], count: int, name: str, rng: random.Random
+) -> list[PreferencePair]:
     if count > len(pairs):
         raise InputError(f"{count} pairs are to be drawn from {name}, which has only {len(pairs)}")
     return [pairs[i] for i in sorted(rng.sample(range(len(pairs)), count))]
 
 
-def pairs_hash(pairs: Sequence[Pair]) -> str:
+def pairs_hash(pairs: Sequence[PreferencePair]) -> str:
     """SHA-256 of the pairs, in their order."""
-    return hashlib.sha256(json.dumps(list(pairs), ensure_ascii=False).encode()).hexdigest()
+    return digest(list(pairs), ensure_ascii=False)
 
 
 # -- for a model ---------------------------------------------------------------------------------
 
 
-def fitted(pairs: Sequence[Pair], tokenizer: Any) -> list[dict[str, Any]]:
+def fitted(pairs: Sequence[PreferencePair], tokenizer: Any) -> list[dict[str, Any]]:
     """The pairs in the form that the model reads in an audit.
 
     A chat template without a system role gets the memory in front of the question; a model without
@@ -138,10 +147,10 @@ def check_lengths(
     Raises:
         InputError: names the pair, its length and the limit.
     """
-    known = {what: limit for what, limit in limits.items() if limit is not None}
-    if not known:
+    limits = {what: limit for what, limit in limits.items() if limit is not None}
+    if not limits:
         return
-    what, limit = min(known.items(), key=lambda item: item[1])
+    what, limit = min(limits.items(), key=lambda item: item[1])
     for i, row in enumerate(rows, start=1):
         if (length := pair_length(row, tokenizer)) > limit:
             text = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
@@ -164,9 +173,9 @@ def _length(prompt: Any, answer: Any, tokenizer: Any) -> int:
     return len(encoded["input_ids"])
 
 
-def without_memory(pair: Pair) -> Pair:
+def without_memory(pair: PreferencePair) -> PreferencePair:
     """The pair with the question alone."""
-    return pair | {"prompt": [one for one in pair["prompt"] if one["role"] != "system"]}
+    return pair | {"prompt": [m for m in pair["prompt"] if m["role"] != "system"]}
 
 
 def prompt_ids(row: dict[str, Any], tokenizer: Any) -> list[int]:
@@ -182,27 +191,27 @@ def prompt_ids(row: dict[str, Any], tokenizer: Any) -> list[int]:
 # -- order ---------------------------------------------------------------------------------------
 
 
-def by_persona(pairs: Sequence[Pair], batch_size: int, seed: int) -> list[Pair]:
+def by_persona(pairs: Sequence[PreferencePair], batch_size: int, seed: int) -> list[PreferencePair]:
     """A random order in which pairs under one memory follow each other, as far as whole batches do.
 
     The groups are laid end to end and cut into batches, which are then shuffled; a short batch
     stays the last.
     """
     rng = random.Random(seed)
-    groups: dict[str, list[Pair]] = defaultdict(list)
+    groups: dict[str, list[PreferencePair]] = defaultdict(list)
     for pair in pairs:
         groups[memory_of(pair)].append(pair)
     for group in groups.values():
         rng.shuffle(group)
-    laid = list(groups.values())
-    rng.shuffle(laid)
-    flat = [pair for group in laid for pair in group]
+    by_memory = list(groups.values())
+    rng.shuffle(by_memory)
+    flat = [pair for group in by_memory for pair in group]
     batches = [flat[i : i + batch_size] for i in range(0, len(flat), batch_size)]
     last = [batches.pop()] if len(flat) % batch_size else []
     rng.shuffle(batches)
     return [pair for batch in batches + last for pair in batch]
 
 
-def memory_of(pair: Pair) -> str:
+def memory_of(pair: PreferencePair) -> str:
     """What the model knows and has heard before the question."""
     return json.dumps(pair["prompt"][:-1])

@@ -41,7 +41,7 @@ from unswayed.core.ledger import as_json, check_same
 from unswayed.mitigation.dpo.card import MERGED, from_memory, mark_private, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import (
-    Pair,
+    PreferencePair,
     by_persona,
     check_lengths,
     fitted,
@@ -175,7 +175,9 @@ def training_arguments(recipe: DpoRecipe) -> DPOConfig:
     return arguments
 
 
-def recipe_pairs(recipe: DpoRecipe, arguments: DPOConfig) -> tuple[list[Pair], list[Pair]]:
+def recipe_pairs(
+    recipe: DpoRecipe, arguments: DPOConfig
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Pairs to train on, drawn, and pairs to evaluate on, maybe none; both in order.
 
     Raises:
@@ -204,8 +206,8 @@ def make_trainer(
     recipe: DpoRecipe,
     base: Base,
     arguments: DPOConfig,
-    train_pairs: list[Pair],
-    test_pairs: list[Pair],
+    train_pairs: list[PreferencePair],
+    test_pairs: list[PreferencePair],
 ) -> SharingDPOTrainer:
     """The trainer, policy and reference as the recipe says, nothing trained yet.
 

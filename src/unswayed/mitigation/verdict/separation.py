@@ -12,14 +12,14 @@ from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
 from unswayed.data.items import Item
 from unswayed.data.personas import Persona
-from unswayed.mitigation.dpo.pairs import Pair
+from unswayed.mitigation.dpo.pairs import PreferencePair
 from unswayed.mitigation.overlap import RUN, WHOLE, shared_runs
 
 DISTANCE = re.compile(r"^## Distance to the test items\n(.*?)(?=^## |\Z)", re.M | re.S)
 FIGURE = re.compile(r"^\* (.+): (\S+)$", re.M)
 
 
-def check_items(pairs: Sequence[Pair], items: Sequence[Item]) -> dict[str, Any]:
+def check_items(pairs: Sequence[PreferencePair], items: Sequence[Item]) -> dict[str, Any]:
     """No training pair, its memory included, shares a run of words with an item.
 
     Returns:
@@ -39,7 +39,9 @@ def check_items(pairs: Sequence[Pair], items: Sequence[Item]) -> dict[str, Any]:
     return {"pairs": len(pairs), "items": len(items), "run": RUN, "whole": WHOLE, "shared": 0}
 
 
-def unseen_pairs(personas: Sequence[Persona], pairs: Sequence[Pair], asked: int | None) -> int:
+def unseen_pairs(
+    personas: Sequence[Persona], pairs: Sequence[PreferencePair], asked: int | None
+) -> int:
     """How many of the first base personas the audit asks about; training saw none of them.
 
     Args:
@@ -67,7 +69,7 @@ def unseen_pairs(personas: Sequence[Persona], pairs: Sequence[Pair], asked: int 
     return spared if asked is None else asked
 
 
-def seen_pairs(personas: Sequence[Persona], pairs: Sequence[Pair]) -> set[str]:
+def seen_pairs(personas: Sequence[Persona], pairs: Sequence[PreferencePair]) -> set[str]:
     """Base personas of which a version stands in a training prompt, all of its texts in one."""
     told = {"\n".join(m["content"] for m in pair["prompt"]) for pair in pairs}
     return {
