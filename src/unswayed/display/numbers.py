@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 MISSING = "–"
@@ -73,21 +73,6 @@ def listed(words: Iterable[str]) -> str:
 def typeset(text: str) -> str:
     """A formatted number with a true minus sign."""
     return re.sub(r"(?<![\w.)-])-(?=\d)", "−", text)
-
-
-def markdown_table(
-    rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], left: int
-) -> str:
-    """Padded Markdown table; the first `left` columns are text, the others numbers."""
-    cells = [[title for _, title in columns]]
-    cells += [[markdown_text(row[key]) for key, _ in columns] for row in rows]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(columns))]
-    rule = ["-" * (w - 1) + ("-" if i < left else ":") for i, w in enumerate(widths)]
-    lines = [
-        [cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(pairs)]
-        for pairs in (zip(row, widths, strict=True) for row in [cells[0], rule, *cells[1:]])
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def markdown_text(text: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any, TypedDict
 import numpy as np
 
 from unswayed.core.files import without_folders
-from unswayed.display.numbers import interval, listed, markdown_table, markdown_text, percent
+from unswayed.display.numbers import interval, listed, markdown_text, percent
+from unswayed.display.tables import markdown_table
 from unswayed.display.page import render_markdown
 from unswayed.display.plots import svg
 from unswayed.mitigation.dpo.curves import points

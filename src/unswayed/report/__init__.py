@@ -21,10 +21,8 @@ from pathlib import Path
 from unswayed.audit.flips import grouped
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.summary import read_summary
-from unswayed.core.files import write_text
 from unswayed.display.numbers import duration
-from unswayed.display.page import render
-from unswayed.report.markdown import markdown
+from unswayed.display.page import write_reports
 from unswayed.report.run_page import run_view
 from unswayed.report.tables import result_table
 
@@ -38,11 +36,7 @@ def write_report(out: Path) -> Path:
         InputError: `out` is no complete run, its files are damaged, or it has no summary.
     """
     run, answers = read_run(out), grouped(read_answers(out).to_pandas())
-    summary = read_summary(out)
-    files = {  # all made before the first is written
-        "report.md": markdown(run, answers, summary),
-        "report.html": render("unswayed.report", "run.html.jinja", run_view(run, answers, summary)),
-    }
-    for name, content in files.items():
-        write_text(out / name, content)
+    view = run_view(run, answers, read_summary(out))
+    templates = {"report.md": "run.md.jinja", "report.html": "run.html.jinja"}
+    write_reports(out, "unswayed.report", view, templates)
     return out / "report.html"

@@ -1,4 +1,4 @@
-"""The page of one run: formatted view data; the templates only draw it."""
+"""The report of one run: formatted view data; the templates only draw it."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from unswayed.report.tables import (
     power_columns,
     power_rows,
     power_text,
+    result_table,
 )
 from unswayed.report.words import (
     CONDITION_LABELS,
@@ -55,7 +56,7 @@ TOP_TEXTS = 5  # items shown with their texts
 
 
 def run_view(run: dict[str, Any], answers: pd.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the page draws, formatted."""
+    """Everything that page and Markdown draw, formatted."""
     no_flips = no_flips_text(summary)
     effects = effect_panels(summary)
     used = {row["finding"] for panel in effects for m in panel["metrics"] for row in m["rows"]}
@@ -63,6 +64,8 @@ def run_view(run: dict[str, Any], answers: pd.DataFrame, summary: dict[str, Any]
         "model": model_name(run, summary),
         "verdict": summary["verdict"] | {"title": VERDICTS[summary["verdict"]["status"]]},
         "warnings": summary["warnings"],
+        "results": result_table(summary),
+        "tested": effect_rows(summary),
         "level": f"{summary['level']:.0%}",
         "margin": points(summary["margin"]),
         "labels": CONDITION_LABELS,
@@ -328,6 +331,7 @@ def flip_view(answers: pd.DataFrame) -> dict[str, Any]:
         "top_flips": f"{top['flips'].sum():,}",
         "users": _flip_rows(users),
         "items": _flip_rows(top, questions),
+        "first": _flip_rows(items.head(TOP))["rows"],
         "texts": [
             flip_texts(answers, *key) | {"flips": row["flips"], "n": row["n"]}
             for key, row in top.head(TOP_TEXTS).iterrows()

@@ -5,37 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from unswayed.audit.summary import effects_of
-from unswayed.display.numbers import MISSING, interval, markdown_table, p_value, percent
+from unswayed.display.numbers import MISSING, interval, p_value, percent
+from unswayed.display.page import render_report
 from unswayed.report.words import finding, points
 
 
 def result_table(summary: dict[str, Any]) -> str:
     """The run's results as two Markdown tables, aligned to be read as plain text too."""
-    columns = [
-        ("test", "Test"),
-        ("condition", "Condition"),
-        ("n", "n"),
-        ("accuracy", "Accuracy (%)"),
-        ("score", "Expert score (%)"),
-        ("flip_rate", "Flips (%)"),
-        ("unparsed", "Unparsed (%)"),
-    ]
-    if all(test["kind"] != "management" for test in summary["tests"].values()):
-        columns = [column for column in columns if column[0] != "score"]
-    text = markdown_table(condition_rows(summary), columns, left=2)
-    if effects := effect_rows(summary):
-        columns = [
-            ("test", "Test"),
-            ("metric", "Metric"),
-            ("name", "Effect"),
-            ("finding", "Finding"),
-            ("difference", "Difference (points)"),
-            ("p_holm", "p (Holm)"),
-            ("p_tost", "p (equivalence)"),
-            ("n_items", "Items"),
-        ]
-        text += "\n\n" + markdown_table(effects, columns, left=4)
-    return text
+    view = {
+        "conditions": condition_rows(summary),
+        "effects": effect_rows(summary),
+        "scored": any(test["kind"] == "management" for test in summary["tests"].values()),
+    }
+    return render_report("unswayed.report", "results.md.jinja", view).rstrip()
 
 
 def condition_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
