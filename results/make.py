@@ -26,7 +26,6 @@ from unswayed.audit.gate import EXIT_CODES, outcome
 from unswayed.audit.rundir import read_run
 from unswayed.audit.summary import analyze
 from unswayed.compare.memories import compare_memories
-from unswayed.compare.settings import comparison_table
 from unswayed.core.cards import CARD
 from unswayed.datasets.cards import funnel_table
 from unswayed.datasets.trees import card_metadata
@@ -44,6 +43,7 @@ from unswayed.mitigation.sweep_report import (
 from unswayed.plum.sweep import tables
 from unswayed.report import duration, result_table, write_report
 from unswayed.report.checklist import check_run
+from unswayed.report.comparisons import settings_tables
 from unswayed.report.memories_page import headlines, key_table
 from unswayed.sweep import cell, groups
 
@@ -408,7 +408,7 @@ def logo_table(found: dict) -> str:
 
 def logo_comparison(found: dict) -> str:
     """Evaluations of LoGo side by side."""
-    return f"`{found['command']}`\n\n{comparison_table(found)}"
+    return f"`{found['command']}`\n\n{settings_tables(found)}"
 
 
 def logo_brief(found: dict) -> str:

@@ -374,30 +374,31 @@ def _analyze(arguments: argparse.Namespace) -> int:
     for run_dir in arguments.dirs:
         require_evidence(run_dir)
     if several:
-        from unswayed.compare.agreement import require_alike
+        from unswayed.compare.runs import read_alike
         from unswayed.report import write_report
-        from unswayed.report.models_page import write_agreement
 
-        require_alike(arguments.dirs)
+        read_alike(arguments.dirs)
         for run_dir in arguments.dirs:
             analyze(run_dir, arguments.margin / 100, arguments.interactions)
             write_report(run_dir)
-        print(f"Report: {write_agreement(arguments.dirs, arguments.out)}")
-        return OK
+        return _write_comparison("models", arguments)
     analyze(arguments.dirs[0], arguments.margin / 100, arguments.interactions)
     return _print_report(arguments.dirs[0])
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from unswayed.report.memories_page import headlines, key_table, write_comparison
+    from unswayed.report.comparisons import kind_of
 
-    found = write_comparison(arguments.dirs, arguments.out, arguments.reference)
-    print(f"{key_table(found)}\n")
-    for text in headlines(found):
-        print(text)
-    for text in found["warnings"]:
-        print(f"Warning: {text}")
-    print(f"\nReport: {arguments.out / 'compare.html'}")
+    if arguments.reference is not None:
+        return _write_comparison("memories", arguments, reference=arguments.reference)
+    return _write_comparison(kind_of(arguments.dirs), arguments)
+
+
+def _write_comparison(kind: str, arguments: argparse.Namespace, **options: str) -> int:
+    from unswayed.report.comparisons import comparison_text, write_comparison
+
+    comparison = write_comparison(kind, arguments.dirs, arguments.out, **options)
+    print(comparison_text(kind, comparison, arguments.out))
     return OK
 
 
@@ -598,11 +599,7 @@ def _logo_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _logo_compare(arguments: argparse.Namespace) -> int:
-    from unswayed.compare.settings import comparison_table, write_comparison
-
-    print(comparison_table(write_comparison(arguments.dirs, arguments.out)))
-    print(f"\n{arguments.out / 'comparison.md'}")
-    return OK
+    return _write_comparison("settings", arguments)
 
 
 def _megabytes(size: int) -> str:

@@ -17,11 +17,11 @@ from sklearn.metrics import cohen_kappa_score
 from unswayed.audit.rundir import write_json, write_rows
 from unswayed.audit.summary import analyze
 from unswayed.audit.trials import GRID_CONDITIONS, add_flips
-from unswayed.compare.agreement import compare_runs
+from unswayed.compare.models import compare_models
 from unswayed.core.errors import InputError
 from unswayed.data.items import Item
 from unswayed.data.personas import Persona, grid_personas
-from unswayed.report.models_page import write_agreement
+from unswayed.report.comparisons import write_comparison
 
 ITEMS = [*emotions(8), *actions(6)]
 
@@ -64,6 +64,11 @@ def shown(page: str) -> str:
     return " ".join(entities.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
+def page_of(dirs: list[Path], out: Path) -> str:
+    write_comparison("models", dirs, out)
+    return (out / "agreement.html").read_text("utf-8")
+
+
 @pytest.fixture(scope="module")
 def three(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("three")
@@ -77,7 +82,7 @@ def three(tmp_path_factory) -> list[Path]:
 @pytest.fixture(scope="module")
 def found(three, tmp_path_factory) -> tuple[dict, Path]:
     out = tmp_path_factory.mktemp("out") / "new" / "folder"
-    assert write_agreement(three, out) == out / "agreement.html"
+    write_comparison("models", three, out)
     return json.loads((out / "agreement.json").read_text("utf-8")), out
 
 
@@ -114,7 +119,7 @@ def test_rows_need_not_stand_in_the_same_order(three, found, tmp_path):
     copy = shutil.copytree(three[1], tmp_path / "two")
     rows = pq.read_table(copy / "answers.parquet").to_pylist()
     write_rows(rows[::-1], copy / "answers.parquet")
-    assert compare_runs([three[0], copy, three[2]])["pairs"] == found[0]["pairs"]
+    assert compare_models([three[0], copy, three[2]])["pairs"] == found[0]["pairs"]
 
 
 def test_alike_models_stand_side_by_side(found):
@@ -139,12 +144,12 @@ def test_items_that_flip_by_hand(tmp_path):
              pairs(2)),
         made(tmp_path / "2", answer({"u1": all_users[:3]}), "m/2", emotions(4), pairs(2)),
     ]  # fmt: skip
-    rows = compare_runs(dirs)["flips"]
+    rows = compare_models(dirs)["flips"]
     assert [row["question_id"] for row in rows] == ["u1", "u2", "u0", "u3"]
     assert [(row["n_any"], row["n_most"]) for row in rows] == [(2, 1), (1, 1), (0, 0), (0, 0)]
     assert rows[0]["shares"] == {"m/1": 0.25, "m/2": 0.75} and rows[0]["mean"] == 0.5
     assert rows[0]["text"] == "Something happens (1). What do they feel?"
-    text = shown(write_agreement(dirs, tmp_path / "out").read_text("utf-8"))
+    text = shown(page_of(dirs, tmp_path / "out"))
     assert "Items that flip in no model: 2 (u0, u3)." in text
     assert "2 of 2 1 of 2 50.0 25 75" in text
 
@@ -155,7 +160,7 @@ def test_unread_answers_are_answers_of_their_own_and_counted(tmp_path):
     relabel(dirs[1], "b", lambda row: row["question_id"] in ("u1", "u2"))
     for path in dirs:
         analyze(path)
-    found = compare_runs(dirs)
+    found = compare_models(dirs)
     assert [m["n_unread"] for m in found["models"]] == [20, 20]
     pair = found["pairs"][0]
     assert pair["n_unread_both"] == 10 and pair["equal"]["n"] == 140
@@ -165,7 +170,7 @@ def test_unread_answers_are_answers_of_their_own_and_counted(tmp_path):
 
 def test_equal_models_that_never_vary_are_undefined_in_words(tmp_path):
     dirs = [made(tmp_path / n, lambda item, persona: 0, n, emotions(3), pairs(2)) for n in "ab"]
-    out = write_agreement(dirs, tmp_path / "out").parent
+    page_of(dirs, out := tmp_path / "out")
     pair = json.loads((out / "agreement.json").read_text())["pairs"][0]
     assert pair["equal"]["estimate"] == 1
     for measure in ("kappa", "correct", "flip"):
@@ -179,7 +184,7 @@ def test_equal_models_that_never_vary_are_undefined_in_words(tmp_path):
 def test_runs_without_bare_answers_or_users_have_no_flips(tmp_path):
     given = {"conditions": ["advantaged", "disadvantaged"]}
     dirs = [made(tmp_path / n, model(n), n, emotions(4), pairs(2), **given) for n in "ab"]
-    out = write_agreement(dirs, tmp_path / "out").parent
+    page_of(dirs, out := tmp_path / "out")
     found = json.loads((out / "agreement.json").read_text())
     assert found["flips"] == [] and found["pairs"][0]["flip"]["note"] == "no trials can be compared"
     assert "nothing was asked without memory" in shown((out / "agreement.html").read_text("utf-8"))
@@ -188,7 +193,7 @@ def test_runs_without_bare_answers_or_users_have_no_flips(tmp_path):
 def test_grid_runs_compare_contrasts(tmp_path):
     given = {"conditions": GRID_CONDITIONS}
     dirs = [made(tmp_path / n, model(n), n, emotions(4), grid_personas(), **given) for n in "ab"]
-    out = write_agreement(dirs, tmp_path / "out").parent
+    page_of(dirs, out := tmp_path / "out")
     text = shown((out / "agreement.html").read_text("utf-8"))
     assert "understanding, accuracy: gender: female − male" in text
     assert "4 items, 81 remembered users" in text
@@ -206,7 +211,7 @@ def test_labels_name_what_tells_runs_apart(tmp_path):
         made(tmp_path / "3", name="b/two", adapter=str(adapter)),
         made(tmp_path / "4", name="b/two"),
     ]
-    found = compare_runs(dirs)
+    found = compare_models(dirs)
     assert [m["label"] for m in found["models"]] == [
         "a/one (memory style system)",
         "a/one (memory style bullets)",
@@ -220,7 +225,7 @@ def test_the_same_run_twice_is_refused(three, tmp_path):
     copy = shutil.copytree(three[0], tmp_path / "copy")
     for twice in ([three[0], three[0]], [three[0], three[1], copy]):
         with pytest.raises(InputError, match="same run of a/one: nothing tells them apart"):
-            compare_runs(twice)
+            compare_models(twice)
 
 
 # -- what cannot be compared ---------------------------------------------------------------------
@@ -240,7 +245,7 @@ def test_the_same_run_twice_is_refused(three, tmp_path):
 def test_other_items_users_or_conditions_are_refused(three, tmp_path, changes, words):
     other = made(tmp_path / "other", name="z", **changes)
     with pytest.raises(InputError, match=words) as error:
-        compare_runs([three[0], other])
+        compare_models([three[0], other])
     assert str(three[0]) in str(error.value) and str(other) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -249,45 +254,45 @@ def test_same_names_with_other_texts_are_refused(three, tmp_path):
     changed = [Item(**{**vars(item), "scenario": item.scenario + "!"}) for item in ITEMS]
     other = made(tmp_path / "other", name="z", items=changed)
     with pytest.raises(InputError, match="their items have the same names but other texts"):
-        compare_runs([three[0], other])
+        compare_models([three[0], other])
 
 
 def test_one_run_or_a_damaged_one_is_refused(three, tmp_path):
     with pytest.raises(InputError, match="two or more"):
-        compare_runs(three[:1])
+        compare_models(three[:1])
     with pytest.raises(InputError, match="not a run directory"):
-        compare_runs([three[0], tmp_path])
+        compare_models([three[0], tmp_path])
     copy = shutil.copytree(three[1], tmp_path / "copy")
     run = json.loads((copy / "run.json").read_text())
     write_json(copy / "run.json", run | {"status": "running"})
     with pytest.raises(InputError, match="not complete"):
-        compare_runs([three[0], copy])
+        compare_models([three[0], copy])
     write_json(copy / "run.json", run)
     (copy / "summary.json").unlink()
     with pytest.raises(InputError, match="unswayed analyze"):
-        compare_runs([three[0], copy])
+        compare_models([three[0], copy])
     (copy / "answers.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="damaged"):
-        compare_runs([three[0], copy])
+        compare_models([three[0], copy])
 
 
 def test_mixed_models_and_margins_are_refused(three, tmp_path):
     copy = shutil.copytree(three[1], tmp_path / "copy")
     analyze(copy, margin=0.05)
     with pytest.raises(InputError, match=r"different margins \(2 and 5 points\)"):
-        compare_runs([three[0], copy])
+        compare_models([three[0], copy])
     rows = pq.read_table(copy / "answers.parquet").to_pylist()
     rows[0]["model"] = "another"
     write_rows(rows, copy / "answers.parquet")
     with pytest.raises(InputError, match="mixes rows of different models"):
-        compare_runs([three[0], copy])
+        compare_models([three[0], copy])
 
 
 def test_out_that_is_a_file_is_refused(three, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(InputError, match="is a file"):
-        write_agreement(three, file)
+        write_comparison("models", three, file)
     assert file.read_text() == "mine"
 
 
@@ -318,13 +323,13 @@ def test_page_shows_the_numbers_and_is_self_contained(found):
 def test_foreign_names_are_escaped(tmp_path):
     evil = "<img src=x>|e"
     dirs = [made(tmp_path / str(i), model(str(i)), evil + str(i), emotions(3)) for i in range(2)]
-    out = write_agreement(dirs, tmp_path / "out").parent
+    page_of(dirs, out := tmp_path / "out")
     assert "<img" not in (out / "agreement.html").read_text("utf-8")
     markdown = (out / "agreement.md").read_text("utf-8")
     assert not re.search(r"(?<!\\)<[a-z]", markdown)
 
 
 def test_the_same_runs_give_the_same_bytes(three, found, tmp_path):
-    write_agreement(three, tmp_path / "again")
+    write_comparison("models", three, tmp_path / "again")
     for name in ("agreement.json", "agreement.md", "agreement.html"):
         assert (tmp_path / "again" / name).read_bytes() == (found[1] / name).read_bytes()

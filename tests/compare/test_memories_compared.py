@@ -26,7 +26,8 @@ from unswayed.compare.memories import compare_memories
 from unswayed.compare.paired import BEYOND, GAP, HIGHER, LOWER, UNCLEAR, WITHIN, measured
 from unswayed.data.items import Item
 from unswayed.data.personas import Persona, grid_personas
-from unswayed.report.memories_page import headlines, key_table, write_comparison
+from unswayed.report.comparisons import write_comparison
+from unswayed.report.memories_page import headlines, key_table
 from unswayed.statistics import crossed
 from unswayed.statistics.crossed import crossed_mean, proportion
 
@@ -313,7 +314,7 @@ def test_unread_answers_are_counted_and_no_flips(tmp_path):
 
 
 def test_what_a_run_says_of_its_memory_is_carried_along(four, tmp_path):
-    found = write_comparison(four, tmp_path / "out")
+    found = write_comparison("memories", four, tmp_path / "out")
     assert [memory["notes"][1:] for memory in found["memories"]] == [
         [], [], ["It opened."], ["It recalled."],
     ]  # fmt: skip
@@ -343,7 +344,7 @@ def test_a_model_at_chance_is_said_to_be(tmp_path):
 
 def test_reports_show_the_numbers_and_the_page_is_self_contained(four, tmp_path):
     out = tmp_path / "new" / "folder"
-    found = write_comparison(four, out)
+    found = write_comparison("memories", four, out)
     assert json.loads((out / "compare.json").read_text("utf-8")) == found
     page, markdown = ((out / f"compare.{kind}").read_text("utf-8") for kind in ("html", "md"))
     text = shown(page)
@@ -368,7 +369,7 @@ def test_reports_show_the_numbers_and_the_page_is_self_contained(four, tmp_path)
 
 def test_the_same_runs_give_the_same_bytes(four, tmp_path):
     for name in "ab":
-        write_comparison(four, tmp_path / name)
+        write_comparison("memories", four, tmp_path / name)
     for file in ("compare.json", "compare.md", "compare.html"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -382,7 +383,7 @@ def test_the_same_runs_give_the_same_bytes(four, tmp_path):
 )
 def test_runs_with_fewer_conditions(tmp_path, conditions, words):
     dirs = [made(tmp_path / m, m, conditions=conditions) for m in ("prompt", "plum")]
-    write_comparison(dirs, tmp_path / "out")
+    write_comparison("memories", dirs, tmp_path / "out")
     text = shown((tmp_path / "out" / "compare.html").read_text("utf-8"))
     assert words in text and not re.search(r"\b(nan|NaN|None|null)\b", text)
     assert (tmp_path / "out" / "compare.md").exists()

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from unswayed.cli import main
-from unswayed.compare.settings import compare, comparison_table
+from unswayed.compare.settings import compare_settings
 from unswayed.core.errors import InputError
 from unswayed.data.histories import Task
 from unswayed.logo.evaluate import as_frame
 from unswayed.logo.tables import write_result
+from unswayed.report.comparisons import settings_tables
 
 TASK = Task("stars", "", tuple("12345"), True)
 
@@ -60,7 +61,7 @@ def test_differences_by_hand(tmp_path: Path):
     one = saved(
         tmp_path / "one", {"means": [3, 3, 3, 3], "global": [2, 3, 5, 4]}, (1, 7), communities=1
     )
-    found = compare([full, one])
+    found = compare_settings([full, one])
     assert (found["metric"], found["seeds"], found["same"]) == ("mae", [1], ["means"])
     assert found["evaluations"] == {
         "full": {"logo.communities": 4}, "one": {"logo.communities": 1}
@@ -74,11 +75,11 @@ def test_differences_by_hand(tmp_path: Path):
     assert (row["n_users"], row["n_answers"], row["relative"]) == (4, 4, None)
     assert told["skewed", "global", "accuracy"]["estimate"] == -1
     assert told["cold 0", "means", "rmse"]["estimate"] == 0
-    text = comparison_table(found)
+    text = settings_tables(found)
     assert "full: logo.communities 4; one: logo.communities 1." in text
     assert "| means | 1.500 " in text and "segment 5" not in text
     assert "| global: one - full | +1.000 (+1.000 to +1.000) |" in text
-    back = compare([one, full])
+    back = compare_settings([one, full])
     assert next(
         row["estimate"]
         for row in back["differences"]
@@ -90,9 +91,9 @@ def test_free_text(tmp_path: Path):
     notes = Task("notes", "", None, False)
     full = saved(tmp_path / "full", {"global": [1, 2, 4, 5]}, task=notes)
     same = saved(tmp_path / "same", {"global": [1, 2, 4, 5]}, task=notes)
-    found = compare([full, same])
+    found = compare_settings([full, same])
     assert (found["metric"], found["same"]) == ("rouge_l", ["global"])
-    text = comparison_table(found)
+    text = settings_tables(found)
     assert "full: the same; same: the same." in text and "Difference" not in text
 
 
@@ -129,7 +130,7 @@ def test_what_cannot_be_compared(tmp_path: Path, capsys):
         ([full, odd], r"result\.json: no such file"),
     ):
         with pytest.raises(InputError, match=message):
-            compare(dirs)
+            compare_settings(dirs)
     (odd / "result.json").write_text('{"runs": []}')
     out = tmp_path / "out"
     assert main(["logo", "compare", str(full), str(odd), "--out", str(out)]) == 2

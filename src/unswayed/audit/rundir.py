@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.trials import SCHEMA
 from unswayed.core.errors import InputError
-from unswayed.core.files import write_text
+from unswayed.core.files import require_folder, write_text
 from unswayed.data.items import Item, items_hash
 from unswayed.data.personas import Persona, personas_hash
 from unswayed.memory.registry import find_mechanism
@@ -154,8 +154,7 @@ def open_run(
         "model_args": public_settings(arguments.model_args),
         "gen_kwargs": dict(arguments.gen_kwargs),
     }
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder")
+    require_folder(out)
     if (out / "run.json").exists():
         run = read_run(out)
         other = [name for name in identity if run["identity"][name] != identity[name]]

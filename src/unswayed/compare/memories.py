@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,8 @@ from unswayed.audit.flips import grouped
 from unswayed.audit.rundir import model_name
 from unswayed.audit.summary import ALPHA
 from unswayed.audit.trials import NONE
-from unswayed.compare.agreement import (
-    KEYS,
-    marks_of,
-    read_summaries,
-    require_alike,
-)
 from unswayed.compare.paired import HIGHER, LOWER, SHARES, UNCLEAR, WITHIN, bounded, level, measured
+from unswayed.compare.runs import KEYS, marks_of, read_alike, read_summaries
 from unswayed.core.errors import InputError
 from unswayed.display.numbers import count, listed
 from unswayed.memory.registry import DEFAULT
@@ -43,7 +38,79 @@ from unswayed.statistics.crossed import (
 SCHEMA_VERSION = 1
 
 
-def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> dict[str, Any]:
+class MemoryRow(TypedDict):
+    """A run under one memory."""
+
+    name: str  # as of `memory_names`
+    memory: str
+    memory_style: str
+    memory_settings: dict[str, Any]
+    notes: list[str]  # of the run
+    n_pairs: int  # of the run
+    n_unread: int  # answers
+    n_bare_differing: int  # items whose answer without memory is not the reference's
+    verdict: dict[str, Any]  # of the run
+
+
+class Level(TypedDict):
+    """A mean under a memory; metric and name are those of `compare.paired.measured`."""
+
+    memory: str
+    metric: str
+    name: str
+    estimate: float | None  # shares
+    low: float | None
+    high: float | None
+    n: int  # answers, or pairs of answers
+    n_items: int
+    n_pairs: int
+
+
+class MemoryDifference(Level):
+    """A memory minus the reference, paired by item and user."""
+
+    p: float | None  # of `permutation_p`
+    p_equivalent: float | None  # of `equivalence_p`
+    p_holm: float | None  # corrected over all differences of all tests
+    p_bh: float | None
+    finding: str
+
+
+class MemoriesTest(TypedDict):
+    """A test under all memories."""
+
+    kind: str
+    n_items: int
+    chance: float
+    chance_score: float | None
+    n_pairs: int
+    at_chance: dict[str, bool]  # metric -> whether the model guesses
+    levels: list[Level]
+    differences: list[MemoryDifference]
+
+
+class MemoriesComparison(TypedDict):
+    """What compare.json holds."""
+
+    schema_version: int
+    model: str
+    scoring: str
+    seed: int
+    level: float  # of intervals
+    margin: float  # share
+    resamples: int
+    reference: str  # a memory's name
+    n_items: int
+    n_pairs: int  # that all runs have
+    n_comparisons: int  # with a p-value
+    conditions: list[str]
+    versions: dict[str, str]
+    memories: list[MemoryRow]
+    tests: dict[str, MemoriesTest]
+    warnings: list[str]  # what a reader must know first
+
+
+def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> MemoriesComparison:
     """Several memories of one model side by side.
 
     Args:
@@ -52,27 +119,12 @@ def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> dict
         reference: name of the memory that the others are compared with, as of `memory_names`;
             default: prompt, or the first if there is none of that name.
 
-    Returns:
-        {"schema_version", "model", "scoring", "seed", "level", "margin", "resamples", "reference",
-        "n_items", "n_pairs", "n_comparisons", "conditions", "warnings", "versions",
-        "memories": [{"name", "memory", "memory_style", "memory_settings", "notes" (of its run),
-            "n_pairs" (of its run), "n_unread", "n_bare_differing", "verdict" (of its run)}],
-        "tests": {test: {"kind", "n_items", "n_pairs", "chance", "chance_score", "at_chance",
-            "levels": [{"memory", "metric", "name", "estimate", "low", "high", "n", "n_items",
-                "n_pairs"}],
-            "differences": [{"memory", "metric", "name", "estimate", "low", "high", "p", "p_holm",
-                "p_bh", "p_equivalent", "finding", "n", "n_items", "n_pairs"}]}}}.
-        Metrics and names are those of `unswayed.compare.paired.measured`. Differences are the
-        memory minus the reference; their p-values are of `permutation_p`, and Holm's and
-        Benjamini & Hochberg's corrections run over all of them. "n_bare_differing" counts
-        items whose answer without memory is not the reference's.
-
     Raises:
         InputError: fewer than two runs, one of them incomplete, damaged or mixed up; runs of
             different models, settings, items or conditions; the same memory twice; fewer than two
             persona pairs in common; or no memory is called `reference`.
     """
-    runs, tables = require_alike(dirs, same_users=False)
+    runs, tables = read_alike(dirs, same_users=False)
     _check_settings(dirs, runs, tables)
     names = memory_names(dirs, runs)
     if reference is None:
@@ -84,7 +136,6 @@ def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> dict
     tables, pairs = _common_users(dirs, runs, tables)
     summaries = read_summaries(dirs)
     by_name = dict(zip(names, tables, strict=True))
-    bare = {name: _bare_differing(by_name[reference], table) for name, table in by_name.items()}
     summary = summaries[names.index(reference)]
     margin, seed = summary["margin"], runs[0]["identity"]["seed"]
     tests = {
@@ -103,7 +154,7 @@ def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> dict
     correct(differences)
     for row in differences:
         row["finding"] = _finding(row)
-    found = {
+    comparison = {
         "schema_version": SCHEMA_VERSION,
         "model": model_name(runs[0], summary),
         "scoring": summary["scoring"],
@@ -118,21 +169,35 @@ def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> dict
         "conditions": list(dict.fromkeys(grouped(tables[0])["condition"])),
         "versions": {"unswayed": runs[0]["versions"]["unswayed"]},
         "memories": [
-            {
-                "name": name,
-                **{key: run["identity"][key] for key in ("memory", "memory_style")},
-                "memory_settings": run["identity"]["memory_settings"],
-                "notes": run["notes"],
-                "n_pairs": run["n_pairs"],
-                "n_unread": int((~by_name[name]["parsed"]).sum()),
-                "n_bare_differing": bare[name],
-                "verdict": own["verdict"],
-            }
-            for name, run, own in zip(names, runs, summaries, strict=True)
+            _memory(name, run, about, by_name[name], by_name[reference])
+            for name, run, about in zip(names, runs, summaries, strict=True)
         ],
         "tests": tests,
     }
-    return found | {"warnings": _warnings(found)}
+    return comparison | {"warnings": _warnings(comparison)}
+
+
+def _memory(
+    name: str,
+    run: dict[str, Any],
+    summary: dict[str, Any],
+    answers: pd.DataFrame,
+    reference: pd.DataFrame,
+) -> MemoryRow:
+    """What is said of a memory; `answers` and those of the reference, of the same users."""
+    bare = [
+        table[table["condition"] == NONE].set_index(KEYS[:2])["answer"].fillna("")
+        for table in (reference, answers)
+    ]
+    return {
+        "name": name,
+        **{key: run["identity"][key] for key in ("memory", "memory_style", "memory_settings")},
+        "notes": run["notes"],
+        "n_pairs": run["n_pairs"],
+        "n_unread": int((~answers["parsed"]).sum()),
+        "n_bare_differing": int((bare[0] != bare[1].reindex(bare[0].index)).sum()),
+        "verdict": summary["verdict"],
+    }
 
 
 # -- are these runs comparable? ------------------------------------------------------------------
@@ -144,18 +209,18 @@ def memory_names(dirs: Sequence[Path], runs: Sequence[dict[str, Any]]) -> list[s
     Raises:
         InputError: two runs have the same mechanism and style.
     """
-    known = [(run["identity"]["memory"], run["identity"]["memory_style"]) for run in runs]
-    for i, j in itertools.combinations(range(len(known)), 2):
-        if known[i] == known[j]:
-            memory, style = known[i]
+    memories = [(run["identity"]["memory"], run["identity"]["memory_style"]) for run in runs]
+    for i, j in itertools.combinations(range(len(memories)), 2):
+        if memories[i] == memories[j]:
+            memory, style = memories[i]
             raise InputError(
                 f"{dirs[i]} and {dirs[j]} have the same memory, {memory}"
                 f"{f' in the style {style}' if style else ''}: leave one out"
             )
-    mechanisms = [memory for memory, _ in known]
+    mechanisms = [memory for memory, _ in memories]
     return [
         f"{memory}-{style}" if mechanisms.count(memory) > 1 and style else memory
-        for memory, style in known
+        for memory, style in memories
     ]
 
 
@@ -163,26 +228,26 @@ def _check_settings(
     dirs: Sequence[Path], runs: Sequence[dict[str, Any]], tables: Sequence[pd.DataFrame]
 ) -> None:
     """Refuse runs that differ in more than the memory and the users."""
-    settings = [_settings(run, table) for run, table in zip(runs, tables, strict=True)]
-    for path, own in zip(dirs[1:], settings[1:], strict=True):
-        found = [
-            f"{name} {settings[0][name]} against {value}"
-            for name, value in own.items()
-            if value != settings[0][name]
+    first, *others = (_settings(run, table) for run, table in zip(runs, tables, strict=True))
+    for path, settings in zip(dirs[1:], others, strict=True):
+        differences = [
+            f"{name} {first[name]} against {value}"
+            for name, value in settings.items()
+            if value != first[name]
         ]
-        if found:
+        if differences:
             raise InputError(
-                f"{dirs[0]} and {path} differ in more than the memory: {'; '.join(found)}. "
+                f"{dirs[0]} and {path} differ in more than the memory: {'; '.join(differences)}. "
                 "Compare runs of one model with the same settings"
             )
 
 
 def _settings(run: dict[str, Any], answers: pd.DataFrame) -> dict[str, str]:
     marks = marks_of(run)
-    known = {key: value for key, value in marks.items() if key not in ("memory", "memory_style")}
+    same = {key: value for key, value in marks.items() if key not in ("memory", "memory_style")}
     dtype = (run["model"] or {}).get("dtype") or marks["dtype"]
     wording = json.dumps(run["identity"]["gen_kwargs"], sort_keys=True)
-    return {"model": answers["model"].iloc[0]} | known | {"dtype": dtype, "gen_kwargs": wording}
+    return {"model": answers["model"].iloc[0]} | same | {"dtype": dtype, "gen_kwargs": wording}
 
 
 def _common_users(
@@ -194,9 +259,9 @@ def _common_users(
         InputError: fewer than two, or users of different files.
     """
     users = [set(table["pair_id"].dropna()) for table in tables]
-    for path, run, own in zip(dirs[1:], runs[1:], users[1:], strict=True):
-        sources = [one["arguments"].get("personas") for one in (runs[0], run)]
-        if own != users[0] and sources[0] != sources[1]:
+    for path, run, ids in zip(dirs[1:], runs[1:], users[1:], strict=True):
+        sources = [record["arguments"].get("personas") for record in (runs[0], run)]
+        if ids != users[0] and sources[0] != sources[1]:
             shown = [source or "built-in" for source in sources]
             raise InputError(
                 f"{dirs[0]} and {path} asked about other users of different sources ({shown[0]} "
@@ -214,45 +279,32 @@ def _common_users(
     ], len(common)
 
 
-def _bare_differing(reference: pd.DataFrame, own: pd.DataFrame) -> int:
-    """Number of items that two runs answer differently without memory."""
-    answers = [
-        table[table["condition"] == NONE].set_index(KEYS[:2])["answer"].fillna("")
-        for table in (reference, own)
-    ]
-    return int((answers[0] != answers[1].reindex(answers[0].index)).sum())
-
-
 # -- one test ------------------------------------------------------------------------------------
 
 
 def _compare_test(
     test: str, tables: dict[str, pd.DataFrame], reference: str, margin: float, seed: int
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list]:
     """Levels of each memory, and its differences from the reference."""
     values = {name: measured(rows) for name, rows in tables.items()}
     base = values[reference]
     levels = [
         {"memory": memory, "metric": metric, "name": name} | _row(level(name, matrix), 1)
-        for memory, own in values.items()
-        for (metric, name), matrix in own.items()
+        for memory, matrices in values.items()
+        for (metric, name), matrix in matrices.items()
     ]
     differences = [
         {"memory": memory, "metric": metric, "name": name}
         | _difference(matrix - base[metric, name], [test, metric, name], name, margin, seed)
-        for memory, own in values.items()
-        for (metric, name), matrix in own.items()
+        for memory, matrices in values.items()
+        for (metric, name), matrix in matrices.items()
         if memory != reference and name != NONE and (metric, name) in base
     ]
     return {"levels": levels, "differences": differences}
 
 
-def _row(found: Estimate, limit: float) -> dict[str, Any]:
-    return bounded(found, limit) | {
-        "n": found.n,
-        "n_items": found.n_items,
-        "n_pairs": found.n_users,
-    }
+def _row(mean: Estimate, limit: float) -> dict[str, Any]:
+    return bounded(mean, limit) | {"n": mean.n, "n_items": mean.n_items, "n_pairs": mean.n_users}
 
 
 def _difference(
@@ -262,11 +314,11 @@ def _difference(
 
     The permutations depend on what is compared, not on which runs there are.
     """
-    found = crossed_mean(differences)
+    mean = crossed_mean(differences)
     rng = np.random.default_rng([seed, *"\0".join(key).encode()])
-    return _row(found, 1 if name in SHARES else 2) | {
+    return _row(mean, 1 if name in SHARES else 2) | {
         "p": permutation_p(differences, rng),
-        "p_equivalent": equivalence_p(found, margin),
+        "p_equivalent": equivalence_p(mean, margin),
     }
 
 
@@ -282,35 +334,35 @@ def _finding(row: dict[str, Any]) -> str:
 # -- in words ------------------------------------------------------------------------------------
 
 
-def _warnings(found: dict[str, Any]) -> list[str]:
+def _warnings(comparison: dict[str, Any]) -> list[str]:
     """What a reader must know first."""
-    memories, said = found["memories"], []
-    if any(memory["n_pairs"] != found["n_pairs"] for memory in memories):
+    memories, reference, warnings = comparison["memories"], comparison["reference"], []
+    if any(memory["n_pairs"] != comparison["n_pairs"] for memory in memories):
         shown = listed(f"{memory['n_pairs']} under {memory['name']}" for memory in memories)
-        said.append(
+        warnings.append(
             f"The runs asked about different numbers of persona pairs ({shown}): only the "
-            f"{found['n_pairs']} that all of them have are compared. Notes and verdicts of the "
-            "runs speak of all of theirs."
+            f"{comparison['n_pairs']} that all of them have are compared. Notes and verdicts of "
+            "the runs speak of all of theirs."
         )
-    said += [
-        f"Without memory, the runs of {memory['name']} and {found['reference']} differ in "
-        f"{memory['n_bare_differing']} of {count(found['n_items'], 'answer')}, though model and "
-        "prompts should be the same. Flips are counted against each run's own answers, and what "
-        "differs between these two may not be the memory's doing."
+    warnings += [
+        f"Without memory, the runs of {memory['name']} and {reference} differ in "
+        f"{memory['n_bare_differing']} of {count(comparison['n_items'], 'answer')}, though model "
+        "and prompts should be the same. Flips are counted against each run's own answers, and "
+        "what differs between these two may not be the memory's doing."
         for memory in memories
         if memory["n_bare_differing"]
     ]
-    for name, test in found["tests"].items():
+    for name, test in comparison["tests"].items():
         if any(test["at_chance"].values()):
-            said.append(
+            warnings.append(
                 f"Without memory the model cannot be distinguished from chance on {name}: how its "
                 "accuracy and its gap differ between memories means nothing there, and flips may "
                 "only show how unsure its guesses are."
             )
-    said += [
+    warnings += [
         f"{count(memory['n_unread'], 'answer')} under {memory['name']} could not be read; they "
         "count as wrong and not as flips."
         for memory in memories
         if memory["n_unread"]
     ]
-    return said
+    return warnings

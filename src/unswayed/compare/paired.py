@@ -6,6 +6,8 @@ Differences between runs are paired by item and user; the variance of their mean
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import numpy as np
 import pandas as pd
 
@@ -18,6 +20,14 @@ GAP, BEYOND = "gap", "persona - neutral"
 DIFFERENCES = {"accuracy": GAP, "score": GAP, "flip": BEYOND}
 # What is shown of a difference between two runs.
 LOWER, HIGHER, WITHIN, UNCLEAR = "lower", "higher", "within the margin", "unclear"
+
+
+class Interval(TypedDict):
+    """A share or a difference of shares with its 95 % interval; None where there is none."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
 
 
 def measured(rows: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
@@ -34,12 +44,12 @@ def measured(rows: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
     """
     management = rows["kind"].iloc[0] == "management"
     values = matrices(rows, ["accuracy", *(["score"] if management else []), "flip"])
-    found = {
+    by_name = {
         (metric, name): _values(values, metric, name)
         for metric in values.by_metric
         for name in (*SHARES, DIFFERENCES[metric])
     }
-    return {key: matrix for key, matrix in found.items() if matrix is not None}
+    return {key: matrix for key, matrix in by_name.items() if matrix is not None}
 
 
 def _values(values: Matrices, metric: str, name: str) -> np.ndarray | None:
@@ -53,11 +63,11 @@ def level(name: str, values: np.ndarray) -> Estimate:
     return proportion(values) if name in SHARES else crossed_mean(values)
 
 
-def bounded(found: Estimate, limit: float) -> dict[str, float | None]:
+def bounded(mean: Estimate, limit: float) -> Interval:
     """Estimate and interval, cut at +-limit."""
-    known = found.low is not None
+    low, high = mean.low, mean.high
     return {
-        "estimate": found.estimate,
-        "low": max(found.low, -limit) if known else None,
-        "high": min(found.high, limit) if known else None,
+        "estimate": mean.estimate,
+        "low": None if low is None else max(low, -limit),
+        "high": None if high is None else min(high, limit),
     }

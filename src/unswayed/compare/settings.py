@@ -1,4 +1,4 @@
-"""`unswayed logo compare`: evaluations that asked the same questions with other settings.
+"""Evaluations of LoGo that asked the same questions with other settings.
 
 An ablation is an evaluation with a line on top of its recipe. What it gains or loses is paired by
 question; intervals are over users, of all seeds that every evaluation has.
@@ -10,56 +10,40 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
-from unswayed.compare.agreement import require_folder
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
+from unswayed.core.files import read_text
 from unswayed.data.histories import Task
 from unswayed.logo.evaluate import ANSWERS
 from unswayed.logo.plan import TEST
-from unswayed.logo.tables import (
-    Measure,
-    cell,
-    difference,
-    difference_cell,
-    figures,
-    markdown_table,
-    measures,
-    metric_words,
-    slices,
-)
+from unswayed.logo.tables import Measure, difference, figures, measures, slices
 
 QUESTION = ["seed", "user", "event", "at", "n", "segment", "skewed", "balanced", "answer"]
 NOT_SETTINGS = ("methods", "settings.seed")
 
 
-def write_comparison(dirs: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Write comparison.json and comparison.md; returns the first one's content, see `compare`."""
-    require_folder(out)
-    found = compare(dirs)
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(found, ensure_ascii=False, indent=1)
-    write_text(out / "comparison.json", text + "\n")
-    write_text(out / "comparison.md", comparison_table(found) + "\n")
-    return found
+class SettingsComparison(TypedDict):
+    """What comparison.json holds."""
+
+    metric: str  # the first one
+    seeds: list[int]  # that all evaluations have
+    evaluations: dict[str, dict[str, Any]]  # name -> setting -> value, where it is not the first's;
+    # of the first, those of it that differ anywhere
+    measures: dict[str, dict[str, dict[str, Any]]]  # slice -> method -> name -> `tables.figures`
+    differences: list[dict[str, Any]]  # evaluation, slice, method, metric: that less the first
+    # (`histories.metrics.Difference`)
+    same: list[str]  # methods that said the same everywhere
 
 
-def compare(dirs: Sequence[Path]) -> dict[str, Any]:
+def compare_settings(dirs: Sequence[Path]) -> SettingsComparison:
     """What each evaluation gains or loses against the first.
 
     Args:
         dirs: folders of `evaluate`, called by their names. Methods and seeds that not all have are
             left out.
-
-    Returns:
-        metric: name of the first one. seeds: that all have. evaluations: name -> setting -> its
-        value, as far as it is not the first one's; of the first, those of it that differ anywhere.
-        measures: slice -> method -> name -> `tables.figures`. differences: per slice, method, other
-        evaluation and metric: that less the first (`histories.metrics.Difference`). same: methods
-        that said the same everywhere.
 
     Raises:
         InputError: fewer than two folders, two of one name, one that is no evaluation, or
@@ -73,47 +57,50 @@ def compare(dirs: Sequence[Path]) -> dict[str, Any]:
         )
     results = dict(zip(names, map(_read_result, dirs), strict=True))
     seeds = _common(
-        {name: [_seed(run) for run in result["runs"]] for name, result in results.items()}, "seed"
+        {
+            name: [run["identity"]["settings"]["seed"] for run in result["runs"]]
+            for name, result in results.items()
+        },
+        "seed",
     )
     frames = {name: _read_answers(folder, seeds) for name, folder in zip(names, dirs, strict=True)}
     methods = _common({name: list(dict.fromkeys(f.method)) for name, f in frames.items()}, "method")
     first, *others = names
     for name in others:
         _check_questions(frames[first], frames[name], first, name, methods)
-    known = measures(_task(results[first]["task"]))
-    told = list(dict(slices(frames[first])))
+    metrics = measures(_task(results[first]["task"]))
     parts = {
         name: {
-            label: {method: own for method, own in rows.groupby("method", sort=False)}
+            label: {method: answers for method, answers in rows.groupby("method", sort=False)}
             for label, rows in slices(frame)
         }
         for name, frame in frames.items()
     }
     return {
-        "metric": next(iter(known)),
+        "metric": next(iter(metrics)),
         "seeds": seeds,
         "evaluations": _settings(results),
         "measures": {
             label: {
-                method: {name: figures(parts[name][label][method], known) for name in names}
+                method: {name: figures(parts[name][label][method], metrics) for name in names}
                 for method in methods
             }
-            for label in told
+            for label in parts[first]
         },
         "differences": [
             {"evaluation": name, "slice": label, "method": method, "metric": metric}
             | dataclasses.asdict(
                 difference(parts[name][label][method], parts[first][label][method], measure)
             )
-            for label in told
+            for label in parts[first]
             for method in methods
             for name in others
-            for metric, measure in known.items()
+            for metric, measure in metrics.items()
         ],
         "same": [
             method
             for method in methods
-            if all(_alike(frames[first], frames[name], method, known) for name in others)
+            if all(_alike(frames[first], frames[name], method, metrics) for name in others)
         ],
     }
 
@@ -151,10 +138,6 @@ def _read_answers(folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
     return frame.sort_values(QUESTION, kind="stable", ignore_index=True)
 
 
-def _seed(run: dict[str, Any]) -> int:
-    return run["identity"]["settings"]["seed"]
-
-
 def _task(saved: dict[str, Any]) -> Task:
     """As far as metrics need it."""
     labels = saved["labels"]
@@ -164,38 +147,42 @@ def _task(saved: dict[str, Any]) -> Task:
 # -- what they share -----------------------------------------------------------------------------
 
 
-def _common(found: dict[str, list], what: str) -> list:
+def _common(values: dict[str, list], what: str) -> list:
     """What all have, in the order of the first."""
-    first, *others = found.values()
-    common = [one for one in first if all(one in other for other in others)]
+    first, *others = values.values()
+    common = [value for value in first if all(value in other for other in others)]
     if not common:
-        each = "; ".join(f"{name}: {', '.join(map(str, own))}" for name, own in found.items())
+        each = "; ".join(f"{name}: {', '.join(map(str, own))}" for name, own in values.items())
         raise InputError(f"logo compare: the evaluations have no {what} in common ({each})")
     return common
 
 
 def _check_questions(
-    one: pd.DataFrame, other: pd.DataFrame, first: str, name: str, methods: Sequence[str]
+    left: pd.DataFrame, right: pd.DataFrame, first: str, name: str, methods: Sequence[str]
 ) -> None:
     for method in methods:
-        asked = [
-            frame[frame.method == method][QUESTION].to_numpy().tolist() for frame in (one, other)
+        questions = [
+            frame[frame.method == method][QUESTION].to_numpy().tolist() for frame in (left, right)
         ]
-        if asked[0] != asked[1]:
+        if questions[0] != questions[1]:
             raise InputError(
-                f"logo compare: {name} and {first} put {len(asked[1]):,} and {len(asked[0]):,} "
-                f"questions to {method}, and not the same: histories, test_share, segments, cold "
-                "and questions_per_user must be alike"
+                f"logo compare: {name} and {first} put {len(questions[1]):,} and "
+                f"{len(questions[0]):,} questions to {method}, and not the same: histories, "
+                "test_share, segments, cold and questions_per_user must be alike"
             )
 
 
-def _alike(one: pd.DataFrame, other: pd.DataFrame, method: str, known: dict[str, Measure]) -> bool:
-    own = [frame[frame.method == method] for frame in (one, other)]
-    return all((measure.parts(own[0]) == measure.parts(own[1])).all() for measure in known.values())
+def _alike(
+    left: pd.DataFrame, right: pd.DataFrame, method: str, metrics: dict[str, Measure]
+) -> bool:
+    rows = [frame[frame.method == method] for frame in (left, right)]
+    return all(
+        (metric.parts(rows[0]) == metric.parts(rows[1])).all() for metric in metrics.values()
+    )
 
 
 def _settings(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Evaluation -> what of its identity is not the first one's; see `compare`."""
+    """Evaluation -> what of its identity is not the first one's; see `SettingsComparison`."""
     flat = {
         name: {
             key: value
@@ -205,13 +192,13 @@ def _settings(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, result in results.items()
     }
     first, *others = flat
-    found: dict[str, dict[str, Any]] = {first: {}}
+    differing: dict[str, dict[str, Any]] = {first: {}}
     for name in others:
         keys = dict.fromkeys([*flat[first], *flat[name]])
         odd = [key for key in keys if flat[name].get(key) != flat[first].get(key)]
-        found[name] = {key: flat[name].get(key) for key in odd}
-        found[first] |= {key: flat[first].get(key) for key in odd}
-    return found
+        differing[name] = {key: flat[name].get(key) for key in odd}
+        differing[first] |= {key: flat[first].get(key) for key in odd}
+    return differing
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -220,60 +207,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-# -- tables --------------------------------------------------------------------------------------
-
-
-def comparison_table(found: dict[str, Any]) -> str:
-    """The first metric of every method and evaluation, and what separates these, in Markdown."""
-    told = list(found["measures"])
-    if sum(label.startswith("segment ") for label in told) == 1:  # it is the whole
-        told = [label for label in told if not label.startswith("segment ")]
-    note = (
-        f"Seeds {', '.join(map(str, found['seeds']))}; "
-        + "; ".join(map(_told_settings, found["evaluations"].items()))
-        + ". In brackets 95 % intervals over users, all seeds together."
-    )
-    made = note, _measured(found, told), _apart(found, told)
-    return "\n\n".join(text for text in made if text)
-
-
-def _told_settings(one: tuple[str, dict[str, Any]]) -> str:
-    name, own = one
-    return f"{name}: {', '.join(f'{key} {value}' for key, value in own.items()) or 'the same'}"
-
-
-def _measured(found: dict[str, Any], told: Sequence[str]) -> str:
-    """Methods and evaluations x slices; one line where all evaluations say the same."""
-    metric, measured = found["metric"], [found["measures"][label] for label in told]
-    first = next(iter(found["evaluations"]))
-    some = [next(iter(own.values()))[first] for own in measured]
-    rows = [["users, answers", *(f"{one['users']}, {one['answers']}" for one in some)]]
-    for method in measured[0]:
-        alike = method in found["same"]
-        for name in [first] if alike else found["evaluations"]:
-            own = [one[method][name][metric] for one in measured]
-            cells = [cell(one["mean"], *one["interval"]) for one in own]
-            rows.append([method if alike else f"{method}, {name}", *cells])
-    return markdown_table([metric_words(metric), *told], rows)
-
-
-def _apart(found: dict[str, Any], told: Sequence[str]) -> str:
-    """Methods and other evaluations x slices: less the first; "" where all say the same."""
-    metric, (first, *others) = found["metric"], found["evaluations"]
-    known = {
-        (one["method"], one["evaluation"], one["slice"]): one
-        for one in found["differences"]
-        if one["metric"] == metric
-    }
-    rows = [
-        [
-            f"{method}: {name} - {first}",
-            *(difference_cell(known[method, name, label]) for label in told),
-        ]
-        for method in found["measures"][told[0]]
-        if method not in found["same"]
-        for name in others
-    ]
-    return markdown_table([f"Difference in {metric_words(metric)}", *told], rows) if rows else ""

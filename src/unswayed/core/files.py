@@ -29,6 +29,16 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
 
 
+def require_folder(folder: Path, option: str = "--out") -> None:
+    """Refuse a folder to write to that is a file.
+
+    Raises:
+        InputError: it is; names the option.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{option} {folder} is a file; give a folder")
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Where to write what becomes the file at the end: it is either whole or not there."""

@@ -23,8 +23,13 @@ def interval(value: dict[str, Any] | None, sign: bool = False) -> str:
     if value is None or value["estimate"] is None:
         return MISSING
     bounds = f"{percent(value['low'], sign)}, {percent(value['high'], sign)}"
-    known = value["low"] is not None
-    return f"{percent(value['estimate'], sign)} [{bounds if known else MISSING}]"
+    return f"{percent(value['estimate'], sign)} [{MISSING if value['low'] is None else bounds}]"
+
+
+def interval_parts(value: dict[str, Any] | None, sign: bool = False) -> tuple[str, str]:
+    """As `interval`, the estimate and the bracketed bounds apart."""
+    estimate, _, bounds = interval(value, sign).partition(" ")
+    return estimate, bounds
 
 
 def coefficient(value: float | None) -> str:

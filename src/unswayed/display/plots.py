@@ -73,6 +73,18 @@ def symmetric_axis(values: Iterable[float | None]) -> Axis:
     return Axis(-bound, bound, (-bound, -bound / 2, 0, bound / 2, bound), sign=True)
 
 
+def margin_axis(
+    margin: float, values: Iterable[dict[str, Any] | None]
+) -> tuple[Axis, tuple[float | None, float | None]]:
+    """One axis that holds differences with their intervals and the margin, and the latter's band.
+
+    Args:
+        values: estimates with bounds, see `ends`.
+    """
+    axis = symmetric_axis([margin, *(end for value in values for end in ends(value))])
+    return axis, (axis.at(-margin), axis.at(margin))
+
+
 def share_axis(largest: float) -> Axis:
     """From 0 to just above the largest share."""
     bound = rounded_up(largest)
@@ -95,12 +107,8 @@ def ends(value: dict[str, Any] | None) -> list[float | None]:
 
 def position(value: dict[str, Any] | None, axis: Axis) -> dict[str, float | None]:
     """Where an estimate and its interval stand; the interval is cut at the axis' ends."""
-    known = value or {}
-    return {
-        "x": axis.inside(known.get("estimate")),
-        "x_low": axis.inside(known.get("low")),
-        "x_high": axis.inside(known.get("high")),
-    }
+    estimate, low, high = map(axis.inside, ends(value) or [None] * 3)
+    return {"x": estimate, "x_low": low, "x_high": high}
 
 
 def shade(value: float | None, low: float = 0.0, high: float = 1.0) -> int | None:
@@ -113,9 +121,9 @@ def shade(value: float | None, low: float = 0.0, high: float = 1.0) -> int | Non
 
 def shade_range(values: Iterable[float | None]) -> tuple[float, float]:
     """Multiples of 5 points around all values, at least 10 points apart, within 0 and 1."""
-    known = [100 * value for value in values if value is not None]
-    if not known:
+    percents = [100 * value for value in values if value is not None]
+    if not percents:
         return 0.0, 1.0
-    low, high = 5 * math.floor(min(known) / 5), 5 * math.ceil(max(known) / 5)
+    low, high = 5 * math.floor(min(percents) / 5), 5 * math.ceil(max(percents) / 5)
     low = max(0, min(low, high - 10))
     return low / 100, min(100, max(high, low + 10)) / 100

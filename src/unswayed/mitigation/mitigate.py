@@ -25,7 +25,7 @@ from unswayed.audit.gate import outcome, read_policy
 from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_run
 from unswayed.audit.summary import LEVEL, MARGIN, analyze, read_summary
-from unswayed.compare.agreement import require_alike
+from unswayed.compare.runs import read_alike
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, write_text
 from unswayed.core.journal import Journal
@@ -229,7 +229,7 @@ def run_facts(run: Path, policy: Path | None) -> dict[str, Any]:
 def compare(runs: Mapping[str, Path]) -> dict[str, Any]:
     """Test -> its size, and the changes of every other run against the one before training."""
     others = [name for name in runs if name != BEFORE]
-    _, tables = require_alike([runs[BEFORE], *(runs[name] for name in others)])
+    _, tables = read_alike([runs[BEFORE], *(runs[name] for name in others)])
     changes = {
         name: run_changes(tables[0], table) for name, table in zip(others, tables[1:], strict=True)
     }
