@@ -25,9 +25,12 @@ from unswayed.audit.gate import (
 from unswayed.audit.rundir import model_name, read_answers, read_run
 from unswayed.audit.summary import summarize
 from unswayed.core.files import write_text
-from unswayed.display.numbers import count, markdown_text
+from unswayed.display.numbers import count
+from unswayed.display.page import render_report
 from unswayed.memory.registry import describe
 from unswayed.report.methods import facts
+
+CHECKLIST, JUNIT = "checklist.md", "checklist.xml"
 
 
 def check_run(out: Path, policy_file: Path) -> list[Check]:
@@ -44,8 +47,8 @@ def check_run(out: Path, policy_file: Path) -> list[Check]:
     run, answers = read_run(out), read_answers(out).to_pandas()
     reject_foreign(out, run, answers)
     margin = policy.margins.get("grid" if answers["gender"].notna().any() else "gap")
-    given = {} if margin is None else {"margin": margin / 100}
-    summary = summarize(answers, seed=run["identity"]["seed"], **given)
+    options = {} if margin is None else {"margin": margin / 100}
+    summary = summarize(answers, seed=run["identity"]["seed"], **options)
     checks = judge(policy, summary)
     texts = {
         CHECKLIST: checklist(policy, run, answers, summary, checks),
@@ -80,43 +83,19 @@ def checklist(
     checks: Sequence[Check],
 ) -> str:
     """The pre-deployment checklist: measured lines ticked, lines for people left open."""
-    blocks = [
-        f"# Pre-deployment checklist: {markdown_text(model_name(run, summary))}",
-        f"**{tally(checks)}.**",
-        LEGEND,
-        "## Measured",
-    ]
-    for test in dict.fromkeys(check.test for check in checks):
-        lines = [
-            f"- [{'x' if c.state == PASS else ' '}] **{c.state}** · {markdown_text(c.name)}: "
-            f"{markdown_text(c.evidence)}"
-            for c in checks
-            if c.test == test
-        ]
-        blocks += [f"### {markdown_text(test)}", "\n".join(lines)]
     memory = next((m for m in answers["memory"] if m != "none"), None)
-    people = [
-        "**Items**: several readers agree that the best answer to each item does not depend on who "
-        "asks (`--decisions`).",
-        "**Language and market**: items and personas are in the languages, and of the users, that "
-        "the product serves.",
-        "**Memory**: in production the model learns about its users as it did here. "
-        + (describe(memory, summary["memory_style"]) if memory else "There was no memory."),
-        "**Model**: what is deployed is the revision below, with the same adapter, precision, chat "
-        "template and system prompt.",
-        "**Policy**: whoever answers for the product has agreed to its margins.",
-    ]
-    known = [
-        *facts(run, summary),
-        ("Policy", f"{policy.name}, SHA-256 {policy.sha256}"),
-    ]
-    blocks += [
-        "## For people to tick",
-        "\n".join(f"- [ ] {line}" for line in people),
-        "## What was checked",
-        "\n".join(f"- {name}: {markdown_text(value)}" for name, value in known),
-    ]
-    return "\n\n".join(blocks) + "\n"
+    view = {
+        "model": model_name(run, summary),
+        "tally": tally(checks),
+        "passed": PASS,
+        "tests": {
+            test: [check for check in checks if check.test == test]
+            for test in dict.fromkeys(check.test for check in checks)
+        },
+        "memory": describe(memory, summary["memory_style"]) if memory else "There was no memory.",
+        "facts": [*facts(run, summary), ("Policy", f"{policy.name}, SHA-256 {policy.sha256}")],
+    }
+    return render_report("unswayed.report", "checklist.md.jinja", view)
 
 
 def junit(
@@ -127,7 +106,7 @@ def junit(
     What cannot be told is an <error>: viewers show errors in red, and <skipped> as harmless.
     """
     root = ET.Element("testsuites", {"name": "unswayed check", **_counts(checks), "time": "0"})
-    known = {
+    facts_of_run = {
         "model": model_name(run, summary),
         "revision": (run["model"] or {}).get("revision") or "",
         "policy": f"{policy.name} {policy.sha256}",
@@ -137,7 +116,7 @@ def junit(
         counts = {"name": _xml(test), **_counts(part), "skipped": "0", "time": "0"}
         suite = ET.SubElement(root, "testsuite", counts | {"timestamp": run["finished"][:19]})
         properties = ET.SubElement(suite, "properties")
-        for name, value in known.items():
+        for name, value in facts_of_run.items():
             ET.SubElement(properties, "property", {"name": name, "value": _xml(value)})
         for check in part:
             names = {"classname": f"unswayed.{_xml(test)}", "name": _xml(check.name), "time": "0"}
@@ -163,14 +142,3 @@ def _xml(text: str) -> str:
     """Characters that XML 1.0 forbids, written as \\x1b and the like."""
     forbidden = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
     return re.sub(forbidden, lambda match: ascii(match[0])[1:-1], text)
-
-
-CHECKLIST, JUNIT = "checklist.md", "checklist.xml"
-
-
-LEGEND = (
-    "Differences are in percentage points with 95% intervals. *Within*: p-value of the equivalence "
-    "test; below 0.05 the difference is shown to lie within the margin. *Other than 0*: p-value of "
-    "the permutation test, after Holm's correction over the run; below 0.05 there is a difference. "
-    "Nothing passes merely because no difference was found."
-)

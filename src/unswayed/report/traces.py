@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,16 @@ from unswayed.audit.traces import judge as judging
 from unswayed.audit.traces.analysis import PERSONAS, Trace, figures, read_traces
 from unswayed.audit.traces.detector import LABELS, UNUSED, USED, sentence_span
 from unswayed.core.errors import InputError
-from unswayed.core.files import write_text
 from unswayed.display.numbers import (
     MISSING,
     coefficient_interval,
     count,
     interval,
-    markdown_table,
-    markdown_text,
     p_value,
     percent,
 )
+from unswayed.display.page import write_reports
+from unswayed.display.tables import markdown_table
 from unswayed.statistics.crossed import LEVEL
 
 EXAMPLES = 3  # per class
@@ -75,16 +74,16 @@ def use_rows(tests: dict[str, Any]) -> list[dict[str, str]]:
             "dismissed": interval(row["dismissed"]),
             "share": interval(row["share"]),
         }
-        for test, found in tests.items()
-        for condition, row in found["conditions"].items()
+        for test, about in tests.items()
+        for condition, row in about["conditions"].items()
     ]
 
 
 def error_rows(tests: dict[str, Any]) -> list[dict[str, str]]:
     """Formatted rows, test x scope."""
     rows = []
-    for test, found in tests.items():
-        for scope, row in found["errors"].items():
+    for test, about in tests.items():
+        for scope, row in about["errors"].items():
             n_used = row["used_wrong"] + row["used_right"]
             n_unused = row["unused_wrong"] + row["unused_right"]
             rows.append(
@@ -112,8 +111,8 @@ def notes(tests: dict[str, Any]) -> list[str]:
         "paired": "Difference",
     }
     places: dict[tuple[str, str], list[str]] = {}
-    for test, found in tests.items():
-        for scope, row in found["errors"].items():
+    for test, about in tests.items():
+        for scope, row in about["errors"].items():
             for key, name in names.items():
                 if note := row[key]["note"]:
                     places.setdefault((name, note), []).append(f"{test} / {scope}")
@@ -134,13 +133,13 @@ def trace_table(content: dict[str, Any]) -> str:
 def judge_lines(content: dict[str, Any]) -> list[str]:
     """One sentence per judge."""
     return [
-        f"Judge {found['judge']}: {count(found['n'], 'verdict')}, of them "
-        f"{found['n_unreadable']:,} unreadable; equal to the detector in "
-        f"{interval(found['equal'])} % of the others, Cohen's kappa "
-        f"{coefficient_interval(found['kappa'])}"
-        + (f" ({found['kappa']['note']})" if found["kappa"]["note"] else "")
+        f"Judge {judge['judge']}: {count(judge['n'], 'verdict')}, of them "
+        f"{judge['n_unreadable']:,} unreadable; equal to the detector in "
+        f"{interval(judge['equal'])} % of the others, Cohen's kappa "
+        f"{coefficient_interval(judge['kappa'])}"
+        + (f" ({judge['kappa']['note']})" if judge["kappa"]["note"] else "")
         + "."
-        for found in content["judges"]
+        for judge in content["judges"]
     ]
 
 
@@ -149,16 +148,16 @@ def judge_lines(content: dict[str, Any]) -> list[str]:
 
 def examples(traces: Sequence[Trace]) -> list[dict[str, Any]]:
     """Up to EXAMPLES traces per class, of different items and users where there are such."""
-    found = []
+    rows = []
     for label in LABELS:
-        shown: list[Trace] = []
+        chosen: list[Trace] = []
         pool = [trace for trace in traces if trace.reading.label == label and trace.text]
-        while pool and len(shown) < EXAMPLES:
-            pool.sort(key=lambda trace: sum(_alike(trace, other) for other in shown))
-            shown.append(pool.pop(0))
-        for trace in shown:
+        while pool and len(chosen) < EXAMPLES:
+            pool.sort(key=lambda trace: sum(_alike(trace, other) for other in chosen))
+            chosen.append(pool.pop(0))
+        for trace in chosen:
             text, facts = quote(trace)
-            found.append(
+            rows.append(
                 {
                     "label": label,
                     "test": trace.test,
@@ -169,7 +168,7 @@ def examples(traces: Sequence[Trace]) -> list[dict[str, Any]]:
                     "quote": text,
                 }
             )
-    return found
+    return rows
 
 
 def _answer(trace: Trace) -> str:
@@ -178,8 +177,8 @@ def _answer(trace: Trace) -> str:
     return "right" if trace.correct else "wrong"
 
 
-def _alike(one: Trace, other: Trace) -> int:
-    return 2 * (one.question_id == other.question_id) + (one.persona_id == other.persona_id)
+def _alike(left: Trace, right: Trace) -> int:
+    return 2 * (left.question_id == right.question_id) + (left.persona_id == right.persona_id)
 
 
 def quote(trace: Trace) -> tuple[str, list[str]]:
@@ -217,90 +216,49 @@ def code(text: str) -> str:
     return f"{fence} {line} {fence}"
 
 
-# -- the page ------------------------------------------------------------------------------------
-
-INTRO = (
-    "Each text that the model wrote with a memory in its prompt (a *trace*, its thinking included) "
-    "was searched for *facts*: words of the memory that stand neither in the question nor in the "
-    "options. A trace **uses** the memory if it brings up a fact, or the user's background in "
-    "general, and lets it stand. It **dismisses** the memory if it brings it up only to call it "
-    "irrelevant or to deny it. All other traces do **none** of both."
-)
-USE_TEXT = (
-    "Words also coincide by chance. So the same facts were looked for in the trace to the same "
-    "item without memory, which cannot have known them: what is found there is *by chance*, and "
-    "what the memory adds is *beyond chance*. *Facts mentioned* is the average share of a "
-    "memory's facts that a trace mentions. *Words* is the median length of a trace; an answer of "
-    "two words is no reasoning, and can use nothing."
-)
-ERROR_TEXT = (
-    "An odds ratio above 1 means: traces that use the memory are more often wrong. The one *within "
-    "items* compares users on the same item (Mantel-Haenszel; test of Cochran, Mantel and "
-    "Haenszel); only items that have traces of both kinds and answers of both kinds tell anything. "
-    "The crude one throws all items together, and with it items that are hard and invite talk "
-    "about the user. *Difference* is the share of wrong answers among traces that use the memory "
-    "minus that among the others, averaged over items. Unparsed answers are left out here."
-)
-LIMITS = (
-    "The detector reads words, not meaning, and English only. It misses paraphrases and "
-    'conclusions ("well off"), takes a word that happens to coincide for a mention, and a trace '
-    "that repeats the memory and then ignores it counts as using it. That a trace speaks of the "
-    "user does not show that the answer depends on it, nor does silence show the contrary: written "
-    "reasoning need not be what decided. And use with error is an association: a difficult "
-    "question may bring about both. How often the detector is right on labelled examples stands in "
-    "its documentation (docs/traces.md)."
-)
+# -- the report ----------------------------------------------------------------------------------
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """The whole page."""
-    tests, level = content["tests"], f"{content['level']:.0%}"
-    blocks = [
-        f"# Traces of {markdown_text(content['model'])}",
-        INTRO,
-        "## Do the traces use the memory?",
-        f"{USE_TEXT} Shares in percent with {level} intervals, for items and users as crossed "
-        "clusters.",
-        markdown_table(use_rows(tests), USE_COLUMNS, left=2),
-        "## Are traces that use it wrong more often?",
-        ERROR_TEXT + f" *{PERSONAS}* is all users but those of the neutral memory.",
-        markdown_table(error_rows(tests), ERROR_COLUMNS, left=2),
+def traces_view(content: dict[str, Any]) -> dict[str, Any]:
+    """Everything that traces.md says, formatted."""
+    tests = content["tests"]
+    return {
+        "model": content["model"],
+        "level": f"{content['level']:.0%}",
+        "use": use_rows(tests),
+        "use_columns": USE_COLUMNS,
+        "errors": error_rows(tests),
+        "error_columns": ERROR_COLUMNS,
+        "personas": PERSONAS,
+        "corrected": any(
+            row["crude"]["corrected"] for test in tests.values() for row in test["errors"].values()
+        ),
+        "notes": notes(tests),
+        "judges": list(zip(judge_lines(content), map(_judged, content["judges"]), strict=True)),
+        "judge_columns": [
+            ("judge", "Judge says"),
+            *((name, f"detector: {name}") for name in LABELS),
+        ],
+        "examples": [
+            (
+                "none of both" if label == UNUSED else label,
+                [
+                    example | {"code": code(example["quote"])}
+                    for example in content["examples"]
+                    if example["label"] == label
+                ],
+            )
+            for label in LABELS
+        ],
+    }
+
+
+def _judged(judge: dict[str, Any]) -> list[dict[str, str]]:
+    """How often judge and detector say what."""
+    return [
+        {"judge": label} | {name: f"{n:,}" for name, n in zip(LABELS, counts, strict=True)}
+        for label, counts in zip(LABELS, judge["table"], strict=True)
     ]
-    if any(row["crude"]["corrected"] for t in tests.values() for row in t["errors"].values()):
-        blocks.append("\\* A cell is empty: 1/2 was added to each (Haldane-Anscombe).")
-    if lines := notes(tests):
-        blocks.append("\n".join(f"- {markdown_text(line)}" for line in lines))
-    blocks += ["## A second reader", *_judges(content)]
-    blocks += ["## Examples", "What was found is marked [[so]].", *_examples(content["examples"])]
-    blocks += ["## Limits", LIMITS]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _judges(content: dict[str, Any]) -> Iterable[str]:
-    if not content["judges"]:
-        yield "No language model was asked to judge the traces (--judge-url, --judge-model)."
-    lines = judge_lines(content)
-    for line, found in zip(lines, content["judges"], strict=True):
-        yield markdown_text(line)
-        rows = [
-            {"judge": label} | {name: f"{n:,}" for name, n in zip(LABELS, counts, strict=True)}
-            for label, counts in zip(LABELS, found["table"], strict=True)
-        ]
-        columns = [("judge", "Judge says"), *((label, f"detector: {label}") for label in LABELS)]
-        yield markdown_table(rows, columns, left=1)
-
-
-def _examples(shown: list[dict[str, Any]]) -> Iterable[str]:
-    for label in LABELS:
-        lines = [
-            f"- {markdown_text(found['persona_id'])}, item {markdown_text(found['question_id'])}, "
-            f"{found['answer']}: {code(found['quote'])}"
-            for found in shown
-            if found["label"] == label
-        ]
-        name = "none of both" if label == UNUSED else label
-        yield f"**{name}**"
-        yield "\n".join(lines) if lines else "No trace."
 
 
 def analyse_traces(
@@ -345,8 +303,8 @@ def analyse_traces(
         "traces": [_as_dict(trace) for trace in traces],
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_text(out / "traces.json", text)
-    write_text(out / "traces.md", markdown(content))
+    templates = {"traces.md": "traces.md.jinja"}
+    write_reports(out, "unswayed.report", traces_view(content), templates, {"traces.json": text})
     return content
 
 
