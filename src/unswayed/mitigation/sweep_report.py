@@ -9,9 +9,9 @@ import numpy as np
 
 from unswayed.core.files import without_folders
 from unswayed.display.numbers import interval, listed, markdown_text, percent
-from unswayed.display.tables import markdown_table
 from unswayed.display.page import render_markdown
 from unswayed.display.plots import svg
+from unswayed.display.tables import markdown_table
 from unswayed.mitigation.dpo.curves import points
 from unswayed.mitigation.mitigate import AFTER, BASELINES, BEFORE, SOURCES
 from unswayed.mitigation.verdict.page import COMPARED
