@@ -13,11 +13,11 @@ from unswayed.display.numbers import (
     MISSING,
     count,
     interval,
-    markdown_table,
     markdown_text,
     percent,
 )
 from unswayed.display.plots import ends, position, symmetric_axis
+from unswayed.display.tables import markdown_table
 from unswayed.mitigation.dpo.curves import draw
 from unswayed.mitigation.verdict.changes import GAP
 from unswayed.mitigation.verdict.words import (
