@@ -6,7 +6,7 @@ and a position's embedding depends on nothing but its number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from unswayed.scoring.tree import Pack, build_tree, make_pack
 
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 LENGTH_DEPENDENT_ROPE = {"longrope", "dynamic"}
+SCORING, TRAINING = (1e-3, 0.1), (1e-4, 0.02)  # limits of a probe, nats per token: float32, less
 
 
 def tree_obstacle(model: Any) -> str | None:
@@ -34,35 +35,66 @@ def tree_obstacle(model: Any) -> str | None:
     return None
 
 
+def probe_tokens(
+    model: Any, room: int, vocabulary: int
+) -> tuple[list[int], Callable[[int], list[int]]]:
+    """Random tokens below `vocabulary`, past the sliding window if there is one but at most `room`,
+    and a source of n more.
+    """
+    kinds, window = layer_kinds(model.config)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(n: int) -> list[int]:
+        return torch.randint(0, vocabulary, (n,), generator=generator).tolist()
+
+    return draw(min(24 + (window if "sliding_attention" in kinds else 0), room)), draw
+
+
+def probe(
+    alone: Sequence[float],
+    together: Callable[[], Sequence[float]],
+    sizes: Sequence[int],
+    limit: float,
+) -> str | None:
+    """Why a tree is not exact; None where it is.
+
+    Args:
+        alone: (n,) log-probabilities (nats) of texts, each scored by itself.
+        together: the same from a tree.
+        sizes: (n,) tokens of the texts.
+        limit: nats per token, see `SCORING` and `TRAINING`.
+    """
+    try:
+        values = together()
+    except Exception as error:  # whatever a model of unknown code raises on a tree mask
+        return f"a pass with a tree mask failed ({type(error).__name__}: {str(error)[:120]})"
+    difference = max(abs(a - b) / n for a, b, n in zip(alone, values, sizes, strict=True))
+    if not difference <= limit:
+        return f"a probe differs by {difference:.2g} per token (limit {limit:g})"
+    return None
+
+
 @torch.inference_mode()
 def why_padded(model: Any) -> str | None:
     """Why this model is trained on padded rows, or None where a tree is exact.
 
-    Known obstacles are read from the config; then random texts, longer than the sliding window if
-    there is one, are scored both ways.
+    Known obstacles are read from the config; then random texts are scored both ways.
     """
     if reason := tree_obstacle(model):
         return reason
-    kinds, window = layer_kinds(model.config)
-    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    length = min(24 + (window if "sliding_attention" in kinds else 0), (limit or 64) - 8)
-    generator = torch.Generator().manual_seed(0)
-
-    def some(n: int) -> list[int]:
-        size = model.get_input_embeddings().num_embeddings
-        return torch.randint(0, size, (n,), generator=generator).tolist()
-
-    trunk = some(length)
-    first = trunk + some(3)
-    for text in (trunk + some(7), trunk[:5] + some(4), some(6)):
-        alone = _alone(model, first) + _alone(model, text)
-        try:  # in pairs, so that a leak cannot average out
-            together = _together(model, [first, text])
-        except Exception as error:  # whatever a model of unknown code raises on a tree mask
-            return f"a pass with a tree mask failed ({type(error).__name__}: {str(error)[:120]})"
-        difference = abs(alone - together) / (len(first) + len(text) - 2)
-        if not difference <= (1e-4 if model.dtype == torch.float32 else 0.02):
-            return f"a probe differs by {difference:.2g} per token"
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    trunk, draw = probe_tokens(model, (positions or 64) - 8, vocabulary)
+    first = trunk + draw(3)
+    for text in (trunk + draw(7), trunk[:5] + draw(4), draw(6)):
+        fault = probe(  # in pairs, so that a leak cannot average out
+            [_alone(model, first) + _alone(model, text)],
+            lambda text=text: [_together(model, [first, text])],
+            [len(first) + len(text) - 2],
+            TRAINING[model.dtype != torch.float32],
+        )
+        if fault:
+            return fault
     return None
 
 
@@ -94,7 +126,12 @@ def _sum_log_probs(
 
 
 def tree_mask(model: Any, pack: Pack, device: Any) -> torch.Tensor | dict[str, torch.Tensor]:
-    """The pack's mask in the form that the model's attention reads, per kind of layer."""
+    """The pack's mask in the form that the model's attention reads, per kind of layer.
+
+    Returns:
+        (1, 1, T, P + T) for T tokens after a cache of P: bool, or for the kernel "eager" what is
+        added to the scores; a dict of these if the model has several kinds of layers.
+    """
     kinds, window = layer_kinds(model.config)
     prefix = pack.mask.shape[1] - pack.mask.shape[0]
     key_positions = torch.cat([torch.arange(prefix), pack.positions])

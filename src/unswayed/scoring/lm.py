@@ -28,7 +28,13 @@ from transformers import DynamicCache
 
 from unswayed.core.errors import InputError
 from unswayed.core.progress import Progress
-from unswayed.scoring.attention import layer_kinds, tree_mask, tree_obstacle
+from unswayed.scoring.attention import (
+    SCORING,
+    probe,
+    probe_tokens,
+    tree_mask,
+    tree_obstacle,
+)
 from unswayed.scoring.chat import fold_system, takes_system_role
 from unswayed.scoring.tree import Node, Pack, build_tree, make_pack
 
@@ -243,34 +249,21 @@ class SharedPrefixLM(HFLM):
         return tree_obstacle(self.model)
 
     def _probe(self) -> str | None:
-        kinds, window = layer_kinds(self.model.config)
-        length = 24 + (window if "sliding_attention" in kinds else 0)
-        length = max(2, min(length, self.max_length - 12))
-        generator = torch.Generator().manual_seed(0)
-
         vocabulary = min(self.vocab_size, self.model.get_input_embeddings().num_embeddings)
-
-        def some(n: int) -> list[int]:
-            return torch.randint(0, vocabulary, (n,), generator=generator).tolist()
-
-        trunk, items = some(length), [some(4), some(5)]
-        requests = [(None, trunk + item, some(n)) for item in items for n in (1, 2, 3)]
-        stock = super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=1)
+        trunk, draw = probe_tokens(self.model, max(2, self.max_length - 12), vocabulary)
+        items = [draw(4), draw(5)]
+        requests = [(None, trunk + item, draw(n)) for item in items for n in (1, 2, 3)]
+        alone = super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=1)
         tight = self.model.dtype == torch.float32 and self.mixed_precision_dtype is None
-        limit = 1e-3 if tight else 0.1
         for pack_tokens in (6, self._pack_tokens):  # through the cache, and in one pass
-            try:
-                shared = self._score_shared(requests, quiet=True, pack_tokens=pack_tokens)
-            except Exception as error:  # whatever a model of unknown code raises on a tree mask
-                return (
-                    f"a pass with a tree mask failed ({type(error).__name__}: {str(error)[:120]})"
-                )
-            difference = max(
-                abs(a - b) / len(request[2])
-                for (a, _), (b, _), request in zip(stock, shared, requests, strict=True)
+            fault = probe(
+                [value for value, _ in alone],
+                lambda size=pack_tokens: [v for v, _ in self._score_shared(requests, True, size)],
+                [len(continuation) for _, _, continuation in requests],
+                SCORING[not tight],
             )
-            if not difference <= limit:
-                return f"a probe differs by {difference:.2g} per token (limit {limit:g})"
+            if fault:
+                return fault
         return None
 
 
