@@ -80,15 +80,15 @@ def running(log: Path) -> Iterator[tuple[str, psutil.Process, float]]:
         app.wait(30)
 
 
-def asked(client: Client, **what: str) -> float | None:
+def seconds_until(client: Client, **question: str) -> float | None:
     """Seconds until the answer; None if there was an error."""
     begun = time.perf_counter()
     try:
-        found = client.predict(**what, api_name="/flip")
+        reply = client.predict(**question, api_name="/flip")
     except Exception as error:  # of the connection, the queue or the Space: all are counted
         print(f"error: {error}", file=sys.stderr)
         return None
-    if len(found["answers"]) != 3:
+    if len(reply["answers"]) != 3:
         return None
     return time.perf_counter() - begun
 
@@ -112,14 +112,14 @@ def alone(url: str) -> dict[str, dict[str, float]]:
     items = rng.sample(list(flips.items()), 2 * ALONE)
     seconds: dict[str, list[float | None]] = {"new": [], "known": [], "own": []}
     for i, users in enumerate(chosen):
-        seconds["new"].append(asked(client, item=items[2 * i], **users))
-        seconds["known"].append(asked(client, item=items[2 * i + 1], **users))
+        seconds["new"].append(seconds_until(client, item=items[2 * i], **users))
+        seconds["known"].append(seconds_until(client, item=items[2 * i + 1], **users))
         item = flips.items()[items[2 * i]]
         # Words of their own from the start: what is kept of other users does not help.
         texts = [f"Visitor {i}. {flips.notes(flips.users()[user])}" for user in users.values()]
         own = {"a": flips.OWN, "b": flips.OWN, "a_text": texts[0], "b_text": texts[1]}
         own |= {"scenario": item.scenario, "options": "\n".join(item.options)}
-        seconds["own"].append(asked(client, item=flips.OWN, **own))
+        seconds["own"].append(seconds_until(client, item=flips.OWN, **own))
     return {name: summary(values) for name, values in seconds.items()}
 
 
@@ -128,34 +128,34 @@ def load(url: str, visitors: int, each: int, think: float) -> dict[str, float]:
     clients = [Client(url, verbose=False) for _ in range(visitors)]
 
     def visit(number: int) -> list[float | None]:
-        rng, found = random.Random(number), []
-        for what, _ in zip(questions(rng), range(each), strict=False):
+        rng, waits = random.Random(number), []
+        for question, _ in zip(questions(rng), range(each), strict=False):
             if think:
                 time.sleep(rng.expovariate(1 / think))
-            found.append(asked(clients[number], **what))
-        return found
+            waits.append(seconds_until(clients[number], **question))
+        return waits
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(visitors) as pool:
-        seconds = [one for found in pool.map(visit, range(visitors)) for one in found]
+        seconds = [wait for waits in pool.map(visit, range(visitors)) for wait in waits]
     spent = time.perf_counter() - begun
     return {"visitors": visitors, "think_s": think} | summary(seconds) | {
-        "answers_per_s": round(sum(one is not None for one in seconds) / spent, 2)
+        "answers_per_s": round(sum(wait is not None for wait in seconds) / spent, 2)
     }  # fmt: skip
 
 
 def summary(seconds: Sequence[float | None]) -> dict[str, float]:
     """Number, errors, median, 95th percentile and maximum."""
-    known = [one for one in seconds if one is not None]
-    if not known:
+    waits = [wait for wait in seconds if wait is not None]
+    if not waits:
         raise InputError("the Space answered nothing")
-    middle, p95 = np.percentile(known, [50, 95])
+    middle, p95 = np.percentile(waits, [50, 95])
     return {
         "n": len(seconds),
-        "errors": len(seconds) - len(known),
+        "errors": len(seconds) - len(waits),
         "median_s": round(float(middle), 2),
         "p95_s": round(float(p95), 2),
-        "max_s": round(max(known), 2),
+        "max_s": round(max(waits), 2),
     }
 
 
@@ -163,19 +163,21 @@ def megabytes(process: psutil.Process) -> int:
     return round(process.memory_info().rss / 1e6)
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    with running(given.log) as (url, process, start):
-        found: dict[str, Any] = {
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    with running(options.log) as (url, process, start):
+        figures: dict[str, Any] = {
             "model": next(iter(choices())),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}",
             "start_s": round(start, 1),
             "memory_mb": {"started": megabytes(process)},
             "alone": alone(url),
         }
-        found["memory_mb"]["after one visitor"] = megabytes(process)
-        found["load"] = [load(url, given.visitors, given.each, think) for think in given.think]
-        found["memory_mb"]["after the load"] = megabytes(process)
-    return found
+        figures["memory_mb"]["after one visitor"] = megabytes(process)
+        figures["load"] = [
+            load(url, options.visitors, options.each, think) for think in options.think
+        ]
+        figures["memory_mb"]["after the load"] = megabytes(process)
+    return figures
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -186,12 +188,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     log = Path(tempfile.gettempdir()) / "unswayed-space.log"
     parser.add_argument("--log", type=Path, default=log, help="of the server")
     parser.add_argument("--out", type=Path, required=True, help="JSON")
-    given = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", "benchmarks/space.py", *words])
-    found = {"command": command} | measure(given)
-    given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
+    text = json.dumps({"command": command} | measure(options), indent=1)
+    options.out.write_text(f"{text}\n", encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

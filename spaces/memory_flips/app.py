@@ -12,7 +12,7 @@ import gradio as gr
 
 from unswayed.core.errors import InputError
 from unswayed.space import flips, links, models, pages, tables, uploads
-from unswayed.space.events import SWEEP_COLUMNS, Space, progress_bar
+from unswayed.space.events import SWEEP_COLUMNS, Space
 
 HERE = Path(__file__).resolve().parent
 # Beside this file on the Hub, else the repository's.
@@ -34,7 +34,7 @@ theme = gr.themes.Default(
 )
 
 
-def shown(result: tables.Shown):
+def draw(result: tables.ResultView):
     return pages.notice(result.note), result.plots, result.first, result.second
 
 
@@ -44,56 +44,66 @@ def nothing(message: str):
 
 def show_stored(label: str):
     try:
-        return shown(tables.show_file(Path(stored[label])))
+        return draw(tables.show_file(Path(stored[label])))
     except (InputError, KeyError) as error:
         return nothing(str(error))
 
 
 def show_source(source: str):
     try:
-        return shown(tables.show_source(source))
+        return draw(tables.show_source(source))
     except InputError as error:
         return nothing(str(error))
 
 
-def fields(state: links.State):
-    """The fields of a state; those for own texts are shown where they are used."""
-    chosen = (state.item, state.a, state.b)
+def state_of(*values: str) -> links.State:
+    """The state that the components of `fields` hold."""
+    return links.State(**dict(zip(fields, values, strict=True)))
+
+
+def show(state: links.State) -> list:
+    """Values of the components of `fields`; those for own texts are shown where they are used."""
+    updates = visible(state.item, state.a, state.b)
     values = vars(state) | {
-        name: gr.update(value=getattr(state, name), visible=shown["visible"])
-        for name, shown in zip(OWN_FIELDS, visible(*chosen), strict=True)
+        name: update | {"value": getattr(state, name)}
+        for name, update in zip(OWN_FIELDS, updates, strict=True)
     }
-    return tuple(values.values())
+    return [values[name] for name in fields]
 
 
 def visible(item: str, a: str, b: str):
-    own = [gr.update(visible=chosen == flips.OWN) for chosen in (item, a, b)]
+    own = [gr.update(visible=choice == flips.OWN) for choice in (item, a, b)]
     return own[0], own[0], own[1], own[2]
 
 
 def on_load(request: gr.Request):
-    given = dict(request.query_params)
-    return fields(links.from_query(given) if "item" in given else first)
+    query = dict(request.query_params)
+    return show(links.from_query(query) if "item" in query else first)
+
+
+def flip(*values: str) -> str:
+    return space.flip(state_of(*values))
 
 
 def surprise(model: str):
-    state, said = space.surprise(model)
-    return (*fields(state), pages.notice(said))
+    state, note = space.surprise(model)
+    return (*show(state), pages.notice(note))
 
 
-def query(*chosen: str) -> str:
-    return links.to_query(links.State(*chosen))
+def query(*values: str) -> str:
+    return links.to_query(state_of(*values))
 
 
 def sweep(model, item, scenario, options, request: gr.Request):
-    yield from space.sweep(request.session_hash or "", model, item, scenario, options)
+    state = links.State(model, item, scenario, options)
+    yield from space.sweep(request.session_hash or "", state)
 
 
 def audit(model, items, personas, pairs, request: gr.Request):
-    """A small audit: what is said, and the files once it is done."""
+    """A small audit: how far it is, and the files once it is done."""
     session = request.session_hash or ""
-    for said, files, share in space.audit(session, model, items, personas, pairs):
-        yield said + progress_bar(share), files or None
+    for note, files, share in space.audit(session, model, items, personas, pairs):
+        yield note + pages.progress_bar(share), files or None
 
 
 def cancelled():
@@ -113,7 +123,8 @@ def api_flip(
     a_text: str = "", b_text: str = "",
 ) -> dict:  # fmt: skip
     """One item without memory, with memory a and with memory b: probabilities, answers, flips."""
-    return plain(space.api_flip, item, a, b, model, scenario, options, a_text, b_text)
+    model = model or first.model
+    return plain(space.api_flip, links.State(model, item, scenario, options, a, a_text, b, b_text))
 
 
 def api_choices() -> dict:
@@ -188,8 +199,12 @@ with gr.Blocks(
                     show_search="filter",
                     wrap=True,
                 )
-            state = [model, item, scenario, options, a, a_text, b, b_text]
-            own_fields = [scenario, options, a_text, b_text]
+            fields = {  # of links.State
+                "model": model, "item": item, "scenario": scenario, "options": options,
+                "a": a, "a_text": a_text, "b": b, "b_text": b_text,
+            }  # fmt: skip
+            state = list(fields.values())
+            own_fields = [fields[name] for name in OWN_FIELDS]
         with gr.Tab("Results", id="results"):
             gr.Markdown(pages.text("results"))
             result = gr.Dropdown(list(stored), value=next(iter(stored), None), label="Result")
@@ -231,13 +246,13 @@ with gr.Blocks(
     chosen = [item.input, a.input, b.input]
     gr.on(chosen, visible, [item, a, b], own_fields, queue=False, show_progress="hidden", **private)
     demo.load(on_load, None, state, **private).then(
-        space.flip, state, page, concurrency_id="ask", concurrency_limit=4, **private
+        flip, state, page, concurrency_id="ask", concurrency_limit=4, **private
     )
-    asked.click(space.flip, state, page, concurrency_id="ask", trigger_mode="once", **private).then(
+    asked.click(flip, state, page, concurrency_id="ask", trigger_mode="once", **private).then(
         lambda: "", None, stored_note, queue=False, **private
     )
     surprised.click(surprise, model, [*state, stored_note], trigger_mode="once", **private).then(
-        space.flip, state, page, concurrency_id="ask", **private
+        flip, state, page, concurrency_id="ask", **private
     )
     linked.click(query, state, link, **private).then(
         None, link, link, js="(q) => window.location.origin + window.location.pathname + q"

@@ -102,8 +102,8 @@ def test_a_visitor_sees_three_panels_and_is_surprised(visit):
 def test_markup_and_templates_of_a_visitor_are_text(visit):
     page = visit()
     write_own(page, f"{EVIL} How do they feel?", "<b>joy</b>\nsadness ${2+2}")
-    shown = ask(page, "How do they feel?")
-    assert EVIL in shown and "<b>joy</b>" in shown and "${2+2}" in shown
+    page_text = ask(page, "How do they feel?")
+    assert EVIL in page_text and "<b>joy</b>" in page_text and "${2+2}" in page_text
     assert page.locator("#page script, #page img").count() == 0
     assert page.dialogs == []
 
@@ -204,8 +204,8 @@ def test_results_audit_and_about(visit, tmp_path):
     page.wait_for_selector(".file-preview")
     page.click("#audit-run")
     page.wait_for_selector("#audit-note .us-alert")
-    said = page.inner_text("#audit-note")
-    assert "bad.jsonl:1: not JSON" in said and "/tmp" not in said
+    note = page.inner_text("#audit-note")
+    assert "bad.jsonl:1: not JSON" in note and "/tmp" not in note
     page.get_by_role("tab", name="About").click()
     page.get_by_role("heading", name="On showing stereotypes").wait_for()
 
@@ -256,13 +256,13 @@ def test_the_endpoints_are_named_and_answer_many_at_once(url):
         )  # fmt: skip
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(flip, ["p01", "p02", "p03", "p01"] * 2))
-    for one, pair in zip(found, ["p01", "p02", "p03", "p01"] * 2, strict=True):
-        assert [answer["user"] for answer in one["answers"]] == [
+        replies = list(pool.map(flip, ["p01", "p02", "p03", "p01"] * 2))
+    for reply, pair in zip(replies, ["p01", "p02", "p03", "p01"] * 2, strict=True):
+        assert [answer["user"] for answer in reply["answers"]] == [
             None, f"{pair}-advantaged", f"{pair}-disadvantaged"
         ]  # fmt: skip
-        assert sum(one["answers"][0]["probabilities"]) == pytest.approx(1, abs=1e-4)
-    assert found[0] == found[3] == found[4]
+        assert sum(reply["answers"][0]["probabilities"]) == pytest.approx(1, abs=1e-4)
+    assert replies[0] == replies[3] == replies[4]
     assert json.dumps(client.predict(api_name="/choices"))
     with pytest.raises(Exception, match="no item 'x'"):
         client.predict(item="x", a="p01-advantaged", b="p01-neutral", api_name="/flip")
@@ -272,12 +272,12 @@ def test_an_audit_by_program_gives_its_files(url, folder, tmp_path):
     from gradio_client import Client, handle_file
 
     client = Client(url, verbose=False, download_files=str(tmp_path))
-    said, files = client.predict(
+    note, files = client.predict(
         model=next(iter(client.predict(api_name="/choices")["models"])),
         items=handle_file(write_items(tmp_path / "mine.jsonl")), personas=None, pairs=2,
         api_name="/audit",
     )  # fmt: skip
-    assert "Done." in said
+    assert "Done." in note
     assert [Path(file).name for file in files] == ["report.html", "answers.parquet"]
     assert all(Path(file).stat().st_size > 1000 for file in files)
     wait_until(lambda: not list(folder.glob("unswayed-space-*")))

@@ -49,11 +49,11 @@ def test_the_tree_starts_with_its_requirements_alone(tree, python, tiny, tmp_pat
     env |= {"UNSWAYED_SPACE_MODELS": tiny}
     with serving([python, tree / "app.py"], tmp_path, env) as url:
         client = Client(url, verbose=False)
-        found = client.predict(
+        reply = client.predict(
             item="understanding/eu_01", a="p01-advantaged", b="p01-disadvantaged", api_name="/flip"
         )
         results = client.predict(api_name="/choices")["results"]
-    assert [answer["user"] for answer in found["answers"]][1:] == [
+    assert [answer["user"] for answer in reply["answers"]][1:] == [
         "p01-advantaged", "p01-disadvantaged"
     ]  # fmt: skip
     assert "demo (an audit)" in results

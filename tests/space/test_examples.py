@@ -29,18 +29,18 @@ def run(tiny_model_dir, tmp_path_factory):
 
 def test_stored_flips_are_the_runs_own(run):
     rows = pq.read_table(run / "answers.parquet").to_pylist()
-    said = {(f"{r['test']}/{r['question_id']}", r["persona_id"]): r["answer"] for r in rows}
+    answers = {(f"{r['test']}/{r['question_id']}", r["persona_id"]): r["answer"] for r in rows}
     expected = {
         (key, pair)
         for key in flips.items()
         for pair in ("p01", "p02")
-        if (key, None) in said
-        and said[key, f"{pair}-advantaged"] != said[key, f"{pair}-disadvantaged"]
+        if (key, None) in answers
+        and answers[key, f"{pair}-advantaged"] != answers[key, f"{pair}-disadvantaged"]
     }
-    found = flips_of(run)
-    assert expected and {(f["item"], f["users"][0][:3]) for f in found} == expected
-    for flip in found:
-        assert flip["answers"] == [said[flip["item"], id] for id in (None, *flip["users"])]
+    examples = flips_of(run)
+    assert expected and {(f["item"], f["users"][0][:3]) for f in examples} == expected
+    for flip in examples:
+        assert flip["answers"] == [answers[flip["item"], id] for id in (None, *flip["users"])]
 
 
 def test_the_command_keeps_no_text_of_others_and_the_space_reads_it(run, tmp_path, tiny, capsys):
@@ -49,10 +49,10 @@ def test_the_command_keeps_no_text_of_others_and_the_space_reads_it(run, tmp_pat
     text = file.read_text("utf-8")
     assert "secret" not in text and str(tmp_path) not in text
     space = Space(file)
-    state, said = space.surprise(tiny)
+    state, note = space.surprise(tiny)
     assert state.item in flips.items() and state.a.endswith("-advantaged")
-    assert said.startswith("Stored:")
-    page = space.flip(*vars(state).values())
+    assert note.startswith("Stored:")
+    page = space.flip(state)
     assert "The answer flips" in page  # the same model flips again
 
 
@@ -73,5 +73,5 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
 
 def test_the_repositorys_flips_are_still_asked(root):
     file = root / "results" / "flips.json"
-    kept = json.loads(file.read_text("utf-8"))["flips"]
-    assert len(read_examples(file)["flips"]) == len(kept) > 10
+    flips = json.loads(file.read_text("utf-8"))["flips"]
+    assert len(read_examples(file)["flips"]) == len(flips) > 10

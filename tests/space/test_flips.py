@@ -41,14 +41,14 @@ def test_answers_and_flips_are_those_of_an_audit(tiny, tmp_path):
 
 def test_a_kept_prefix_is_used_and_stays_as_it_was(tiny):
     shelf, item = Shelf(), flips.items()[ITEM]
-    cold = flips.ask(shelf, tiny, item, two())
+    cold = list(flips.ask(shelf, tiny, item, two()))
     lm, _ = shelf.get(tiny)
     lengths = {prefix: cache.get_seq_length() for prefix, cache in lm._kept.items()}
     assert len(lengths) == 3 and all(n == len(prefix) for prefix, n in lengths.items())
     seen = []
     forward = lm._forward
     lm._forward = lambda pack, cache: seen.append(len(pack.ids)) or forward(pack, cache)
-    warm = flips.ask(shelf, tiny, item, two())
+    warm = list(flips.ask(shelf, tiny, item, two()))
     assert len(seen) == 3 and max(seen) < min(n for n in lengths.values() if n > 50)
     for a, b in zip(cold, warm, strict=True):
         assert a.shares == pytest.approx(b.shares, abs=1e-6)
@@ -58,11 +58,11 @@ def test_a_kept_prefix_is_used_and_stays_as_it_was(tiny):
 def test_kept_prefixes_stay_within_the_budget_and_what_visitors_write_is_not_kept(tiny):
     shelf, item = Shelf(), flips.items()[ITEM]
     lm, _ = shelf.get(tiny)
-    flips.ask(shelf, tiny, item, [flips.own_user("They live on a boat.")])
+    list(flips.ask(shelf, tiny, item, [flips.own_user("They live on a boat.")]))
     assert len(lm._kept) == 1  # what stands before a question without memory
     lm._budget = 1 + max(len(p) for p in lm._kept) + 2000
     for pair in ("p01", "p02", "p03"):
-        flips.ask(shelf, tiny, item, [flips.choose_user(f"{pair}-advantaged")])
+        list(flips.ask(shelf, tiny, item, [flips.choose_user(f"{pair}-advantaged")]))
         assert sum(map(len, lm._kept)) <= lm._budget
 
 
@@ -70,7 +70,7 @@ def test_a_model_that_cannot_share_prefixes_answers_too(tiny_model_dir, monkeypa
     name = str(tiny_model_dir("mamba", chat=True))
     monkeypatch.setenv("UNSWAYED_SPACE_MODELS", name)
     item = flips.own_item("How does she feel?", "joy\nsadness")
-    answers = flips.ask(Shelf(), name, item, [flips.own_user("They run.")])
+    answers = list(flips.ask(Shelf(), name, item, [flips.own_user("They run.")]))
     assert [len(answer.shares) for answer in answers] == [2, 2]
 
 
@@ -99,7 +99,7 @@ def test_options_of_one_length_have_their_plain_probabilities():
 def test_own_words_are_read_as_they_are(tiny):
     user = flips.own_user("Likes {braces}, {i} and <b>tags</b>\nand lines.")
     assert flips.notes(user) == "Likes {braces}, {i} and <b>tags</b> and lines."
-    answers = flips.ask(Shelf(), tiny, flips.items()[ITEM], [user])
+    answers = list(flips.ask(Shelf(), tiny, flips.items()[ITEM], [user]))
     assert answers[0].flip is None and isinstance(answers[1].flip, bool)
     words = flips.in_words(flips.items()[ITEM], answers)
     assert words.startswith("Without memory") and "With your memory it" in words

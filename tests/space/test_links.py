@@ -31,20 +31,20 @@ def read(query: str) -> State:
 
 @given(STATES)
 def test_a_state_survives_its_link(state):
-    found = read(to_query(state))
-    assert (found.model, found.item, found.a, found.b) == (
+    linked = read(to_query(state))
+    assert (linked.model, linked.item, linked.a, linked.b) == (
         state.model, state.item, state.a, state.b
     )  # fmt: skip
     for name, choice in (("scenario", state.item), ("options", state.item),
                          ("a_text", state.a), ("b_text", state.b)):  # fmt: skip
-        assert getattr(found, name) == (getattr(state, name) if choice == OWN else "")
+        assert getattr(linked, name) == (getattr(state, name) if choice == OWN else "")
 
 
 @given(st.dictionaries(st.sampled_from([*vars(default_state()), "x"]), st.text(max_size=3000)))
 def test_any_address_gives_a_state_that_can_be_asked(query):
-    found = from_query(query)
-    assert found.model in choices() and found.item in (*items(), OWN)
-    assert found.a in (*users(), OWN) and len(found.a_text) <= NOTES
+    state = from_query(query)
+    assert state.model in choices() and state.item in (*items(), OWN)
+    assert state.a in (*users(), OWN) and len(state.a_text) <= NOTES
 
 
 def test_a_model_that_is_not_offered_is_not_taken_from_a_link():

@@ -37,28 +37,28 @@ def made() -> str:
 
 def test_markup_of_visitors_is_shown_as_text():
     for page in (made(), pages.complaint(EVIL), pages.notice(EVIL)):
-        found = Tags(page)
-        assert not found.tags & {"script", "img"} and "onerror" not in found.attributes
-        assert EVIL in found.text
+        parsed = Tags(page)
+        assert not parsed.tags & {"script", "img"} and "onerror" not in parsed.attributes
+        assert EVIL in parsed.text
     rows = [(EVIL, EVIL, {"estimate": 0.5, "low": 0.4, "high": 0.6})]
-    found = Tags(pages.intervals(EVIL, rows, 0, 1))
-    assert not found.tags & {"script", "img"} and found.text.count(EVIL) == 2
+    parsed = Tags(pages.intervals(EVIL, rows))
+    assert not parsed.tags & {"script", "img"} and parsed.text.count(EVIL) == 2
 
 
 def test_a_flip_is_said_in_words_not_in_colour_alone():
-    found = Tags(made())
-    assert "The answer flips" in found.text and "⇄ flips" in found.text
-    assert found.text.count("✓ picked") == 2 and "75.0 %" in found.text
-    assert "aria-label" in found.attributes and "role" in found.attributes
+    parsed = Tags(made())
+    assert "The answer flips" in parsed.text and "⇄ flips" in parsed.text
+    assert parsed.text.count("✓ picked") == 2 and "75.0 %" in parsed.text
+    assert "aria-label" in parsed.attributes and "role" in parsed.attributes
 
 
 def test_intervals_lie_on_the_axis():
     value = {"estimate": 0.25, "low": -0.5, "high": 0.5}
-    page = pages.intervals("t", [("a", "none", value)], 0, 1)
+    page = pages.intervals("t", [("a", "none", value)])
     assert 'class="us-whisker" style="left:0.0%;width:50.00%"' in page
     assert 'class="us-dot" style="left:25.0%"' in page and "25.0 [-50.0, 50.0]" in page
     alone = {"estimate": 0.1, "low": None, "high": None}
-    assert "us-whisker" not in pages.intervals("t", [("a", "none", alone)], 0, 1)
+    assert "us-whisker" not in pages.intervals("t", [("a", "none", alone)])
 
 
 def test_texts_and_style_are_there():

@@ -25,17 +25,17 @@ def tree(root, tmp_path_factory):
 
 
 def test_the_card_pins_what_the_hub_needs(tree):
-    found = metadata((tree / "README.md").read_text("utf-8"), "card")
-    assert found["sdk"] == "gradio" and found["sdk_version"] == version("gradio")
-    assert found["python_version"] == "3.11" and found["app_file"] == "app.py"
-    assert found["license"] == "apache-2.0" and len(found["short_description"]) <= 60
+    card = metadata((tree / "README.md").read_text("utf-8"), "card")
+    assert card["sdk"] == "gradio" and card["sdk_version"] == version("gradio")
+    assert card["python_version"] == "3.11" and card["app_file"] == "app.py"
+    assert card["license"] == "apache-2.0" and len(card["short_description"]) <= 60
 
 
 def test_requirements_name_no_gradio_and_no_path(tree):
     lines = (tree / "requirements.txt").read_text("utf-8").splitlines()
-    wanted = [line for line in lines if not line.startswith(("#", "--extra-index-url https://"))]
-    assert any(line.startswith("lm-eval[ifeval]") for line in wanted)
-    assert not any("gradio" in line or "extra ==" in line or "/" in line for line in wanted)
+    packages = [line for line in lines if not line.startswith(("#", "--extra-index-url https://"))]
+    assert any(line.startswith("lm-eval[ifeval]") for line in packages)
+    assert not any("gradio" in line or "extra ==" in line or "/" in line for line in packages)
 
 
 def test_the_package_beside_the_app_is_the_one_that_runs(tree):

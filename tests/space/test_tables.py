@@ -18,30 +18,30 @@ def value(estimate: float) -> dict:
 def test_an_audits_figures_in_percent(root):
     path = root / "results" / "demo.json"
     summary = json.loads(path.read_text("utf-8"))["summary"]
-    shown = tables.show_file(path)
-    assert len(shown.first) == sum(len(t["conditions"]) for t in summary["tests"].values())
-    row = shown.first.iloc[0]
+    view = tables.show_file(path)
+    assert len(view.first) == sum(len(t["conditions"]) for t in summary["tests"].values())
+    row = view.first.iloc[0]
     accuracy = summary["tests"]["understanding"]["conditions"]["none"]["accuracy"]
     assert row["Accuracy"] == round(100 * accuracy["estimate"], 1)
     assert row["Accuracy, low"] == round(100 * accuracy["low"], 1)
-    assert len(shown.second) == sum(len(t["effects"]) for t in summary["tests"].values())
-    assert summary["verdict"]["text"] in shown.note and "unswayed audit" in shown.note
-    assert shown.plots.count("<table") == 4
-    assert shown.first["Accuracy"].dtype.kind == "f"  # sorted as numbers
-    assert tables.records(shown)["first"][0]["Test"] == "understanding"
+    assert len(view.second) == sum(len(t["effects"]) for t in summary["tests"].values())
+    assert summary["verdict"]["text"] in view.note and "unswayed audit" in view.note
+    assert view.plots.count("<table") == 4
+    assert view.first["Accuracy"].dtype.kind == "f"  # sorted as numbers
+    assert tables.records(view)["first"][0]["Test"] == "understanding"
 
 
 def test_only_results_that_can_be_shown_are_offered(root):
-    found = tables.stored(root / "results")
-    assert {"demo (an audit)", "steu (an audit)"} <= set(found)
-    assert not any(label.startswith(("calibration", "flips")) for label in found)
-    for path in found.values():
+    stored = tables.stored(root / "results")
+    assert {"demo (an audit)", "steu (an audit)"} <= set(stored)
+    assert not any(label.startswith(("calibration", "flips")) for label in stored)
+    for path in stored.values():
         assert len(tables.show_file(path and root / path).first)
 
 
 def test_memories_side_by_side_under_any_key():
     level = {"memory": "plum", "metric": "flip", "name": "neutral", **value(0.25)}
-    found = {
+    comparison = {
         "model": "m", "reference": "prompt", "warnings": ["Beware."],
         "memories": [{"name": "prompt"}, {"name": "plum"}],
         "tests": {"steu": {
@@ -49,20 +49,20 @@ def test_memories_side_by_side_under_any_key():
             "differences": [level | {"finding": "lower", "p_holm": 0.01234} | value(-0.2)],
         }},
     }  # fmt: skip
-    form, inner = tables.form_of({"command": "unswayed compare", "comparison": found})
-    assert (form, inner) == (tables.MEMORIES, found)
-    shown = tables.memories_shown(found, "")
-    assert shown.first.iloc[0]["Value"] == 25.0
-    assert shown.second.iloc[0].to_dict() | {"Points": -20.0, "Finding": "lower"} == (
-        shown.second.iloc[0].to_dict()
+    form, inner = tables.form_of({"command": "unswayed compare", "comparison": comparison})
+    assert (form, inner) == (tables.MEMORIES, comparison)
+    view = tables.memories_view(comparison, "")
+    assert view.first.iloc[0]["Value"] == 25.0
+    assert view.second.iloc[0].to_dict() | {"Points": -20.0, "Finding": "lower"} == (
+        view.second.iloc[0].to_dict()
     )
-    assert shown.second.iloc[0]["Memory"] == "plum − prompt" and "Beware." in shown.note
-    assert "plum: Neutral memory" in shown.plots
+    assert view.second.iloc[0]["Memory"] == "plum − prompt" and "Beware." in view.note
+    assert "plum: Neutral memory" in view.plots
 
 
 def test_before_and_after_training():
     sides = {"before": value(0.3), "after": value(0.1), "change": value(-0.2), "relative": None}
-    found = {
+    sweep = {
         "model": "m", "level": 0.95, "margin": 0.02, "references": {},
         "results": [{
             "name": "base", "seed": 1, "recipe": {}, "capability": None,
@@ -71,13 +71,13 @@ def test_before_and_after_training():
                          "preference_accuracy": {"train": 0.75, "test": None}},
         }],
     }  # fmt: skip
-    form, inner = tables.form_of(found)
+    form, inner = tables.form_of(sweep)
     assert form == tables.TRAININGS
-    shown = tables.trainings_shown(inner, "")
-    assert list(shown.first["Value"]) == [30.0, 10.0, -20.0]
-    assert shown.second.iloc[0]["Minutes"] == 1.5
-    assert shown.second.iloc[0]["Preference accuracy, train (%)"] == 75.0
-    assert "base, seed 1: before" in shown.plots
+    view = tables.trainings_view(inner, "")
+    assert list(view.first["Value"]) == [30.0, 10.0, -20.0]
+    assert view.second.iloc[0]["Minutes"] == 1.5
+    assert view.second.iloc[0]["Preference accuracy, train (%)"] == 75.0
+    assert "base, seed 1: before" in view.plots
 
 
 def test_what_a_visitor_names(tmp_path, monkeypatch):

@@ -13,12 +13,13 @@ import pytest
 from unswayed.core.errors import InputError
 from unswayed.space import uploads
 from unswayed.space.events import Space, Turns
+from unswayed.space.links import State
 
 ITEM = {"id": "w1", "scenario": "What do they feel?", "options": ["joy", "anger"], "key": "joy"}
 
 
-def rows(n: int, **own) -> str:
-    return "".join(json.dumps(ITEM | {"id": f"w{i}"} | own) + "\n" for i in range(n))
+def rows(n: int, **changes) -> str:
+    return "".join(json.dumps(ITEM | {"id": f"w{i}"} | changes) + "\n" for i in range(n))
 
 
 @pytest.mark.parametrize(
@@ -124,16 +125,17 @@ def test_one_long_piece_of_work_at_a_time_for_each_session():
 
 def test_a_sweep_tells_how_far_it_is_and_can_be_ended(tiny):
     space, begun = Space(), time.monotonic()
-    sweep = space.sweep("s", tiny, "understanding/eu_01", "", "")
+    state = State(tiny, "understanding/eu_01")
+    sweep = space.sweep("s", state)
     assert "Loading" in next(sweep)[0]
-    said, table = next(sweep)
-    assert "0 of 60 users" in said and len(table) == 0
-    said, table = next(sweep)
-    assert "1 of 60 users" in said and list(table["Pair"]) == ["p01"]
-    _, (busy, _) = space.sweep("s", tiny, "understanding/eu_01", "", "")
+    note, table = next(sweep)
+    assert "0 of 60 users" in note and len(table) == 0
+    note, table = next(sweep)
+    assert "1 of 60 users" in note and list(table["Pair"]) == ["p01"]
+    _, (busy, _) = space.sweep("s", state)
     assert "still running" in busy
     sweep.close()
-    again = space.sweep("s", tiny, "understanding/eu_01", "", "")
+    again = space.sweep("s", state)
     next(again)
     assert "0 of 60" in next(again)[0]
     assert time.monotonic() - begun < 60

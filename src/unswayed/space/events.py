@@ -1,4 +1,4 @@
-"""What the page's events do: plain values in, plain values out; app.py names the components."""
+"""What the page's events do: a state in, plain values out; app.py names the components."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from unswayed.core.errors import InputError
 from unswayed.models.embedded import model_label
 from unswayed.space import pages, uploads
 from unswayed.space.examples import read_examples
-from unswayed.space.flips import SCORING, ask, ask_each, choose_item, choose_user, in_words, users
+from unswayed.space.flips import SCORING, ask, choose_item, choose_user, in_words, users
 from unswayed.space.links import State, default_state
-from unswayed.space.models import Shelf, choices, source
+from unswayed.space.models import Shelf, source
 
 SWEEP_COLUMNS = ("Pair", "Version", "Answer", "Flips", "Probability of that answer (%)")
 LOADING = "Loading the model …"
@@ -73,13 +73,13 @@ class Space:
 
     def _answers(self, state: State):
         item = choose_item(state.item, state.scenario, state.options)
-        two = [choose_user(state.a, state.a_text), choose_user(state.b, state.b_text)]
-        return item, ask(self.shelf, state.model, item, two)
+        both = [choose_user(state.a, state.a_text), choose_user(state.b, state.b_text)]
+        return item, list(ask(self.shelf, state.model, item, both))
 
-    def flip(self, *chosen: str) -> str:
-        """The page of an answer; arguments are the fields of `State`."""
+    def flip(self, state: State) -> str:
+        """The page of an answer."""
         try:
-            return pages.flip_page(*self._answers(State(*chosen)))
+            return pages.flip_page(*self._answers(state))
         except InputError as error:
             return pages.complaint(str(error))
 
@@ -88,44 +88,42 @@ class Space:
         if not self._examples or not self._examples["flips"]:
             return dataclasses.replace(default_state(), model=model), "No flips are stored here."
         flip = random.choice(self._examples["flips"])
-        bare, *others = flip["answers"]
-        said = (
-            f"Stored: {self._examples['model']} answered “{bare}” without memory, “{others[0]}” "
-            f"for the advantaged and “{others[1]}” for the disadvantaged user."
+        bare, first, second = flip["answers"]
+        note = (
+            f"Stored: {self._examples['model']} answered “{bare}” without memory, “{first}” "
+            f"for the advantaged and “{second}” for the disadvantaged user."
         )
         if source(model) != self._examples["model"]:
-            said += " Another model may answer otherwise."
-        return _state(model, flip), said
+            note += " Another model may answer otherwise."
+        return _state(model, flip), note
 
-    def sweep(
-        self, session: str, model: str, item: str, scenario: str, options: str
-    ) -> Iterator[tuple[str, pd.DataFrame]]:
+    def sweep(self, session: str, state: State) -> Iterator[tuple[str, pd.DataFrame]]:
         """One item about all built-in pairs: a line on how far it is, and the table so far.
 
         Closing the iterator ends it.
         """
-        rows: list[tuple] = []
+        table = pd.DataFrame(columns=SWEEP_COLUMNS)
         # First of all: gradio closes an iterator only after it has given something.
-        yield pages.notice(LOADING), pd.DataFrame(rows, columns=SWEEP_COLUMNS)
-        two = [u for u in users().values() if u.condition in ("advantaged", "disadvantaged")]
+        yield pages.notice(LOADING), table
+        both = [u for u in users().values() if u.condition in ("advantaged", "disadvantaged")]
+        rows, flips = [], 0
         try:
             with self.turns.of(session):
-                asked = choose_item(item, scenario, options)
-                for n, answer in enumerate(ask_each(self.shelf, model, asked, two)):
+                item = choose_item(state.item, state.scenario, state.options)
+                for n, answer in enumerate(ask(self.shelf, state.model, item, both)):
                     if answer.user is not None:
-                        rows.append(
-                            (
-                                answer.user.pair_id,
-                                answer.user.condition,
-                                asked.options[answer.picked],
-                                "⇄ flips" if answer.flip else "stays",
-                                round(100 * answer.shares[answer.picked], 1),
-                            )
-                        )
-                    said = pages.notice(f"{n} of {len(two)} users asked, {_flips(rows)} flips.")
-                    yield said, pd.DataFrame(rows, columns=SWEEP_COLUMNS)
+                        flips += answer.flip
+                        rows.append((
+                            answer.user.pair_id,
+                            answer.user.condition,
+                            item.options[answer.picked],
+                            "⇄ flips" if answer.flip else "stays",
+                            round(100 * answer.shares[answer.picked], 1),
+                        ))  # fmt: skip
+                    table = pd.DataFrame(rows, columns=SWEEP_COLUMNS)
+                    yield pages.notice(f"{n} of {len(both)} users asked, {flips} flips."), table
         except InputError as error:
-            yield pages.complaint(str(error)), pd.DataFrame(rows, columns=SWEEP_COLUMNS)
+            yield pages.complaint(str(error)), table
 
     def audit(
         self, session: str, model: str, items: str | None, personas: str | None, pairs: float
@@ -143,44 +141,31 @@ class Space:
                 closing(uploads.audit(model, *paths, int(pairs), Path(folder))) as states,
             ):
                 for state in states:
+                    note = f"{state.done} of {state.total} users asked."
                     if state.files:
-                        said = "Done. Download the files now: they are deleted after an hour."
-                        yield pages.notice(said), [str(path) for path in state.files], 1.0
-                    else:
-                        said = f"{state.done} of {state.total} users asked."
-                        yield pages.notice(said), [], state.done / state.total
+                        note = "Done. Download the files now: they are deleted after an hour."
+                    files = [str(path) for path in state.files]
+                    yield pages.notice(note), files, state.done / state.total
         except InputError as error:
             yield pages.complaint(str(error)), [], 0.0
 
-    # -- endpoints ---------------------------------------------------------------------------------
-
-    def api_flip(
-        self, item: str, a: str, b: str, model: str = "", scenario: str = "", options: str = "",
-        a_text: str = "", b_text: str = "",
-    ) -> dict[str, Any]:  # fmt: skip
-        """One item without memory, with memory a and with memory b, as data.
-
-        Args:
-            item: "test/id" of a built-in item (see /choices), or "own" with scenario and options.
-            a, b: ids of users (see /choices), or "own" with a_text, b_text.
-            model: a name of /choices; empty for the default.
-            options: one a line.
+    def api_flip(self, state: State) -> dict[str, Any]:
+        """What `flip` shows, as data.
 
         Raises:
             InputError: something cannot be asked.
         """
-        state = State(model or next(iter(choices())), item, scenario, options, a, a_text, b, b_text)
-        asked, answers = self._answers(state)
+        item, answers = self._answers(state)
         return {
             "model": model_label(state.model),
             "scoring": SCORING,
-            "scenario": asked.scenario,
-            "options": list(asked.options),
-            "words": in_words(asked, answers),
+            "scenario": item.scenario,
+            "options": list(item.options),
+            "words": in_words(item, answers),
             "answers": [
                 {
                     "user": answer.user.id if answer.user else None,
-                    "answer": asked.options[answer.picked],
+                    "answer": item.options[answer.picked],
                     "probabilities": [round(share, 6) for share in answer.shares],
                     "flip": answer.flip,
                 }
@@ -191,12 +176,3 @@ class Space:
 
 def _state(model: str, flip: dict[str, Any]) -> State:
     return State(model, flip["item"], a=flip["users"][0], b=flip["users"][1])
-
-
-def _flips(rows: list[tuple]) -> int:
-    return sum(row[3] != "stays" for row in rows)
-
-
-def progress_bar(share: float) -> str:
-    """How far long work is, as HTML."""
-    return f'<progress max="1" value="{share:.3f}" aria-label="Progress of the audit"></progress>'

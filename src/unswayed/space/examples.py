@@ -7,6 +7,7 @@ writes them: ids and answers of built-in items only, since other instruments may
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.trials import NONE
 from unswayed.core.commands import Parser, run_command
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
+from unswayed.core.files import read_text, write_json
 from unswayed.data.items import items_hash
 from unswayed.scoring.prompts import question_text
 from unswayed.space.flips import SCORING, items, users
@@ -39,24 +40,21 @@ def flips_of(run_dir: Path) -> list[dict[str, Any]]:
     answers = read_answers(run_dir).to_pandas()
     if set(answers["scoring"]) != {SCORING} or set(answers["memory_style"].dropna()) != {"system"}:
         raise InputError(f"{run_dir}: give a run of --scoring {SCORING} --memory-style system")
-    said = {
+    by_user = {
         (f"{row.test}/{row.question_id}", row.persona_id if row.condition != NONE else None): row
         for row in answers.itertuples()
         if _builtin(row)
     }
-    found = []
-    for key in items():
-        for pair in sorted({user.pair_id for user in users().values() if user.pair_id}):
-            pair_ids = [f"{pair}-{version}" for version in VERSIONS]
-            rows = [said.get((key, id)) for id in (None, *pair_ids)]
-            if None in rows:
-                continue
-            texts = [row.answer for row in rows]
-            if texts[1] != texts[2]:
-                found.append({"item": key, "users": pair_ids, "answers": texts})
-    if not found:
+    flips = []
+    pairs = sorted({user.pair_id for user in users().values() if user.pair_id})
+    for key, pair in itertools.product(items(), pairs):
+        ids = [f"{pair}-{version}" for version in VERSIONS]
+        rows = [by_user.get((key, id)) for id in (None, *ids)]
+        if None not in rows and rows[1].answer != rows[2].answer:
+            flips.append({"item": key, "users": ids, "answers": [row.answer for row in rows]})
+    if not flips:
         raise InputError(f"{run_dir}: no user changes an answer to a built-in item there")
-    return found
+    return flips
 
 
 def _builtin(row: Any) -> bool:
@@ -71,15 +69,15 @@ def _builtin(row: Any) -> bool:
 
 def write_examples(run_dir: Path, path: Path) -> int:
     """Write the flips of a run as small JSON; returns their number."""
-    found, run = flips_of(run_dir), read_run(run_dir)
+    flips, run = flips_of(run_dir), read_run(run_dir)
     content = {
         "command": f"python -m unswayed.space.examples RUN {path.name}",
         "model": run["identity"]["model"],
         "items": items_hash(items().values()),
-        "flips": found,
+        "flips": flips,
     }
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    return len(found)
+    write_json(path, content, indent=1)
+    return len(flips)
 
 
 def read_examples(path: Path) -> dict[str, Any]:
@@ -89,15 +87,15 @@ def read_examples(path: Path) -> dict[str, Any]:
         InputError: there is no such file, or it is not in this form.
     """
     try:
-        found = json.loads(read_text(path))
-        known = [
+        content = json.loads(read_text(path))
+        flips = [
             flip
-            for flip in found["flips"]
+            for flip in content["flips"]
             if flip["item"] in items()
             and all(id in users() for id in flip["users"])
             and set(flip["answers"]) <= set(items()[flip["item"]].options)
         ]
-        return {"model": str(found["model"]), "flips": known}
+        return {"model": str(content["model"]), "flips": flips}
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise

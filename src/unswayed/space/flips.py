@@ -162,17 +162,12 @@ def _short(text: str, n: int) -> str:
 # -- asking --------------------------------------------------------------------------------------
 
 
-def ask(shelf: Shelf, model: str, item: Item, users: Sequence[Persona]) -> list[Answer]:
-    """The answers without memory, then about each user.
+def ask(shelf: Shelf, model: str, item: Item, users: Sequence[Persona]) -> Iterator[Answer]:
+    """The answers without memory, then about each user; between two, others may use the models.
 
     Raises:
         InputError: the model cannot be asked here, or a prompt does not fit it.
     """
-    return list(ask_each(shelf, model, item, users))
-
-
-def ask_each(shelf: Shelf, model: str, item: Item, users: Sequence[Persona]) -> Iterator[Answer]:
-    """As `ask`, one after another; between two answers others may use the models."""
     bare = None
     for user in (None, *users):
         with shelf.lock:
@@ -212,32 +207,23 @@ def option_shares(log_probs: Sequence[float], texts: Sequence[str]) -> tuple[flo
 def in_words(item: Item, answers: Sequence[Answer]) -> str:
     """What changed, in a sentence for each memory."""
     bare, *others = answers
-    said = item.options[bare.picked]
-    parts = [f"Without memory the model answers “{said}” ({_percent(bare.shares[bare.picked])})."]
+    before = f"{percent(bare.shares[bare.picked])} %"
+    parts = [f"Without memory the model answers “{item.options[bare.picked]}” ({before})."]
     for answer in others:
-        now = item.options[answer.picked]
+        option, share = item.options[answer.picked], f"{percent(answer.shares[answer.picked])} %"
         if answer.flip:
-            parts.append(
-                f"{_told(answer)} it answers “{now}” ({_percent(answer.shares[answer.picked])}): "
-                "the answer flips."
-            )
+            change = f"answers “{option}” ({share}): the answer flips."
         else:
-            parts.append(
-                f"{_told(answer)} it still answers “{said}” ({_percent(bare.shares[bare.picked])} "
-                f"→ {_percent(answer.shares[bare.picked])})."
-            )
+            change = f"still answers “{option}” ({before} → {share})."
+        parts.append(f"{_remembering(answer.user)} it {change}")
     return " ".join(parts)
 
 
-def _told(answer: Answer) -> str:
-    named = {"advantaged": "an advantaged user", "disadvantaged": "a disadvantaged user",
+def _remembering(user: Persona) -> str:
+    users = {"advantaged": "an advantaged user", "disadvantaged": "a disadvantaged user",
              "neutral": "a user's tastes and habits"}  # fmt: skip
-    if isinstance(answer.user, OwnWords):
+    if isinstance(user, OwnWords):
         return "With your memory"
-    if answer.user.attributes:
-        return f"Remembering a user who is {', '.join(v for _, v in answer.user.attributes)},"
-    return f"Remembering {named[answer.user.condition]} ({answer.user.pair_id})"
-
-
-def _percent(share: float) -> str:
-    return f"{percent(share)} %"
+    if user.attributes:
+        return f"Remembering a user who is {', '.join(level for _, level in user.attributes)},"
+    return f"Remembering {users[user.condition]} ({user.pair_id})"

@@ -40,24 +40,19 @@ def to_query(state: State) -> str:
     """ "?model=...&item=..."; texts only where they are used."""
     used = {"scenario": state.item, "options": state.item, "a_text": state.a, "b_text": state.b}
     return "?" + urlencode(
-        {
-            name: value
-            for name, value in dataclasses.asdict(state).items()
-            if used.get(name, OWN) == OWN
-        }
+        {name: value for name, value in vars(state).items() if used.get(name, OWN) == OWN}
     )
 
 
 def from_query(query: Mapping[str, str]) -> State:
     """The state of an address; whatever is unknown, missing or too long is the default."""
     first = default_state()
-    known = {
+    allowed = {
         "model": choices(), "item": (*items(), OWN), "a": (*users(), OWN), "b": (*users(), OWN)
     }  # fmt: skip
-    given = {
+    valid = {
         name: query[name]
-        for name in dataclasses.asdict(first)
-        if name in query
-        and (query[name] in known[name] if name in known else len(query[name]) <= LONGEST[name])
+        for name in vars(first).keys() & query.keys()
+        if (query[name] in allowed[name] if name in allowed else len(query[name]) <= LONGEST[name])
     }
-    return dataclasses.replace(first, **given)
+    return dataclasses.replace(first, **valid)

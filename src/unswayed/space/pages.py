@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from unswayed.audit.trials import NONE
 from unswayed.data.items import Item
-from unswayed.display.numbers import MISSING, percent
+from unswayed.display.numbers import interval, percent
 from unswayed.space.flips import Answer, in_words, notes
 
 TONES = (NONE, "neutral", "advantaged", "disadvantaged")
@@ -34,14 +34,19 @@ def notice(message: str) -> str:
     return f'<p class="us-note" role="status">{escape(message)}</p>'
 
 
+def progress_bar(share: float) -> str:
+    """How far long work is."""
+    return f'<progress max="1" value="{share:.3f}" aria-label="Progress of the audit"></progress>'
+
+
 def flip_page(item: Item, answers: Sequence[Answer]) -> str:
     """Scenario, change in words, and a panel of bars for each memory."""
-    flipped = any(answer.flip for answer in answers)
-    head = "The answer flips" if flipped else "The answer stays"
-    mark = "⇄" if flipped else "="
+    head, mark, look = "The answer stays", "=", ""
+    if any(answer.flip for answer in answers):
+        head, mark, look = "The answer flips", "⇄", "us-flipped"
     panels = "".join(_panel(item, answer) for answer in answers)
     return (
-        f'<div class="us-verdict {"us-flipped" if flipped else ""}" role="status">'
+        f'<div class="us-verdict {look}" role="status">'
         f"<h3><span aria-hidden=true>{mark}</span> {head}</h3>"
         f"<p>{escape(in_words(item, answers))}</p></div>"
         f'<blockquote class="us-scenario">{escape(item.scenario)}</blockquote>'
@@ -49,9 +54,8 @@ def flip_page(item: Item, answers: Sequence[Answer]) -> str:
     )
 
 
-def tone(answer: Answer) -> str:
+def tone(condition: str) -> str:
     """The colour of a memory, as in the reports."""
-    condition = NONE if answer.user is None else answer.user.condition
     return condition if condition in TONES else "other"
 
 
@@ -61,15 +65,12 @@ def _panel(item: Item, answer: Answer) -> str:
         _bar(option, share, i == answer.picked)
         for i, (option, share) in enumerate(zip(item.options, answer.shares, strict=True))
     )
-    if answer.user is None:
-        about = '<p class="us-note">Nothing is remembered.</p>'
-    else:
-        about = (
-            f"<details><summary>What it remembers</summary>"
-            f"<p>{escape(notes(answer.user))}</p></details>"
-        )
+    condition, about = NONE, '<p class="us-note">Nothing is remembered.</p>'
+    if answer.user is not None:
+        condition, text = answer.user.condition, escape(notes(answer.user))
+        about = f"<details><summary>What it remembers</summary><p>{text}</p></details>"
     return (
-        f'<section class="us-panel us-{tone(answer)}" aria-label="{escape(answer.label)}">'
+        f'<section class="us-panel us-{tone(condition)}" aria-label="{escape(answer.label)}">'
         f"<h4>{escape(answer.label)} {badge}</h4>{about}<ul>{rows}</ul></section>"
     )
 
@@ -85,45 +86,34 @@ def _bar(option: str, share: float, picked: bool) -> str:
     )
 
 
-def intervals(
-    title: str, rows: Iterable[tuple[str, str, dict[str, float | None]]], low: float, high: float
-) -> str:
-    """A plot of estimates with intervals, as a table that also reads as one.
+def intervals(title: str, rows: Iterable[tuple[str, str, dict[str, float | None]]]) -> str:
+    """A plot of shares with intervals, as a table that also reads as one.
 
     Args:
-        rows: (label, tone, {"estimate", "low", "high"}), shares or differences of shares.
-        low, high: ends of the axis.
+        rows: (label, condition, {"estimate", "low", "high"}), in [0, 1] or None.
     """
 
-    def at(value: float) -> float:
-        return round(100 * (min(max(value, low), high) - low) / (high - low), 2)
+    def at(share: float) -> float:
+        return round(100 * min(max(share, 0), 1), 2)
 
     body = []
-    for label, name, value in rows:
-        estimate = value["estimate"]
+    for label, condition, value in rows:
+        estimate, low, high = (value[key] for key in ("estimate", "low", "high"))
         if estimate is None:
             continue
-        known = value["low"] is not None
-        number = percent(estimate, low < 0) + (
-            f" [{percent(value['low'], low < 0)}, {percent(value['high'], low < 0)}]"
-            if known
-            else f" [{MISSING}]"
-        )
-        whisker = (
-            f'<i class="us-whisker" style="left:{at(value["low"])}%;'
-            f'width:{at(value["high"]) - at(value["low"]):.2f}%"></i>'
-            if known
-            else ""
-        )
+        whisker = ""
+        if low is not None:
+            style = f"left:{at(low)}%;width:{at(high) - at(low):.2f}%"
+            whisker = f'<i class="us-whisker" style="{style}"></i>'
         body.append(
-            f'<tr class="us-{escape(name)}"><th scope="row">{escape(label)}</th>'
+            f'<tr class="us-{tone(condition)}"><th scope="row">{escape(label)}</th>'
             f'<td class="us-plot"><div aria-hidden="true">{whisker}'
             f'<i class="us-dot" style="left:{at(estimate)}%"></i></div></td>'
-            f"<td>{escape(number)}</td></tr>"
+            f"<td>{interval(value)}</td></tr>"
         )
     return (
         f'<table class="us-intervals"><caption>{escape(title)}</caption><thead><tr><th scope="col">'
-        f'</th><th scope="col">{percent(low, low < 0)} to {percent(high, low < 0)}</th>'
+        f'</th><th scope="col">{percent(0)} to {percent(1)}</th>'
         f'<th scope="col">Estimate [95 % interval]</th></tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table>"
     )

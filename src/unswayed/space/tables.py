@@ -36,7 +36,7 @@ FORMS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class ResultView:
     """A result as it is shown.
 
     Attributes:
@@ -53,12 +53,8 @@ class Shown:
 
 def stored(folder: Path) -> dict[str, str]:
     """Results in a folder, label -> path; files of other forms are left out."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        form = form_of(json.loads(read_text(path)))
-        if form:
-            found[f"{path.stem} ({form[0]})"] = str(path)
-    return found
+    forms = {path: form_of(json.loads(read_text(path))) for path in sorted(folder.glob("*.json"))}
+    return {f"{path.stem} ({form[0]})": str(path) for path, form in forms.items() if form}
 
 
 def form_of(content: Any) -> tuple[str, Mapping[str, Any]] | None:
@@ -73,7 +69,7 @@ def form_of(content: Any) -> tuple[str, Mapping[str, Any]] | None:
     return None
 
 
-def show_file(path: Path) -> Shown:
+def show_file(path: Path) -> ResultView:
     """A stored result.
 
     Raises:
@@ -83,14 +79,12 @@ def show_file(path: Path) -> Shown:
         content = json.loads(read_text(path))
     except ValueError:
         raise InputError(f"{path.name} is not JSON") from None
-    form = form_of(content)
-    if form is None:
+    if (form := form_of(content)) is None:
         raise InputError(f"{path.name} is no result of an audit, a comparison or a DPO sweep")
-    command = str(content.get("command", ""))
-    return MAKERS[form[0]](form[1], command)
+    return MAKERS[form[0]](form[1], str(content.get("command", "")))
 
 
-def show_source(source: str) -> Shown:
+def show_source(source: str) -> ResultView:
     """A result that a visitor names: answers as a Hub dataset, or on one's own machine a run
     directory or a JSON file.
 
@@ -173,18 +167,21 @@ def summary_of(answers: pd.DataFrame, source: str) -> dict[str, Any]:
 # -- one form each -------------------------------------------------------------------------------
 
 
-def audit_shown(summary: Mapping[str, Any], command: str) -> Shown:
+def audit_view(summary: Mapping[str, Any], command: str) -> ResultView:
     """Accuracy and flips by condition, and all effects."""
     first, second, plots = [], [], []
     for test, about in summary["tests"].items():
-        for condition, values in about["conditions"].items():
-            first.append(
-                {"Test": test, "Condition": CONDITION_LABELS.get(condition, condition),
-                 "n": values["n"]}
-                | _columns("Accuracy", values["accuracy"])
-                | _columns("Expert score", values["score"])
-                | _columns("Flips", values["flip_rate"])
-            )  # fmt: skip
+        conditions = [
+            (CONDITION_LABELS.get(name, name), name, values)
+            for name, values in about["conditions"].items()
+        ]
+        first += [
+            {"Test": test, "Condition": label, "n": values["n"]}
+            | _columns("Accuracy", values["accuracy"])
+            | _columns("Expert score", values["score"])
+            | _columns("Flips", values["flip_rate"])
+            for label, _, values in conditions
+        ]
         second += [
             {"Test": test, "Metric": effect["metric"], "Effect": effect_label(effect["name"]),
              "Finding": finding(effect, 1 - summary["level"])}
@@ -193,87 +190,83 @@ def audit_shown(summary: Mapping[str, Any], command: str) -> Shown:
             for effect in about["effects"]
         ]  # fmt: skip
         for title, key in (("Accuracy", "accuracy"), ("Flips", "flip_rate")):
-            rows = [
-                (CONDITION_LABELS.get(c, c), c if c in TONES else "other", values[key])
-                for c, values in about["conditions"].items()
-                if values[key] is not None
-            ]
-            plots.append(intervals(f"{title} on {test} (%)", rows, 0, 1))
+            rows = [(label, name, v[key]) for label, name, v in conditions if v[key] is not None]
+            plots.append(intervals(f"{title} on {test} (%)", rows))
     note = f"{summary['model']}. {summary['verdict']['text']} {' '.join(summary['warnings'])}"
-    return Shown(_note(command, note), "".join(plots), pd.DataFrame(first), pd.DataFrame(second))
+    return _view(note, command, plots, first, second)
 
 
-def memories_shown(found: Mapping[str, Any], command: str) -> Shown:
+def memories_view(comparison: Mapping[str, Any], command: str) -> ResultView:
     """Each memory's figures, and each memory against the reference."""
     first, second, plots = [], [], []
-    for test, about in found["tests"].items():
-        for row in about["levels"]:
-            first.append(
-                {"Test": test, "Memory": row["memory"], "Metric": row["metric"],
-                 "Of": effect_label(row["name"])} | _columns("Value", row)
-            )  # fmt: skip
-        for row in about["differences"]:
-            second.append(
-                {"Test": test, "Memory": f"{row['memory']} − {found['reference']}",
-                 "Metric": row["metric"], "Of": effect_label(row["name"]),
-                 "Finding": row["finding"]}
-                | _columns("Points", row) | {"p (Holm)": _round(row["p_holm"], 4)}
-            )  # fmt: skip
+    reference = comparison["reference"]
+    for test, about in comparison["tests"].items():
+        first += [
+            {"Test": test, "Memory": row["memory"], "Metric": row["metric"],
+             "Of": effect_label(row["name"])} | _columns("Value", row)
+            for row in about["levels"]
+        ]  # fmt: skip
+        second += [
+            {"Test": test, "Memory": f"{row['memory']} − {reference}", "Metric": row["metric"],
+             "Of": effect_label(row["name"]), "Finding": row["finding"]}
+            | _columns("Points", row) | {"p (Holm)": _round(row["p_holm"], 4)}
+            for row in about["differences"]
+        ]  # fmt: skip
         flips = [
-            (f"{row['memory']}: {CONDITION_LABELS.get(row['name'], row['name'])}",
-             row["name"] if row["name"] in TONES else "other", row)
+            (f"{row['memory']}: {CONDITION_LABELS.get(row['name'], row['name'])}", row["name"], row)
             for row in about["levels"]
             if row["metric"] == "flip" and (row["estimate"] or 0) >= 0 and row["name"] in TONES
-        ]  # fmt: skip
-        plots.append(intervals(f"Flips on {test} by memory (%)", flips, 0, 1))
-    names = ", ".join(memory["name"] for memory in found["memories"])
+        ]
+        plots.append(intervals(f"Flips on {test} by memory (%)", flips))
+    names = ", ".join(memory["name"] for memory in comparison["memories"])
     note = (
-        f"{found['model']} under the memories {names}; each is compared with {found['reference']}. "
-        f"{' '.join(found['warnings'])}"
+        f"{comparison['model']} under the memories {names}; each is compared with {reference}. "
+        f"{' '.join(comparison['warnings'])}"
     )
-    return Shown(_note(command, note), "".join(plots), pd.DataFrame(first), pd.DataFrame(second))
+    return _view(note, command, plots, first, second)
 
 
-def trainings_shown(found: Mapping[str, Any], command: str) -> Shown:
+def trainings_view(sweep: Mapping[str, Any], command: str) -> ResultView:
     """Before and after each training, and what it needed."""
     first, second, plots = [], [], {}
-    for one in found["results"]:
-        name = f"{one['name']}, seed {one['seed']}"
-        for test, about in one["tests"].items():
-            for measure, sides in about.items():
-                if not isinstance(sides, Mapping) or "before" not in sides:
-                    continue
-                for side in ("before", "after", "change"):
-                    first.append(
-                        {"Test": test, "Training": name, "Measure": measure, "Side": side}
-                        | _columns("Value", sides[side])
-                    )
-                if measure == "flip" or measure.startswith("flips"):
-                    title = f"{measure} on {test} (%)"
-                    plots.setdefault(title, []).extend(
-                        (f"{name}: {side}", tone, sides[side])
-                        for side, tone in (("before", "disadvantaged"), ("after", "advantaged"))
-                    )
-        training = one["training"]
+    for result in sweep["results"]:
+        name = f"{result['name']}, seed {result['seed']}"
+        measures = [
+            (test, measure, sides)
+            for test, about in result["tests"].items()
+            for measure, sides in about.items()
+            if isinstance(sides, Mapping) and "before" in sides
+        ]
+        for test, measure, sides in measures:
+            first += [
+                {"Test": test, "Training": name, "Measure": measure, "Side": side}
+                | _columns("Value", sides[side])
+                for side in ("before", "after", "change")
+            ]
+            if measure == "flip" or measure.startswith("flips"):
+                plots.setdefault(f"{measure} on {test} (%)", []).extend(
+                    (f"{name}: {side}", tone, sides[side])
+                    for side, tone in (("before", "disadvantaged"), ("after", "advantaged"))
+                )
+        training = result["training"]
         second.append(
             {"Training": name, "Pairs": training["pairs"], "Steps": training["steps"],
              "Minutes": _round(training["seconds"] / 60, 1)}
             | {f"Preference accuracy, {k} (%)": _percent(v)
                for k, v in training["preference_accuracy"].items()}
         )  # fmt: skip
-    drawn = "".join(intervals(title, rows, 0, 1) for title, rows in plots.items())
-    note = f"{found['model']}, before and after DPO."
-    return Shown(_note(command, note), drawn, pd.DataFrame(first), pd.DataFrame(second))
+    drawn = [intervals(title, rows) for title, rows in plots.items()]
+    return _view(f"{sweep['model']}, before and after DPO.", command, drawn, first, second)
 
 
-MAKERS = {AUDIT: audit_shown, MEMORIES: memories_shown, TRAININGS: trainings_shown}
+MAKERS = {AUDIT: audit_view, MEMORIES: memories_view, TRAININGS: trainings_view}
 
 
-def records(shown: Shown) -> dict[str, Any]:
+def records(view: ResultView) -> dict[str, Any]:
     """A result for the endpoint: note and tables as lists of rows."""
-    return {"note": shown.note} | {
+    return {"note": view.note} | {
         name: json.loads(table.to_json(orient="records", force_ascii=False))
-        for name, table in (("first", shown.first), ("second", shown.second))
+        for name, table in (("first", view.first), ("second", view.second))
     }
 
 
@@ -294,5 +287,6 @@ def _round(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def _note(command: str, text: str) -> str:
-    return f"{text.strip()} ({command})" if command else text.strip()
+def _view(note: str, command: str, plots: list[str], *tables: list[dict[str, Any]]) -> ResultView:
+    note = f"{note.strip()} ({command})" if command else note.strip()
+    return ResultView(note, "".join(plots), *map(pd.DataFrame, tables))

@@ -15,7 +15,7 @@ from unswayed.core.errors import InputError
 from unswayed.data.items import Item, keep_invariant, read_items
 from unswayed.data.personas import Persona, builtin_personas, read_personas
 from unswayed.space import models
-from unswayed.space.flips import NOTES, OPTION, OPTIONS, SCENARIO
+from unswayed.space.flips import NOTES, OPTION, OPTIONS, SCENARIO, notes
 
 BYTES, ITEMS, PAIRS = 200_000, 20, 4
 ITEM_FILES, PERSONA_FILES = (".jsonl", ".csv"), (".yaml", ".yml")
@@ -30,10 +30,10 @@ def check_items(path: Path) -> list[Item]:
     Raises:
         InputError: says in a line what is wrong and where; files are called by their name alone.
     """
-    found = _read(path, ITEM_FILES, lambda: keep_invariant(read_items(path, TEST)))
-    if len(found) > ITEMS:
-        raise InputError(f"{path.name} has {len(found)} items, at most {ITEMS} are asked here")
-    for item in found:
+    items = _read(path, ITEM_FILES, lambda: keep_invariant(read_items(path, TEST)))
+    if len(items) > ITEMS:
+        raise InputError(f"{path.name} has {len(items)} items, at most {ITEMS} are asked here")
+    for item in items:
         _check(path, f"the scenario of {item.id}", item.scenario, SCENARIO)
         if len(item.options) > OPTIONS:
             raise InputError(
@@ -42,18 +42,18 @@ def check_items(path: Path) -> list[Item]:
             )
         for option in item.options:
             _check(path, f"an option of {item.id}", option, OPTION)
-    return found
+    return items
 
 
 def check_personas(path: Path) -> list[Persona]:
     """The personas of a visitor's file; raises as `check_items`."""
-    found = _read(path, PERSONA_FILES, lambda: read_personas(path))
-    bases = {persona.pair_id for persona in found}
+    personas = _read(path, PERSONA_FILES, lambda: read_personas(path))
+    bases = {persona.pair_id for persona in personas}
     if len(bases) > PAIRS:
         raise InputError(f"{path.name} has {len(bases)} personas, at most {PAIRS} are asked here")
-    for persona in found:
-        _check(path, f"the text of {persona.id}", " ".join(t for _, t in persona.texts()), NOTES)
-    return found
+    for persona in personas:
+        _check(path, f"the text of {persona.id}", notes(persona), NOTES)
+    return personas
 
 
 def _read(path: Path, endings: Sequence[str], reader):
@@ -108,36 +108,32 @@ def audit(
     if not 2 <= pairs <= PAIRS:
         raise InputError(f"{pairs} persona pairs: between 2 and {PAIRS} are asked here")
     source = models.source(model)
-    specs = [f"{TEST}={items}"] if items else ["understanding"]
     if items:
         check_items(items)
-    known = check_personas(personas) if personas else builtin_personas()
-    bases = len({persona.pair_id for persona in known})
+    users = check_personas(personas) if personas else builtin_personas()
+    versions = sorted({persona.condition for persona in users})
+    bases = len({persona.pair_id for persona in users})
     if bases < 2:
         raise InputError(f"{personas.name} has one persona only: give two or more")
-    versions = len({persona.condition for persona in known})
     pairs = min(pairs, bases)
-    total = 1 + pairs * versions
-    conditions = ["none", *sorted({persona.condition for persona in known})]
+    total = 1 + pairs * len(versions)
     out = Path(tempfile.mkdtemp(dir=folder, prefix="audit-"))
     log = out.with_suffix(".log")
     command = [
-        sys.executable, "-m", "unswayed", "audit", "--model", source, "--items", *specs,
-        "--pairs", str(pairs), "--conditions", *conditions, "--out", str(out),
+        sys.executable, "-m", "unswayed", "audit", "--model", source,
+        "--items", f"{TEST}={items}" if items else "understanding",
+        "--pairs", str(pairs), "--conditions", "none", *versions, "--out", str(out),
+        *(["--personas", str(personas)] if personas else []),
     ]  # fmt: skip
-    command += ["--personas", str(personas)] if personas else []
+    env = {
+        "OMP_NUM_THREADS": "1",  # the other core is for those who flip
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     with log.open("w") as stream:
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=os.environ
-            | {
-                "OMP_NUM_THREADS": "1",  # the other core is for those who flip
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
-        )
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
+            env=os.environ | env,
+        )  # fmt: skip
     begun = time.monotonic()
     try:
         while process.poll() is None:
