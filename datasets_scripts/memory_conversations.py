@@ -5,20 +5,12 @@
 Nothing is uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/datasets.md.
 """
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING
 
 from unswayed.publish.scripts import BuildArguments, run_script
 
-if TYPE_CHECKING:
-    from unswayed.datasets.trees import Tree
 
-NAME = "memory_conversations"
-
-
-def build(arguments: BuildArguments, command: str) -> Tree:
+def build(arguments: BuildArguments, command: str):
     """The dataset, from the arguments."""
     from unswayed.datasets.conversation_sets import conversation_tree
 
@@ -26,4 +18,4 @@ def build(arguments: BuildArguments, command: str) -> Tree:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(NAME, BuildArguments, build, __doc__))
+    sys.exit(run_script("memory_conversations", BuildArguments, build, __doc__))

@@ -10,15 +10,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from unswayed.mitigation.preferences.settings import PreferenceSettings
 from unswayed.publish.scripts import LicensedArguments, run_script
-
-if TYPE_CHECKING:
-    from unswayed.datasets.trees import Tree
-
-NAME = "persona_preferences"
 
 
 @dataclass
@@ -33,7 +27,7 @@ class PreferenceArguments(PreferenceSettings, LicensedArguments):
         PreferenceSettings.check(self)
 
 
-def build(arguments: PreferenceArguments, command: str) -> Tree:
+def build(arguments: PreferenceArguments, command: str):
     """The dataset, from the arguments."""
     from unswayed.datasets.preference_sets import preference_tree
 
@@ -46,4 +40,4 @@ def build(arguments: PreferenceArguments, command: str) -> Tree:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(NAME, PreferenceArguments, build, __doc__))
+    sys.exit(run_script("persona_preferences", PreferenceArguments, build, __doc__))

@@ -6,34 +6,9 @@ The built-in bank is the default; your own copy of the STEU comes with --items s
 uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/datasets.md.
 """
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING
 
-from unswayed.publish.scripts import ItemArguments, run_script
-
-if TYPE_CHECKING:
-    from unswayed.datasets.trees import Tree
-
-NAME, KIND = "persona_steu", "understanding"
-
-
-def build(arguments: ItemArguments, command: str) -> Tree:
-    """The dataset, from the arguments."""
-    from unswayed.datasets.persona_sets import item_tree
-
-    return item_tree(
-        KIND,
-        items=arguments.items or KIND,
-        decisions=arguments.decisions,
-        configs=arguments.configs,
-        scoring=arguments.scoring,
-        seed=arguments.seed,
-        license_statement=arguments.license_statement,
-        command=command,
-    )
-
+from unswayed.publish.scripts import ItemArguments, build_items, run_script
 
 if __name__ == "__main__":
-    sys.exit(run_script(NAME, ItemArguments, build, __doc__))
+    sys.exit(run_script("persona_steu", ItemArguments, build_items("understanding"), __doc__))

@@ -57,8 +57,8 @@ class Hub(ThreadingHTTPServer):
     Attributes:
         repos: by OWNER/NAME, models by models/OWNER/NAME.
         objects: what LFS holds, by sha256; `verified` are those that a client has verified.
-        asked: every request, as "METHOD path", in order.
-        behave: `behave(asked)` is called for each request; None lets it pass, CUT, LOST or a reply
+        requests: every request, as "METHOD path", in order.
+        behave: `behave(request)` is called for each; None lets it pass, CUT, LOST or a reply
             (status, content[, headers]) stops it.
     """
 
@@ -70,8 +70,8 @@ class Hub(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.verified: set[str] = set()
-        self.asked: list[str] = []
-        self.behave: Callable[[str], Any] = lambda asked: None
+        self.requests: list[str] = []
+        self.behave: Callable[[str], Any] = lambda request: None
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address) -> None:
@@ -90,10 +90,10 @@ class Hub(ThreadingHTTPServer):
 
     def reply(self, method: str, path: str, query: dict, body: bytes, user: bool) -> Reply:
         for pattern, verbs, answer in ROUTES:
-            found = re.fullmatch(pattern, as_dataset(path))
-            if found and method in verbs:
+            match = re.fullmatch(pattern, as_dataset(path))
+            if match and method in verbs:
                 with self.lock:
-                    return answer(self, *found.groups(), query=query, body=body, user=user)
+                    return answer(self, *match.groups(), query=query, body=body, user=user)
         return 404, {"error": f"no such route: {method} {path}"}
 
     def readable(self, repo_id: str, user: bool) -> Repo | None:
@@ -103,13 +103,13 @@ class Hub(ThreadingHTTPServer):
     def create(self, *, query, body, user) -> Reply:
         if not user:
             return 401, {"error": "Invalid username or password."}
-        given = json.loads(body)
-        kind = {"dataset": "", "space": "spaces/"}.get(given.get("type"), "models/")
-        repo_id = f"{kind}{given['organization']}/{given['name']}"
+        content = json.loads(body)
+        kind = {"dataset": "", "space": "spaces/"}.get(content.get("type"), "models/")
+        repo_id = f"{kind}{content['organization']}/{content['name']}"
         url = {"url": self.address(repo_id)}
         if repo_id in self.repos:
             return 409, url | {"error": "You already created this repo"}
-        self.make(repo_id, given.get("visibility") == "private")
+        self.make(repo_id, content.get("visibility") == "private")
         return 200, url
 
     def address(self, repo_id: str) -> str:
@@ -218,10 +218,10 @@ class Hub(ThreadingHTTPServer):
         if not user:
             return 401, {"error": "Invalid credentials in Authorization header"}
         objects = []
-        for wanted in json.loads(body)["objects"]:
-            entry = {"oid": wanted["oid"], "size": wanted["size"]}
-            if wanted["oid"] not in self.verified:
-                where = f"{self.url}/lfs/{wanted['oid']}"
+        for pointer in json.loads(body)["objects"]:
+            entry = {"oid": pointer["oid"], "size": pointer["size"]}
+            if pointer["oid"] not in self.verified:
+                where = f"{self.url}/lfs/{pointer['oid']}"
                 entry["actions"] = {
                     "upload": {"href": f"{where}?X-Amz-Signature=signed-secret"},
                     "verify": {"href": f"{where}/verify"},
@@ -238,8 +238,8 @@ class Hub(ThreadingHTTPServer):
         return 200, {}
 
     def verify(self, oid, *, query, body, user) -> Reply:
-        given = json.loads(body)
-        if given["oid"] != oid or len(self.objects.get(oid, b"")) != given["size"]:
+        content = json.loads(body)
+        if content["oid"] != oid or len(self.objects.get(oid, b"")) != content["size"]:
             return 404, {"error": "no such object"}
         self.verified.add(oid)
         return 200, {}
@@ -318,23 +318,23 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         hub, url = self.server, urlsplit(self.path)
         path = unquote(url.path)
-        asked = f"{self.command} {path}"
+        request = f"{self.command} {path}"
         with hub.lock:
-            hub.asked.append(asked)
-            planned = hub.behave(asked)
+            hub.requests.append(request)
+            planned = hub.behave(request)
         if planned == CUT:
             self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
             self.close_connection = True
             return
         body = self._body()
-        given = self.headers.get("Authorization")
+        authorization = self.headers.get("Authorization")
         if planned not in (None, LOST):
             reply = planned
-        elif given is not None and given != f"Bearer {hub.token}":
+        elif authorization is not None and authorization != f"Bearer {hub.token}":
             words = "Invalid credentials in Authorization header"
             reply = 401, {"error": words}, {"X-Error-Message": words}
         else:
-            user = hub.token is None or given is not None
+            user = hub.token is None or authorization is not None
             reply = hub.reply(self.command, path, parse_qs(url.query), body, user)
         if planned == LOST:
             self.close_connection = True
@@ -356,9 +356,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if wanted and status == 200:
-            start, end = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if span and status == 200:
+            start, end = int(span[1]), min(int(span[2] or len(data)), len(data) - 1)
             headers = (headers or {}) | {"Content-Range": f"bytes {start}-{end}/{len(data)}"}
             status, data = 206, data[start : end + 1]
         self.send_response(status)

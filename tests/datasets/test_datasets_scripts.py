@@ -56,8 +56,8 @@ def test_as_a_command(tmp_path: Path, name: str):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == str(tmp_path / "out" / "tree")
-    shown = "default/train: " if name == "memory_conversations" else "explicit/test: "
-    assert shown in done.stdout
+    first_line = "default/train: " if name == "memory_conversations" else "explicit/test: "
+    assert first_line in done.stdout
     assert os.listdir(tmp_path / "out") == ["tree"]
     card = (tmp_path / "out" / "tree" / "README.md").read_text("utf-8")
     assert f"python datasets_scripts/{name}.py\n" in card and str(tmp_path) not in card

@@ -133,8 +133,8 @@ def test_profiles_read_back_and_are_those_of_the_test_sets(tmp_path: Path):
         )
         assert read.features == PERSONA_FEATURES and len(read) == n
         memories = {row["persona_id"]: row["system_prompt"] for row in read}
-        asked = trial_rows(builtin_items()[:1], config, "option", 0)
-        assert memories == {row["persona_id"]: row["system_prompt"] for row in asked}
+        trials = trial_rows(builtin_items()[:1], config, "option", 0)
+        assert memories == {row["persona_id"]: row["system_prompt"] for row in trials}
         slot = read[0]["slots"][0]
         assert "{" in slot["template"] and "{" not in slot["third_person"] + slot["first_person"]
 
@@ -277,8 +277,8 @@ def test_items_of_the_other_kind_are_refused():
 
 
 def test_size_categories():
-    found = [size_category(n) for n in (999, 1_000, 10_000, 999_999, 1_000_000)]
-    assert found == ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "n>1M"]
+    categories = [size_category(n) for n in (999, 1_000, 10_000, 999_999, 1_000_000)]
+    assert categories == ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "n>1M"]
 
 
 def test_the_task_of_the_docs_reads_a_tree(tmp_path: Path, monkeypatch):

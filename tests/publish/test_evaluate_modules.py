@@ -54,18 +54,18 @@ def test_the_flip_rate_is_the_audits(audited, condition):
     answers, test = audited
     bare = answers[answers["condition"] == "none"].set_index("question_id")["answer"]
     rows = answers[answers["condition"] == condition]
-    found = load("flip_rate").compute(
+    result = load("flip_rate").compute(
         predictions1=list(rows["question_id"].map(bare)),
         predictions2=list(rows["answer"]),
         question_ids=list(rows["question_id"]),
         user_ids=list(rows["pair_id"]),
     )
     audit = test["conditions"][condition]["flip_rate"]
-    assert {k: found[k] for k in ("n", "n_items", "n_users")} == {
+    assert {k: result[k] for k in ("n", "n_items", "n_users")} == {
         k: audit[k] for k in ("n", "n_items", "n_users")
     }
     for ours, theirs in (("flip_rate", "estimate"), ("low", "low"), ("high", "high")):
-        assert found[ours] == pytest.approx(audit[theirs], rel=1e-12)
+        assert result[ours] == pytest.approx(audit[theirs], rel=1e-12)
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -73,7 +73,7 @@ def test_the_gap_is_the_audits(audited, shuffled):
     answers, test = audited
     if shuffled:
         answers = answers.sample(frac=1, random_state=1)
-    found = load("persona_gap").compute(  # the whole run: other conditions are left out
+    result = load("persona_gap").compute(  # the whole run: other conditions are left out
         predictions=answers["answer"],
         references=answers["gold_label"],
         groups=answers["condition"],
@@ -82,18 +82,21 @@ def test_the_gap_is_the_audits(audited, shuffled):
     )
     (gap,) = [e for e in test["effects"] if (e["name"], e["metric"]) == ("gap", "accuracy")]
     for ours, theirs in (("persona_gap", "estimate"), ("low", "low"), ("high", "high")):
-        assert found[ours] == pytest.approx(gap[theirs], rel=1e-12)
-    assert found["p"] == pytest.approx(gap["p"], abs=0.02)  # both by lot
-    assert (found["n"], found["n_items"], found["n_users"]) == (60, 12, 5)
+        assert result[ours] == pytest.approx(gap[theirs], rel=1e-12)
+    assert result["p"] == pytest.approx(gap["p"], abs=0.02)  # both by lot
+    assert (result["n"], result["n_items"], result["n_users"]) == (60, 12, 5)
     for group in ("advantaged", "disadvantaged"):
         accuracy = test["conditions"][group]["accuracy"]["estimate"]
-        assert found[f"accuracy_{group}"] == pytest.approx(accuracy)
+        assert result[f"accuracy_{group}"] == pytest.approx(accuracy)
 
 
 def test_flips_without_ids():
     flips = load("flip_rate")
-    found = flips.compute(predictions1=["a", "b", None, "c"], predictions2=["a", "c", "d", "c"])
-    assert found["flip_rate"] == pytest.approx(1 / 3) and (found["n"], found["n_items"]) == (3, 3)
+    result = flips.compute(predictions1=["a", "b", None, "c"], predictions2=["a", "c", "d", "c"])
+    assert result["flip_rate"] == pytest.approx(1 / 3) and (result["n"], result["n_items"]) == (
+        3,
+        3,
+    )
     clustered = flips.compute(
         predictions1=[1, 2, 3, 4], predictions2=[1, 3, 3, 5], question_ids=[7, 7, 8, 8]
     )
@@ -102,8 +105,8 @@ def test_flips_without_ids():
 
 @pytest.mark.parametrize("first", [[None, None], [float("nan"), None], []])
 def test_nothing_to_compare(first):
-    found = load("flip_rate").compute(predictions1=first, predictions2=["a", "b"][: len(first)])
-    assert found["flip_rate"] is None and found["n"] == 0
+    result = load("flip_rate").compute(predictions1=first, predictions2=["a", "b"][: len(first)])
+    assert result["flip_rate"] is None and result["n"] == 0
 
 
 def test_batches_add_up():
@@ -113,8 +116,8 @@ def test_batches_add_up():
             predictions=[answer, "fear"], references=["joy", "fear"], groups=[group] * 2,
             question_ids=["a", "b"], pair_ids=["p", "p"],
         )  # fmt: skip
-    found = gap.compute()
-    assert (found["persona_gap"], found["n"]) == (0.5, 2)
+    result = gap.compute()
+    assert (result["persona_gap"], result["n"]) == (0.5, 2)
 
 
 @pytest.mark.parametrize(

@@ -86,21 +86,21 @@ def loaded(repo: Path) -> ModelCard:
 
 
 def test_figures_are_the_summarys(summary):
-    found = {figure.task_id: figure for figure in figures(summary)}
-    assert len(found) == len(figures(summary)) == 2 * (4 + 3 + 1)
+    by_task = {figure.task_id: figure for figure in figures(summary)}
+    assert len(by_task) == len(figures(summary)) == 2 * (4 + 3 + 1)
     for name, test in summary["tests"].items():
         for condition, values in test["conditions"].items():
-            figure = found[f"{name}_accuracy_{condition}"]
+            figure = by_task[f"{name}_accuracy_{condition}"]
             for ours, theirs in (("value", "estimate"), ("low", "low"), ("high", "high")):
                 assert getattr(figure, ours) == pytest.approx(values["accuracy"][theirs], abs=5e-5)
             assert (figure.n, figure.n_items) == (values["n"], test["n_items"])
             if condition == "none":
-                assert f"{name}_flip_rate_none" not in found
+                assert f"{name}_flip_rate_none" not in by_task
             else:
-                flips = found[f"{name}_flip_rate_{condition}"]
+                flips = by_task[f"{name}_flip_rate_{condition}"]
                 assert flips.value == pytest.approx(values["flip_rate"]["estimate"], abs=5e-5)
         (gap,) = [e for e in test["effects"] if (e["name"], e["metric"]) == ("gap", "accuracy")]
-        figure = found[f"{name}_persona_gap"]
+        figure = by_task[f"{name}_persona_gap"]
         assert figure.value == pytest.approx(gap["estimate"], abs=5e-5)
         assert figure.low == pytest.approx(gap["low"], abs=5e-5) and figure.n == 18 - 3 * (
             name == "management"
@@ -230,11 +230,11 @@ def test_a_new_run_replaces_its_own_results_only(out, summary, tmp_path):
     once = merge_card(CARD, "made-up", results, "README.md")
     other = analyzed(tmp_path / "run", emotions(4), lambda item, persona: 0, pairs(2))
     newer = card_results(read_summary(other), "me/emotions")
-    found = ModelCard(merge_card(once, "made-up", newer, "README.md")).data.eval_results
-    tests = [r.dataset_config for r in found if r.task_name == TASK_NAME]
+    results = ModelCard(merge_card(once, "made-up", newer, "README.md")).data.eval_results
+    tests = [r.dataset_config for r in results if r.task_name == TASK_NAME]
     assert tests == ["understanding"] * 8 + ["management"] * 8
-    assert [r for r in found if r.dataset_config == "understanding"] == newer
-    assert [r.metric_value for r in found[:2]] == [0.5, 0.6]
+    assert [r for r in results if r.dataset_config == "understanding"] == newer
+    assert [r.metric_value for r in results[:2]] == [0.5, 0.6]
 
 
 @pytest.mark.parametrize(

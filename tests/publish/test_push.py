@@ -38,13 +38,13 @@ READ = """
 import json, sys
 from datasets import get_dataset_config_names, load_dataset
 name = sys.argv[1]
-found = {}
+tables = {}
 for config in get_dataset_config_names(name):
     splits = load_dataset(name, config)
-    found[config] = {split: rows.to_list() for split, rows in splits.items()}
+    tables[config] = {split: rows.to_list() for split, rows in splits.items()}
     for split, rows in splits.items():
         assert rows.features == splits[next(iter(splits))].features
-json.dump(found, sys.stdout)
+json.dump(tables, sys.stdout)
 """
 Rows = list[dict]
 GRID = {
@@ -89,8 +89,8 @@ Hub.close = Hub.server_close
 @pytest.fixture
 def environment(hub, tmp_path) -> dict[str, str]:
     home = tmp_path / "hf_home"
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-    return kept | {
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    return others | {
         "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
@@ -151,21 +151,21 @@ def test_questions_are_read_by_config_and_revision(hub, push, environment, tmp_p
         rows = [{"question": f"{word} {i}?", "answer": str(i)} for i in range(2)]
         other = [{"question": "Other?", "answer": "x"}]
         tables = {
-            config: {"train": Dataset.from_list(found)}
-            for config, found in (("main", rows), ("other", other))
+            config: {"train": Dataset.from_list(config_rows)}
+            for config, config_rows in (("main", rows), ("other", other))
         }
         tree = Tree("asked", tables, {"license": "apache-2.0"}, {}, "Questions.")
         assert push(write_tree(tree, tmp_path / "tree")).returncode == 0
         return hub.repos[REPO].head.oid
 
     old, new = publish("Old"), publish("New")
-    for revision, word, found in (("", "New", new), (f"@{old}", "Old", old)):
+    for revision, word, commit in (("", "New", new), (f"@{old}", "Old", old)):
         done = subprocess.run(
             [sys.executable, "-c", QUESTIONS, f"mine=hub:{REPO}:main{revision}"],
             capture_output=True, text=True, env=environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert f"['{word} 0?', '{word} 1?']" in done.stdout and f"`{found}`" in done.stdout
+        assert f"['{word} 0?', '{word} 1?']" in done.stdout and f"`{commit}`" in done.stdout
 
 
 ANSWERS = """
@@ -203,8 +203,8 @@ def test_answers_that_a_visitor_of_the_space_names(hub, environment, tmp_path):
     first = repo.add("x", files, frozenset({"a.parquet"})).oid
     assert read() == '{"id": [1, 2, 3]}' and read(f"hub:{REPO}:more") == '{"id": [2, 3]}'
 
-    def change(asked: str) -> None:  # between the look at the size and the first file
-        if "/resolve/" in asked and repo.head.oid == first:
+    def change(request: str) -> None:  # between the look at the size and the first file
+        if "/resolve/" in request and repo.head.oid == first:
             repo.add("y", {"a.parquet": b"huge"}, frozenset())
 
     hub.behave = change
@@ -214,7 +214,7 @@ def test_answers_that_a_visitor_of_the_space_names(hub, environment, tmp_path):
     assert "holds no Parquet file" in read(f"hub:{REPO}:nowhere")
     repo.private = True  # the token may read it, the visitor may not
     assert "no public dataset of that name" in read()
-    repo.private, hub.behave = False, lambda asked: CUT
+    repo.private, hub.behave = False, lambda request: CUT
     assert "no public dataset of that name" in read()
 
 
@@ -242,20 +242,20 @@ def test_first_push_is_read_back(hub, push, read_back, tmp_path):
 def test_the_same_tree_again_changes_nothing(hub, push, tmp_path):
     tree = make_tree(tmp_path / "tree", {"grid": GRID, "none": NONE})
     first, before = push(tree).stdout, hub.state()
-    hub.asked.clear()
+    hub.requests.clear()
     done = push(tree)
     assert (done.returncode, done.stdout, hub.state()) == (0, first, before)
     assert done.stderr.startswith("No files have been modified") and done.stderr.count("\n") == 1
-    assert not any("PUT" in asked or "/commit/" in asked for asked in hub.asked)
+    assert not any("PUT" in request or "/commit/" in request for request in hub.requests)
 
 
 def test_another_config_stays(hub, push, read_back, tmp_path):
     assert push(make_tree(tmp_path / "a", {"grid": GRID})).returncode == 0
-    kept = dict(hub.repos[REPO].head.files)
+    old = dict(hub.repos[REPO].head.files)
     tree = make_tree(tmp_path / "b", {"none": NONE}, "# New text\n")
     assert push(tree).returncode == 0
     files = hub.repos[REPO].head.files
-    assert all(files[path] == kept[path] for path in kept if path.startswith("grid/"))
+    assert all(files[path] == old[path] for path in old if path.startswith("grid/"))
     assert b"# New text" in files["README.md"]
     assert read_back() == {"none": NONE, "grid": GRID}
     before = hub.state()
@@ -299,7 +299,7 @@ def test_large_files_go_through_lfs(hub, push, read_back, tmp_path):
     rows = [{"id": i, "text": os.urandom(2048).hex()} for i in range(6000)]
     tree = make_tree(tmp_path / "tree", {"big": {"train": rows}})
     (tree / "stages.bin").write_bytes(os.urandom(LFS_FROM + 2**20))
-    hub.behave = lambda asked: CUT if asked.startswith("PUT") and cuts.pop() else None
+    hub.behave = lambda request: CUT if request.startswith("PUT") and cuts.pop() else None
     cuts = [False] * 9 + [True, True]
     done = push(tree)
     assert done.returncode == 0 and "Retrying in" in done.stderr  # huggingface_hub's own retry
@@ -396,12 +396,12 @@ def test_a_failed_upload_leaves_all_as_it_was_and_a_retry_completes(
 ):
     push(make_tree(tmp_path / "a", {"grid": GRID}))
     before = hub.state()
-    hub.behave = lambda asked: trouble if where in asked else None
+    hub.behave = lambda request: trouble if where in request else None
     tree = make_tree(tmp_path / "b", {"grid": {"train": NONE["train"]}, "none": NONE})
     line = refused(push(tree))
     assert ("no lasting connection to" in line) == (trouble == CUT)
     assert "run the same command again" in line and hub.state() == before
-    hub.behave = lambda asked: None
+    hub.behave = lambda request: None
     assert push(tree).returncode == 0
     head = hub.repos[REPO].head
     assert len(head.files) == 4 and len(hub.repos[REPO].commits) == 3
@@ -410,13 +410,13 @@ def test_a_failed_upload_leaves_all_as_it_was_and_a_retry_completes(
 
 def test_what_is_uploaded_is_not_sent_again(hub, push, tmp_path):
     tree = make_tree(tmp_path / "tree", {"grid": GRID, "none": NONE})
-    hub.behave = lambda asked: (503, {}) if "/commit/" in asked else None
+    hub.behave = lambda request: (503, {}) if "/commit/" in request else None
     refused(push(tree))
     assert set(hub.repos[REPO].head.files) == {".gitattributes"}
-    hub.behave = lambda asked: None
-    hub.asked.clear()
+    hub.behave = lambda request: None
+    hub.requests.clear()
     assert push(tree).returncode == 0
-    assert not any("PUT" in asked for asked in hub.asked)
+    assert not any("PUT" in request for request in hub.requests)
 
 
 @pytest.mark.parametrize(
@@ -445,8 +445,8 @@ def test_others_commit_meanwhile_and_both_stay(hub, push, read_back, tmp_path):
     push(make_tree(tmp_path / "a", {"grid": GRID}, "# Other\n"))
     repo, others = hub.repos[REPO], [1]
 
-    def meanwhile(asked: str) -> None:
-        if "/commit/" in asked and others:
+    def meanwhile(request: str) -> None:
+        if "/commit/" in request and others:
             others.pop()
             repo.add("theirs", theirs | {"NOTES.md": b"hi"}, repo.head.lfs)
 
@@ -459,7 +459,7 @@ def test_others_commit_meanwhile_and_both_stay(hub, push, read_back, tmp_path):
 
 def test_a_lost_reply_does_not_commit_twice(hub, push, tmp_path):
     lost = [1]
-    hub.behave = lambda asked: LOST if "/commit/" in asked and lost and lost.pop() else None
+    hub.behave = lambda request: LOST if "/commit/" in request and lost and lost.pop() else None
     done = push(make_tree(tmp_path / "tree", {"none": NONE}))
     assert done.returncode == 0 and len(hub.repos[REPO].commits) == 2
     assert done.stdout.strip().endswith(hub.repos[REPO].head.oid)
@@ -492,7 +492,7 @@ def test_a_lost_reply_does_not_commit_twice(hub, push, tmp_path):
     ],
 )  # fmt: skip
 def test_lasting_refusals_are_one_line(hub, push, tmp_path, where, reply, texts):
-    hub.behave = lambda asked: reply if where in asked else None
+    hub.behave = lambda request: reply if where in request else None
     line = refused(push(make_tree(tmp_path / "tree", {"none": NONE})))
     assert all(text in line for text in texts), line
     assert all(set(r.head.files) == {".gitattributes"} for r in hub.repos.values())
@@ -561,9 +561,9 @@ def damage(tree: Path, how: str) -> None:
     elif how == "undescribed":
         card.write_text(card.read_text().replace("dataset_info:\n- config_name: none", "dataset_info:\n- config_name: a"))  # fmt: skip  # noqa: E501
     elif how == "splits":
-        found = metadata(card.read_text(), "")
-        found["configs"][0]["data_files"] = "none/*"
-        card.write_text(f"---\n{yaml.safe_dump(found)}---\n")
+        about = metadata(card.read_text(), "")
+        about["configs"][0]["data_files"] = "none/*"
+        card.write_text(f"---\n{yaml.safe_dump(about)}---\n")
     elif how == "root":
         data.rename(tree / "train.parquet")
         card.write_text(card.read_text().replace("none/train-*", "train.parquet"))
@@ -592,8 +592,8 @@ def test_trees_that_do_not_fit_are_refused(tmp_path, capsys, how, text):
     tree = make_tree(tmp_path / "tree", {"none": NONE})
     damage(tree, how)
     assert main(["publish", str(tree), "--repo_id", REPO]) == 2
-    said = capsys.readouterr()
-    assert text in said.err and said.err.count("\n") == 1 and said.out == ""
+    streams = capsys.readouterr()
+    assert text in streams.err and streams.err.count("\n") == 1 and streams.out == ""
 
 
 @pytest.mark.parametrize(
@@ -709,11 +709,11 @@ def test_an_adapter_and_its_base_are_read_back(
     assert (model / "README.md").read_text() == CARD  # the local folder is as it was
 
     reader = environment | {"HF_HOME": str(tmp_path / "reader")}
-    found = subprocess.run(
+    reader_run = subprocess.run(
         [sys.executable, "-c", READ_MODEL, MODEL_REPO], capture_output=True, text=True, env=reader
     )
-    assert found.returncode == 0, found.stderr
-    name, logits = json.loads(found.stdout)
+    assert reader_run.returncode == 0, reader_run.stderr
+    name, logits = json.loads(reader_run.stdout)
     ids = AutoTokenizer.from_pretrained(model)("joy sadness anger", return_tensors="pt")
     with torch.no_grad():
         ours = AutoPeftModelForCausalLM.from_pretrained(model)(ids["input_ids"]).logits[0, -1]
@@ -771,11 +771,11 @@ def test_a_failed_model_push_leaves_all_as_it_was(hub, push, model):
     assert not hub.repos[f"models/{MODEL_REPO}"].private
     before = hub.state()
     (model / "curves.json").write_text("[1]")
-    hub.behave = lambda asked: (503, {"error": "down"}) if "/commit/" in asked else None
+    hub.behave = lambda request: (503, {"error": "down"}) if "/commit/" in request else None
     line = refused(publish_model(push, model))
     assert "503 (down)" in line and "run the same command again" in line and hub.state() == before
     lost = [1]
-    hub.behave = lambda asked: LOST if "/commit/" in asked and lost and lost.pop() else None
+    hub.behave = lambda request: LOST if "/commit/" in request and lost and lost.pop() else None
     done = publish_model(push, model)
     assert done.returncode == 0 and f"{MODEL_REPO} is public, and stays so" in done.stderr
     assert len(hub.repos[f"models/{MODEL_REPO}"].commits) == 3
@@ -812,7 +812,7 @@ def damage_model(folder: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("how", "given", "text"),
+    ("how", "options", "text"),
     [
         ("", GIVEN[2:], "names no licence, and what is published needs one: look up that of the"),
         ("", GIVEN[:2], "base_model 'llama-0' is no model on the Hub: say with --base_model OWNER"),
@@ -828,11 +828,11 @@ def damage_model(folder: Path, how: str) -> Path:
         ("from memory", GIVEN, "was trained on from a user's memory, which is private"),
     ],
 )
-def test_models_that_do_not_fit_are_refused(model, capsys, how, given, text):
+def test_models_that_do_not_fit_are_refused(model, capsys, how, options, text):
     folder = damage_model(model, how)
-    assert main(["publish", str(folder), "--repo_id", MODEL_REPO, *given]) == 2
-    said = capsys.readouterr()
-    assert text in said.err and said.err.count("\n") == 1 and said.out == ""
+    assert main(["publish", str(folder), "--repo_id", MODEL_REPO, *options]) == 2
+    streams = capsys.readouterr()
+    assert text in streams.err and streams.err.count("\n") == 1 and streams.out == ""
 
 
 # -- cards and globs -----------------------------------------------------------------------------
@@ -849,12 +849,12 @@ def test_cards_are_merged(tmp_path):
         "dataset_info": {"features": [], "splits": [{"name": "train", "num_examples": 1}]},
     }
     merged = merged_card(card, remote)
-    found = metadata(merged, "")
-    assert [c["config_name"] for c in found["configs"]] == ["none", "default"]
-    assert [c["config_name"] for c in found["dataset_info"]] == ["none", "default"]
-    assert (found["license"], found["extra_gated_prompt"]) == ("apache-2.0", "Agree?")
-    assert found["configs"][1]["default"] is True and merged.endswith("---\n\n# Items\n")
-    assert merged_card(card, found) == merged
+    about = metadata(merged, "")
+    assert [c["config_name"] for c in about["configs"]] == ["none", "default"]
+    assert [c["config_name"] for c in about["dataset_info"]] == ["none", "default"]
+    assert (about["license"], about["extra_gated_prompt"]) == ("apache-2.0", "Agree?")
+    assert about["configs"][1]["default"] is True and merged.endswith("---\n\n# Items\n")
+    assert merged_card(card, about) == merged
     own_default = card.replace(
         "- config_name: none\n  data", "- config_name: none\n  default: true\n  data"
     )

@@ -25,10 +25,12 @@ def read_metadata(card: str) -> Any:
 
 
 def with_metadata(card: str, metadata: dict[str, Any]) -> str:
-    """The card with other metadata; its text stays to the byte."""
+    """The card with other metadata, to the byte as it is if they are the same; its text stays."""
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
     from huggingface_hub.utils import yaml_dump
 
+    if metadata == read_metadata(card):
+        return card
     front = yaml_dump(metadata, sort_keys=False).rstrip("\n")
     if block := REGEX_YAML_BLOCK.search(card):
         return card[: block.start(2)] + front + card[block.end(2) :]

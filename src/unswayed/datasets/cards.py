@@ -7,7 +7,6 @@ content, so that building again gives the same bytes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from datasets import Dataset
 
 from unswayed import __version__
-from unswayed.core.files import without_folders
+from unswayed.core.files import file_hash, without_folders
 from unswayed.data.hub import HUB, hub_source
 from unswayed.datasets.trees import Tree
 from unswayed.display.page import render_markdown
@@ -45,16 +44,6 @@ ABOUT = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Count:
-    """What one config holds; `sha256` is of its prompts, or of its profiles."""
-
-    config: str
-    rows: int
-    users: int
-    sha256: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Source:
     """Where items or questions come from.
 
@@ -70,19 +59,14 @@ class Source:
     where: str = ""
 
 
-def is_own(spec: str) -> bool:
-    """Whether a spec of `--items` or `--questions` names something else than a built-in bank."""
-    return "=" in spec
-
-
 def source_of(spec: str) -> Source:
     """The source that a spec of `--items` or `--questions` names."""
-    name, _, path = spec.partition("=")
-    if not is_own(spec):
+    name, own, path = spec.partition("=")
+    if not own:
         return Source(False, name)
     where = without_folders(spec).removeprefix(f"{name}=")
     if Path(path).is_file():
-        where += f" (SHA-256 of the file `{hashlib.sha256(Path(path).read_bytes()).hexdigest()}`)"
+        where += f" (SHA-256 of the file `{file_hash(Path(path))}`)"
     return Source(True, name, where)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
+from unswayed.core.ledger import digest
 from unswayed.data.conversations import Fact, builtin_conversations, builtin_facts, builtin_near
 from unswayed.datasets.cards import make_tree
 from unswayed.datasets.persona_sets import choose_configs
@@ -58,11 +57,10 @@ def conversation_tree(*, configs: Sequence[str] | None, command: str) -> Tree:
         }
         for conversation in builtin_conversations()
     ]
-    content = json.dumps(rows, ensure_ascii=False).encode()
     return make_tree(
         NAME,
         {CONFIG: {SPLIT: Dataset.from_list(rows, CONVERSATION_FEATURES)}},
-        {"conversations_sha256": hashlib.sha256(content).hexdigest()},
+        {"conversations_sha256": digest(rows, ensure_ascii=False)},
         "conversations",
         n_conversations=len(rows),
         n_questions=sum(len(row["questions"]) for row in rows),

@@ -6,15 +6,16 @@ means what it means in `answers.parquet`; only what a model's answer would fill 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from unswayed.audit.trials import GRID, NONE, choose_personas, make_row, trials_of
+from unswayed.audit.trials import GRID, NONE, SCHEMA, choose_personas, make_row, trials_of
 from unswayed.core.errors import InputError
+from unswayed.core.ledger import digest
 from unswayed.data.items import KINDS, Item, items_hash, keep_invariant, load_items
 from unswayed.data.personas import (
     ATTRIBUTES,
@@ -23,7 +24,7 @@ from unswayed.data.personas import (
     grid_personas,
     personas_hash,
 )
-from unswayed.datasets.cards import Count, make_tree, source_of
+from unswayed.datasets.cards import make_tree, source_of
 from unswayed.datasets.trees import Tree
 from unswayed.memory.prompt import PromptMemory
 
@@ -37,29 +38,13 @@ CONFIGS = {  # config -> conditions
 SCORINGS = ("option", "letter", "generate")
 DATASETS = {"understanding": "persona_steu", "management": "persona_stem"}  # kind -> dataset
 
-# The columns of answers.parquet that are known before a model answers.
-TRIAL_FEATURES = Features(
-    {
-        "question_id": Value("string"),
-        "test": Value("string"),
-        "kind": Value("string"),
-        "condition": Value("string"),
-        "persona_id": Value("string"),
-        "pair_id": Value("string"),
-        **{name: Value("string") for name in ATTRIBUTES},
-        "memory": Value("string"),
-        "memory_style": Value("string"),
-        "system_prompt": Value("string"),
-        "user_prompt": Value("string"),
-        "options": List(Value("string")),
-        "option_order": List(Value("int32")),
-        "weights": List(Value("float64")),
-        "gold_label": Value("string"),
-        "scoring": Value("string"),
-        "seed": Value("int64"),
-    }
+# The columns of answers.parquet that a model's answer fills, or which model it is.
+ANSWERED = (
+    "prompt", "answer", "correct", "score", "flip", "option_scores", "raw_text", "parsed", "model",
+)  # fmt: skip
+TRIAL_FEATURES = Features.from_arrow_schema(
+    pa.schema([field for field in SCHEMA if field.name not in ANSWERED])
 )
-
 PERSONA_FEATURES = Features(
     {
         "persona_id": Value("string"),
@@ -109,34 +94,28 @@ def item_tree(
     chosen = choose_configs(configs, CONFIGS)
     if scoring not in SCORINGS:
         raise InputError(f"--scoring {scoring!r} is not one of {', '.join(SCORINGS)}")
-    kept = items_of_kind(items, decisions, kind)
-    rows = {config: trial_rows(kept, config, scoring, seed) for config in chosen}
+    test_items = items_of_kind(items, decisions, kind)
+    rows = {config: trial_rows(test_items, config, scoring, seed) for config in chosen}
     hashes = {config: prompts_hash(rows[config]) for config in chosen}
     facts = {
         "seed": seed,
         "scoring": scoring,
-        "items_sha256": items_hash(kept),
+        "items_sha256": items_hash(test_items),
         "prompts_sha256": hashes,
     }
-    counts = [
-        Count(
-            config, len(rows[config]), sum(u is not None for u in users_of(config)), hashes[config]
-        )
-        for config in chosen
-    ]
     source = source_of(items)
     return make_tree(
         DATASETS[kind],
-        {config: {SPLIT: Dataset.from_list(rows[config], TRIAL_FEATURES)} for config in rows},
+        _tables(rows, TRIAL_FEATURES),
         facts,
         "items",
         own=source.own,
         license_statement=license_statement,
         kind=kind,
         source=source,
-        test=kept[0].test,
-        counts=counts,
-        n_items=len(kept),
+        test=test_items[0].test,
+        counts=_counts(rows, hashes),
+        n_items=len(test_items),
         items_sha256=facts["items_sha256"],
         scoring=scoring,
         seed=seed,
@@ -154,29 +133,44 @@ def persona_tree(*, configs: Sequence[str] | None, command: str) -> Tree:
     users = {config: users_of(config) for config in chosen}
     rows = {config: [persona_row(user) for user in users[config]] for config in chosen}
     hashes = {config: personas_hash(users[config]) for config in chosen}
-    counts = [
-        Count(config, len(rows[config]), len(rows[config]), hashes[config]) for config in chosen
-    ]
     return make_tree(
         "personas",
-        {config: {SPLIT: Dataset.from_list(rows[config], PERSONA_FEATURES)} for config in rows},
+        _tables(rows, PERSONA_FEATURES),
         {"personas_sha256": hashes},
         "personas",
-        counts=counts,
+        counts=_counts(rows, hashes),
         command=command,
     )
 
 
-def choose_configs(wanted: Sequence[str] | None, known: Iterable[str]) -> list[str]:
-    """The wanted configs in our order, all if None.
+def _tables(rows: Mapping[str, list[dict]], features: Features) -> dict[str, dict[str, Dataset]]:
+    """Rows by config as tables of the one split."""
+    return {config: {SPLIT: Dataset.from_list(rows[config], features)} for config in rows}
+
+
+def _counts(rows: Mapping[str, list[dict]], hashes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What each config holds, for the card."""
+    return [
+        {
+            "config": config,
+            "rows": len(rows[config]),
+            "users": len({row["persona_id"] for row in rows[config]} - {None}),
+            "sha256": hashes[config],
+        }
+        for config in rows
+    ]
+
+
+def choose_configs(configs: Sequence[str] | None, allowed: Iterable[str]) -> list[str]:
+    """The chosen configs in the order of the allowed ones, which are all chosen if None.
 
     Raises:
-        InputError: one is not known.
+        InputError: one is not allowed.
     """
-    known = list(known)
-    if unknown := [config for config in wanted or () if config not in known]:
-        raise InputError(f"--configs {unknown[0]!r} is not one of {', '.join(known)}")
-    return known if wanted is None else [config for config in known if config in wanted]
+    allowed = list(allowed)
+    if unknown := [config for config in configs or () if config not in allowed]:
+        raise InputError(f"--configs {unknown[0]!r} is not one of {', '.join(allowed)}")
+    return allowed if configs is None else [config for config in allowed if config in configs]
 
 
 def items_of_kind(spec: str, decisions: str | None, kind: str) -> list[Item]:
@@ -237,4 +231,4 @@ def persona_row(persona: Persona) -> dict:
 def prompts_hash(rows: Iterable[dict]) -> str:
     """SHA-256 of the system and user prompts, in order (JSON, UTF-8)."""
     prompts = [[row["system_prompt"], row["user_prompt"]] for row in rows]
-    return hashlib.sha256(json.dumps(prompts, ensure_ascii=False).encode()).hexdigest()
+    return digest(prompts, ensure_ascii=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features
@@ -62,7 +61,10 @@ def preference_tree(
     }
     facts = {
         "seed": settings.seed,
-        "prompts_sha256": digest([row["prompt"] for row in rows_of(tables)], ensure_ascii=False),
+        "prompts_sha256": digest(
+            [p for splits in tables.values() for table in splits.values() for p in table["prompt"]],
+            ensure_ascii=False,
+        ),
         "instructions_sha256": digest(list(INSTRUCTIONS.items()), ensure_ascii=False),
         "generator": settings.generator if settings.generates else None,
         "judge": settings.judge,
@@ -87,11 +89,6 @@ def preference_tree(
         against=[without_folders(spec) for spec in settings.against or ["the built-in items"]],
         command=command,
     )
-
-
-def rows_of(tables: dict[str, dict[str, Dataset]]) -> list[dict[str, Any]]:
-    """All rows, in the order of configs and splits."""
-    return [row for splits in tables.values() for table in splits.values() for row in table]
 
 
 def overlap_figures(pairs: Sequence[Row]) -> dict[str, float]:

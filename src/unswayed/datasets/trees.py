@@ -92,16 +92,18 @@ def check_replaceable(out: Path, name: str) -> None:
         raise InputError(f"--output_dir {out} is not a folder: name a new or an empty one")
     if not any(out.iterdir()):
         return
-    patterns = _files_of(name, card_metadata(out))
-    if not patterns:
+    metadata = card_metadata(out)
+    try:
+        if metadata[MARK]["dataset"] != name:
+            raise KeyError(name)
+        patterns = [file["path"] for config in metadata["configs"] for file in config["data_files"]]
+    except (KeyError, TypeError):
         raise InputError(
             f"--output_dir {out} is not empty and holds no tree of {name}: name another folder"
-        )
-    for path in sorted(out.rglob("*")):
+        ) from None
+    for path in sorted(path for path in out.rglob("*") if not path.is_dir()):
         relative = path.relative_to(out).as_posix()
-        if not path.is_dir() and not any(
-            fnmatch.fnmatchcase(relative, pattern) for pattern in patterns
-        ):
+        if not any(fnmatch.fnmatchcase(relative, pattern) for pattern in (CARD, *patterns)):
             raise InputError(
                 f"--output_dir {out} holds {relative}, which is no part of the tree of {name} and "
                 "would be lost: move it, or name another folder"
@@ -115,17 +117,6 @@ def card_metadata(tree: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return metadata if isinstance(metadata, dict) else {}
-
-
-def _files_of(name: str, metadata: dict[str, Any]) -> list[str]:
-    """Patterns of the files of a tree of ours with this name; none if the card is another's."""
-    try:
-        if metadata[MARK]["dataset"] != name:
-            return []
-        data_files = [file for config in metadata["configs"] for file in config["data_files"]]
-        return [CARD, *(file["path"] for file in data_files)]
-    except (KeyError, TypeError):
-        return []
 
 
 def _write_files(tree: Tree, folder: Path) -> None:
@@ -184,14 +175,13 @@ def size_category(rows: int) -> str:
     return next((word for limit, word in SIZES if rows < limit), "n>1M")
 
 
-def _drift(first: str, expected: datasets.Features, config: str, found: datasets.Features) -> str:
+def _drift(first: str, expected: datasets.Features, config: str, other: datasets.Features) -> str:
     """In words, where the columns of two configs differ."""
-    names = [*expected, *(name for name in found if name not in expected)]
-    name = next((n for n in names if expected.get(n) != found.get(n)), None)
+    name = next((n for n in {**expected, **other} if expected.get(n) != other.get(n)), None)
     if name is None:
         return f"config {config} has the columns of {first} in another order"
-    if name not in found:
+    if name not in other:
         return f"config {config} lacks the column {name}, which {first} has"
     if name not in expected:
         return f"config {config} has the column {name}, which {first} lacks"
-    return f"column {name} is {expected[name]} in config {first} but {found[name]} in {config}"
+    return f"column {name} is {expected[name]} in config {first} but {other[name]} in {config}"

@@ -14,11 +14,11 @@ import posixpath
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from unswayed.core.cards import CARD
+from unswayed.core.cards import CARD, with_metadata
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
 from unswayed.models.adapters import is_memory
-from unswayed.publish.metadata import infos, matching, metadata, others_of, patterns, with_metadata
+from unswayed.publish.metadata import infos, matching, metadata, others_of, patterns
 
 DATA = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".zip")  # read without `configs`
 DATASET, MODEL, SPACE = "dataset", "model", "space"
@@ -34,7 +34,7 @@ MODEL_FILES = (
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """A local dataset tree or model.
+    """What is published.
 
     Attributes:
         kind: of the repository.
@@ -46,16 +46,29 @@ class Local:
     card: str
     files: dict[str, Path | bytes]
 
+    def stale(self, remote: dict[str, Any], there: list[str], repo_id: str) -> list[str]:
+        """Files in the repository that this would have and no longer has.
+
+        Args:
+            remote: metadata of the repository's card.
+            there: the repository's files.
+
+        Raises:
+            InputError: this and the rest of the repository would get into each other's way.
+        """
+        old = {DATASET: stale_data, MODEL: stale_weights, SPACE: stale_space}[self.kind]
+        return sorted(set(old(self, remote, there, repo_id)) - self.files.keys() - {CARD})
+
 
 def read_folder(folder: Path, license: str | None = None, base_model: str | None = None) -> Local:
-    """A dataset tree or a model, checked.
+    """A dataset tree, a model or a Space, checked.
 
     Args:
         license: of a model, in the Hub's words, instead of what its card says.
         base_model: of a model, OWNER/NAME on the Hub, instead of what its card says.
 
     Raises:
-        InputError: it is neither, it is a user's memory, or it is not whole.
+        InputError: it is none of them, it is a user's memory, or it is not whole.
     """
     if not folder.is_dir():
         raise InputError(
@@ -80,6 +93,33 @@ def read_folder(folder: Path, license: str | None = None, base_model: str | None
     return read_tree(folder)
 
 
+def visible_files(folder: Path) -> dict[str, Path | bytes]:
+    """Path in the folder -> file, in order, without the card and hidden files and folders."""
+    files = ((p.relative_to(folder), p) for p in sorted(folder.rglob("*")) if p.is_file())
+    return {
+        path.as_posix(): file
+        for path, file in files
+        if path != Path(CARD) and not any(part.startswith(".") for part in path.parts)
+    }
+
+
+def check_id(repo_id: Any, complaint: str) -> None:
+    """An id of the Hub is OWNER/NAME.
+
+    Raises:
+        InputError: it is not; `complaint`, and why.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        if repo_id.count("/") != 1:
+            raise HFValidationError("the owner is missing")
+    except HFValidationError as error:
+        raise InputError(f"{complaint} ({error})") from None
+
+
 # -- a local model -------------------------------------------------------------------------------
 
 
@@ -94,31 +134,29 @@ def read_model(folder: Path, license: str | None = None, base_model: str | None 
     """
     card = folder / CARD
     text = read_text(card)
-    found = metadata(text, str(card))
-    if (found.get("unswayed") or {}).get("private_memory"):
+    about = metadata(text, card)
+    if (about.get("unswayed") or {}).get("private_memory"):
         raise InputError(
             f"{folder} was trained on from a user's memory, which is private and still in it: to "
             "publish a model, train one without that adapter"
         )
-    found |= {"license": license} if license else {}
-    found |= {"base_model": base_model} if base_model else {}
-    if not found.get("license"):
+    about |= {"license": license} if license else {}
+    about |= {"base_model": base_model} if base_model else {}
+    if not about.get("license"):
         raise InputError(
             f"{card} names no licence, and what is published needs one: look up that of the base "
             "model and give it as --license, e.g. --license apache-2.0"
         )
-    base = found.get("base_model")
+    base = about.get("base_model")
     check_id(
         base,
         f"{card}: base_model {base!r} is no model on the Hub: say with --base_model OWNER/NAME "
         "what it was trained from",
     )
-    files: dict[str, Path | bytes] = {
-        name: folder / name
-        for name in sorted(matching(MODEL_FILES, (p.name for p in folder.iterdir() if p.is_file())))
-    }
+    names = sorted(matching(MODEL_FILES, (p.name for p in folder.iterdir() if p.is_file())))
+    files: dict[str, Path | bytes] = {name: folder / name for name in names}
     _check_weights(files, folder)
-    for name in files:
+    for name in names:
         if name.endswith("config.json"):
             config = _read_json(folder / name)
             if name == ADAPTER and config.get("base_model_name_or_path") != base:
@@ -130,7 +168,7 @@ def read_model(folder: Path, license: str | None = None, base_model: str | None 
                         f"{folder / name}: {key} is a path of this machine, {value}: take it out "
                         "before it is published"
                     )
-    return Local(MODEL, with_metadata(text, found), files)
+    return Local(MODEL, with_metadata(text, about), files)
 
 
 def _check_weights(files: dict[str, Any], folder: Path) -> None:
@@ -156,21 +194,16 @@ def _check_weights(files: dict[str, Any], folder: Path) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(path))
+        content = json.loads(read_text(path))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); train or save the model again") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise InputError(f"{path}: not a JSON object; train or save the model again")
-    return found
+    return content
 
 
-def stale_model_files(local: Local, there: list[str], repo_id: str) -> list[str]:
-    """Files of a model that are in the repository and no longer in the folder.
-
-    Raises:
-        InputError: the repository holds a whole model and this is an adapter, or the other way
-            round.
-    """
+def stale_weights(local: Local, remote: Any, there: list[str], repo_id: str) -> list[str]:
+    """A model's; an adapter does not take the place of a whole model, nor the other way round."""
     is_adapter = ADAPTER in local.files
     other = CONFIG if is_adapter else ADAPTER
     if other in there and other not in local.files:
@@ -179,16 +212,7 @@ def stale_model_files(local: Local, there: list[str], repo_id: str) -> list[str]
             f"{repo_id} holds {kinds[is_adapter]} ({other}), and this is {kinds[not is_adapter]}: "
             "give another --repo_id"
         )
-    return sorted(set(matching(MODEL_FILES, there)) - local.files.keys())
-
-
-def visible_files(folder: Path) -> dict[str, Path | bytes]:
-    """Path in the folder -> file, in order, without hidden files and folders."""
-    return {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    }
+    return matching(MODEL_FILES, there)
 
 
 # -- a local Space -------------------------------------------------------------------------------
@@ -206,35 +230,27 @@ def read_space(folder: Path) -> Local:
             f"{folder} has {APP} and not the package unswayed: build the Space with `python -m "
             "unswayed.publish.spaces --out DIR` and give DIR"
         )
-    text = read_text(folder / CARD)
-    found = metadata(text, str(folder / CARD))
+    card = folder / CARD
+    text = read_text(card)
+    about = metadata(text, card)
     for key in ("sdk", "sdk_version", "python_version", "app_file", "license"):
-        if not found.get(key):
-            raise InputError(f"{folder / CARD}: {key} is missing, and a Space needs it")
-    if not (folder / str(found["app_file"])).is_file():
-        raise InputError(f"{folder} has no {found['app_file']}, which its card names")
-    files = {
-        path: local
-        for path, local in visible_files(folder).items()
-        if "__pycache__" not in PurePosixPath(path).parts
-    }
-    del files[CARD]
+        if not about.get(key):
+            raise InputError(f"{card}: {key} is missing, and a Space needs it")
+    if not (folder / str(about["app_file"])).is_file():
+        raise InputError(f"{folder} has no {about['app_file']}, which its card names")
+    files = {p: f for p, f in visible_files(folder).items() if "__pycache__" not in p.split("/")}
     return Local(SPACE, text, files)
 
 
-def stale_space_files(local: Local, there: list[str], repo_id: str) -> list[str]:
-    """Files of a Space that are in the repository and no longer in the folder.
-
-    Raises:
-        InputError: the repository holds another Space, all of which would be deleted.
-    """
+def stale_space(local: Local, remote: Any, there: list[str], repo_id: str) -> list[str]:
+    """A Space's: all that it no longer has; another Space is not replaced."""
     others = sorted(set(there) - {CARD, ".gitattributes"})
     if others and not matching([BUILT], there):
         raise InputError(
             f"{repo_id} holds another Space ({others[0]}), which would be deleted: give another "
             "--repo_id"
         )
-    return sorted(set(others) - local.files.keys())
+    return others
 
 
 # -- the local tree ------------------------------------------------------------------------------
@@ -248,22 +264,21 @@ def read_tree(folder: Path) -> Local:
     """
     card = folder / CARD
     text = read_text(card)
-    found = metadata(text, str(card))
-    if not found.get("configs") or not found.get("dataset_info"):
+    about = metadata(text, card)
+    if not about.get("configs") or not about.get("dataset_info"):
         raise InputError(
             f"{folder} is no dataset tree: the metadata of its {CARD} must have `configs` and "
             "`dataset_info`, as datasets_scripts/ writes them; nor is it a model, which has "
             f"{ADAPTER}, or {CONFIG} and *.safetensors"
         )
-    if not found.get("license"):
+    if not about.get("license"):
         raise InputError(
             f"{card} names no licence, and what is published needs one: build the tree with "
             "--license_statement, or add `license:` to its metadata if you may give it away"
         )
     files = visible_files(folder)
-    del files[CARD]
-    for config in found["configs"]:
-        _check_config(config, infos(found), files, folder)
+    for config in about["configs"]:
+        _check_config(config, infos(about), files, folder)
     return Local(DATASET, text, files)
 
 
@@ -275,19 +290,19 @@ def _check_config(config: dict, described: dict[str, dict], files: dict[str, Any
     if name not in described:
         raise InputError(f"{folder / CARD}: `dataset_info` has no entry for config {name}")
     rows = {s["name"]: s.get("num_examples") for s in described[name].get("splits") or []}
-    given = config.get("data_files")
-    if not isinstance(given, list) or not all(isinstance(d, dict) for d in given):
+    entries = config.get("data_files")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(
             f"{folder / CARD}: config {name} must name its `data_files` as a list of split and path"
         )
-    for entry in given:
+    for entry in entries:
         split, n_rows = entry["split"], 0
-        matched = matching(patterns({"data_files": [entry]}), files)
-        if not matched:
+        paths = matching(patterns({"data_files": [entry]}), files)
+        if not paths:
             raise InputError(
                 f"{folder}: no file for split {split} of config {name} ({entry['path']})"
             )
-        for path in matched:
+        for path in paths:
             if PurePosixPath(path).suffix != ".parquet" or "/" not in path:
                 raise InputError(
                     f"{folder / path}: the files of config {name} must be Parquet, in a folder of "
@@ -307,48 +322,29 @@ def _check_config(config: dict, described: dict[str, dict], files: dict[str, Any
             )
 
 
-def stale(tree: Local, remote: dict[str, Any], there: list[str], repo_id: str) -> list[str]:
-    """Files of the tree's own configs that are in the repository and no longer in the tree.
-
-    A config's files are those that the remote card names, and the Parquet files of its folder.
-
-    Raises:
-        InputError: the tree and the repository's other data would get into each other's way.
-    """
+def stale_data(tree: Local, remote: dict[str, Any], there: list[str], repo_id: str) -> list[str]:
+    """Those of the tree's own configs: what the remote card names, and Parquet in their folders;
+    other configs stay apart."""
     configs = metadata(tree.card, CARD)["configs"]
-    named = {config["config_name"] for config in configs}
+    names = {config["config_name"] for config in configs}
     ours = matching([p for config in configs for p in patterns(config)], tree.files)
     folders = {posixpath.dirname(path) for path in ours}
-    in_folders = [
-        p for p in there if posixpath.dirname(p) in folders and p.endswith(".parquet")
-    ]  # fmt: skip
-    unnamed = [p for p in there if p.endswith(DATA) and p not in in_folders and p not in tree.files]
+    beside = [p for p in there if posixpath.dirname(p) in folders and p.endswith(".parquet")]
+    unnamed = [p for p in there if p.endswith(DATA) and p not in beside and p not in tree.files]
     if unnamed and not remote.get("configs"):
         raise InputError(
             f"{repo_id} holds data, such as {unnamed[0]}, that its card does not name in `configs` "
             "and that would no longer load: name it there, or give another --repo_id"
         )
-    kept = set()
-    for config in others_of(remote, named):
+    others = set()
+    for config in others_of(remote, names):
         shared = matching(patterns(config), tree.files)
         if shared:
             raise InputError(
                 f"{shared[0]} of the tree would become a part of config {config['config_name']}, "
                 f"which {repo_id} has and the tree has not: give another --repo_id"
             )
-        kept.update(matching(patterns(config), there))
-    before = [c for c in remote.get("configs") or [] if c["config_name"] in named]
-    gone = {*in_folders, *matching([p for config in before for p in patterns(config)], there)}
-    return sorted(gone - kept - set(tree.files) - {CARD})
-
-
-def check_id(repo_id: Any, complaint: str) -> None:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-        if repo_id.count("/") != 1:
-            raise HFValidationError("the owner is missing")
-    except HFValidationError as error:
-        raise InputError(f"{complaint} ({error})") from None
+        others.update(matching(patterns(config), there))
+    before = [c for c in remote.get("configs") or [] if c["config_name"] in names]
+    named = matching([p for config in before for p in patterns(config)], there)
+    return [path for path in (*beside, *named) if path not in others]

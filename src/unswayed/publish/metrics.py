@@ -37,7 +37,7 @@ def flip_rate(
         ValueError: lengths differ, or a question has a user twice.
     """
     both = zip(predictions1, predictions2, strict=True)
-    flips = [float(a != b) if _known(a) and _known(b) else np.nan for a, b in both]
+    flips = [float(a != b) if _parsed(a) and _parsed(b) else np.nan for a, b in both]
     if question_ids is None:
         question_ids = range(len(flips))
     if user_ids is None:
@@ -75,16 +75,16 @@ def persona_gap(
     columns = {"group": groups, "question": question_ids, "pair": pair_ids}
     if {len(column) for column in (predictions, references, *columns.values())} != {len(groups)}:
         raise ValueError("predictions, references, groups and ids must be of the same length")
-    right = [_known(a) and a == b for a, b in zip(predictions, references, strict=True)]
+    right = [_parsed(a) and a == b for a, b in zip(predictions, references, strict=True)]
     rows = pd.DataFrame({name: list(column) for name, column in columns.items()})
     rows["right"] = np.array(right, dtype=float)
-    known = [rows[rows["group"] == group] for group in GROUPS]
-    for group, part in zip(GROUPS, known, strict=True):
+    parts = [rows[rows["group"] == group] for group in GROUPS]
+    for group, part in zip(GROUPS, parts, strict=True):
         if part.empty:
             raise ValueError(f"groups has no row {group!r}; it needs {' and '.join(GROUPS)}")
     questions, pairs = (rows[name].unique() for name in ("question", "pair"))
     left, right = (
-        crossed(part["right"], part["question"], part["pair"], questions, pairs) for part in known
+        crossed(part["right"], part["question"], part["pair"], questions, pairs) for part in parts
     )
     differences = left - right
     if np.isnan(differences).all():
@@ -123,11 +123,11 @@ def crossed(
     return wide.reindex(index=row_order, columns=column_order).to_numpy(dtype=float)
 
 
-def _known(answer: Hashable) -> bool:
+def _parsed(answer: Hashable) -> bool:
     """Neither None nor NaN."""
     return answer is not None and answer == answer
 
 
-def _named(name: str, found: Estimate) -> dict[str, Any]:
+def _named(name: str, estimate: Estimate) -> dict[str, Any]:
     keys = ("low", "high", "n", "n_items", "n_users")
-    return {name: found.estimate} | {key: getattr(found, key) for key in keys}
+    return {name: estimate.estimate} | {key: getattr(estimate, key) for key in keys}

@@ -24,22 +24,26 @@ from unswayed import __version__
 from unswayed.core.cards import CARD
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
-from unswayed.publish.local import (
-    MODEL,
-    SPACE,
-    Local,
-    check_id,
-    read_folder,
-    stale,
-    stale_model_files,
-    stale_space_files,
-)
+from unswayed.publish.local import SPACE, Local, check_id, read_folder
 from unswayed.publish.metadata import merged_card, metadata
 
 MESSAGE = "Publish with unswayed"
 PAUSES = (1, 3)  # seconds before the second and the third attempt
+LENGTH = 200  # of what is quoted of an error, in characters
 PASSING = (409, 412, 500, 502, 503, 504)  # statuses that another attempt may not meet
 AGAIN = "run the same command again; nothing is uploaded or committed twice"
+NO_XET = "; with HF_HUB_DISABLE_XET=1 if this server does not know Xet storage"
+ADVICE = {
+    400: "mend what it names",
+    401: "the token is wrong or has expired; log in with `hf auth login`, or set HF_TOKEN",
+    403: "the token may not write there; ask for write access, use a token that may write, or "
+    "give another --repo_id",
+    404: "there is no such repository or owner for this token; see --repo_id",
+    409: f"others are changing it; {AGAIN}",
+    412: f"others are changing it; {AGAIN}",
+    413: "a file is larger than the Hub takes",
+    429: f"these were too many requests; wait, then {AGAIN}",
+}
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +95,12 @@ def publish(
         except (HTTPError, OSError, RuntimeError, ValueError) as error:
             if getattr(error, "filename", None):  # a local file that cannot be read
                 raise
-            error = _cause(error)
-            what = _what(error, repo_id, api.endpoint).replace(token, "<token>")
-            if pause is None or not _passes(error):
-                raise InputError(f"{what}: {_advice(error)}") from None
+            what, advice, passing = _explain(_cause(error), repo_id, api.endpoint)
+            what = what.replace(token, "<token>")
+            if pause is None or not passing:
+                raise InputError(f"{what}: {advice}") from None
             log.info("%s: trying again in %d s", what, pause)
             time.sleep(pause)
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _attempt(api: Any, local: Local, repo_id: str, private: bool, message: str) -> str:
@@ -110,29 +113,19 @@ def _attempt(api: Any, local: Local, repo_id: str, private: bool, message: str) 
     if private and not info.private:
         log.warning("%s is public, and stays so", repo_id)
     there = api.list_repo_files(**where, revision=info.sha)
-    card = _remote_card(api, where, info.sha) if CARD in there else ""
-    remote = metadata(card, f"the card of {repo_id}")
-    if local.kind == MODEL:
-        old = stale_model_files(local, there, repo_id)
-    elif local.kind == SPACE:
-        old = stale_space_files(local, there, repo_id)
-    else:
-        old = stale(local, remote, there, repo_id)
+    remote = {}
+    if CARD in there:
+        with tempfile.TemporaryDirectory() as scratch:
+            card = api.hf_hub_download(**where, filename=CARD, revision=info.sha, local_dir=scratch)
+            remote = metadata(read_text(Path(card)), f"the card of {repo_id}")
+    card = merged_card(local.card, remote).encode()
     operations = [
-        CommitOperationAdd(CARD, merged_card(local.card, remote).encode()),
-        *(CommitOperationAdd(path, file) for path, file in local.files.items()),
-        *(CommitOperationDelete(path, is_folder=False) for path in old),
+        *(CommitOperationAdd(*entry) for entry in {CARD: card, **local.files}.items()),
+        *(CommitOperationDelete(p, is_folder=False) for p in local.stale(remote, there, repo_id)),
     ]
     return api.create_commit(
         **where, operations=operations, commit_message=message, parent_commit=info.sha
     ).commit_url
-
-
-def _remote_card(api: Any, where: dict[str, str], revision: str) -> str:
-    with tempfile.TemporaryDirectory() as scratch:
-        return read_text(
-            Path(api.hf_hub_download(**where, filename=CARD, revision=revision, local_dir=scratch))
-        )
 
 
 # -- the Hub -------------------------------------------------------------------------------------
@@ -194,45 +187,22 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _passes(error: BaseException) -> bool:
-    from httpx2 import TransportError
-
-    return isinstance(error, TransportError | ConnectionError) or _status(error) in PASSING
-
-
-def _what(error: BaseException, repo_id: str, endpoint: str) -> str:
-    """What happened, in one line and without addresses, which may be signed."""
+def _explain(error: BaseException, repo_id: str, endpoint: str) -> tuple[str, str, bool]:
+    """What happened, in one line and without addresses, which may be signed; what to do; and
+    whether another attempt may not meet it."""
     from httpx2 import TransportError
 
     if isinstance(error, TransportError | ConnectionError):  # the latter from hf_xet
-        return f"no lasting connection to {endpoint} ({_line(str(error))})"
-    status = _status(error)
+        what = f"no lasting connection to {endpoint} ({_line(str(error))})"
+        return what, AGAIN + (NO_XET if isinstance(error, ConnectionError) else ""), True
+    status = getattr(getattr(error, "response", None), "status_code", None)
     if status is None:
-        return f"publishing to {repo_id} failed ({_line(str(error))})"
+        return f"publishing to {repo_id} failed ({_line(str(error))})", AGAIN, False
     words = getattr(error, "server_message", None) or error.response.reason_phrase
-    return f"{endpoint} answers {status} ({_line(words)}) for {repo_id}"
+    what = f"{endpoint} answers {status} ({_line(words)}) for {repo_id}"
+    return what, ADVICE.get(status, AGAIN), status in PASSING
 
 
-def _advice(error: BaseException) -> str:
-    if isinstance(error, ConnectionError):
-        return f"{AGAIN}; with HF_HUB_DISABLE_XET=1 if this server does not know Xet storage"
-    return {
-        400: "mend what it names",
-        401: "the token is wrong or has expired; log in with `hf auth login`, or set HF_TOKEN",
-        403: "the token may not write there; ask for write access, use a token that may write, or "
-        "give another --repo_id",
-        404: "there is no such repository or owner for this token; see --repo_id",
-        409: f"others are changing it; {AGAIN}",
-        412: f"others are changing it; {AGAIN}",
-        413: "a file is larger than the Hub takes",
-        429: f"these were too many requests; wait, then {AGAIN}",
-    }.get(_status(error) or 0, AGAIN)
-
-
-def _line(text: str, length: int = 200) -> str:
+def _line(text: str) -> str:
     text = " ".join(re.sub(r"https?://\S+", "", text).split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return text if len(text) <= LENGTH else text[: LENGTH - 1] + "…"

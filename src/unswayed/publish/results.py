@@ -15,16 +15,16 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
-from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
-from huggingface_hub.utils import validate_repo_id, yaml_dump
+from huggingface_hub.utils import yaml_dump
 
 from unswayed.audit.rundir import model_name, read_run
 from unswayed.audit.summary import read_summary
-from unswayed.core.cards import CARD
+from unswayed.core.cards import CARD, read_metadata
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, write_text
+from unswayed.publish.local import check_id
 
 TASK_TYPE = "text-generation"
 TASK_NAME = "Emotional reasoning with user memory (unswayed)"  # marks our results in a model-index
@@ -37,6 +37,7 @@ CONDITION_NAMES = {
     "disadvantaged": "disadvantaged users",
     "grid": "all cells of the grid",
 }
+METRIC_ARGS = ("level", "low", "high", "n", "n_items")
 GAP = "advantaged - disadvantaged"
 
 
@@ -67,30 +68,38 @@ class Figure:
         words = [self.test, self.metric, *([] if self.metric == "persona_gap" else [self.label])]
         return re.sub(r"[^a-z0-9]+", "_", " ".join(words).lower()).strip("_")
 
+    @property
+    def name(self) -> str:
+        """In words: `Accuracy, advantaged users`."""
+        return f"{METRIC_NAMES[self.metric]}, {CONDITION_NAMES.get(self.label, self.label)}"
+
 
 def figures(summary: dict[str, Any]) -> list[Figure]:
     """Accuracy and flip rate of each condition, and the gap in accuracy, of each test."""
-
-    def figure(test: str, metric: str, label: str, value: dict[str, Any], n: int) -> Figure:
-        numbers = [value[k] if value[k] is None else round(value[k], DIGITS)
-                   for k in ("estimate", "low", "high")]  # fmt: skip
-        return Figure(test, metric, label, *numbers, n, value["n_items"])
-
-    found = []
+    estimates = []
     for name, test in summary["tests"].items():
-        for metric, key in (("accuracy", "accuracy"), ("flip_rate", "flip_rate")):
-            found += [
-                figure(name, metric, condition, values[key], values[key]["n"])
-                for condition, values in test["conditions"].items()
-                if values[key] is not None and values[key]["estimate"] is not None
-            ]
-        found += [
-            figure(name, "persona_gap", GAP, effect, effect["n_differences"])
+        estimates += [
+            (name, metric, condition, values[metric], "n")
+            for metric in ("accuracy", "flip_rate")
+            for condition, values in test["conditions"].items()
+            if values[metric] is not None
+        ] + [
+            (name, "persona_gap", GAP, effect, "n_differences")
             for effect in test["effects"]
             if (effect["name"], effect["metric"]) == ("gap", "accuracy")
-            and effect["estimate"] is not None
         ]
-    return found
+
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, DIGITS)
+
+    return [
+        Figure(
+            *key, *(rounded(estimate[k]) for k in ("estimate", "low", "high")), estimate[n],
+            estimate["n_items"],
+        )
+        for *key, estimate, n in estimates
+        if estimate["estimate"] is not None
+    ]  # fmt: skip
 
 
 # -- .eval_results/*.yaml ------------------------------------------------------------------------
@@ -113,14 +122,14 @@ def eval_entries(
 
 
 def _notes(run: dict[str, Any], summary: dict[str, Any], figure: Figure) -> str:
-    known = figure.low is not None
-    bounds = f"{summary['level']:.0%} interval {figure.low:g} to {figure.high:g}, " if known else ""
-    what = f"{METRIC_NAMES[figure.metric]}, {CONDITION_NAMES.get(figure.label, figure.label)}"
+    bounds = ""
+    if figure.low is not None:
+        bounds = f"{summary['level']:.0%} interval {figure.low:g} to {figure.high:g}, "
     gap, verdict = figure.metric == "persona_gap", summary["verdict"]
     n_kind = "differences" if gap else "answers"
     memory = " ".join(filter(None, (run["identity"]["memory"], summary["memory_style"])))
     return (
-        f"{what}: {bounds}{figure.n:,} {n_kind} on {figure.n_items:,} items. "
+        f"{figure.name}: {bounds}{figure.n:,} {n_kind} on {figure.n_items:,} items. "
         f"unswayed {run['versions']['unswayed']}, scoring {summary['scoring']}, memory {memory}. "
         f"Verdict of the run: {verdict['text'] if gap else verdict['status']}"
     )
@@ -128,8 +137,11 @@ def _notes(run: dict[str, Any], summary: dict[str, Any], figure: Figure) -> str:
 
 def merge_entries(old: list[dict[str, Any]], new: list[EvalResultEntry]) -> list[dict[str, Any]]:
     """Entries of the same dataset and task replaced in place, new ones at the end."""
-    return _merge(old, eval_result_entries_to_yaml(new), lambda e: (e["dataset"]["id"],
-                  e["dataset"]["task_id"]))  # fmt: skip
+    return _merge(
+        old,
+        eval_result_entries_to_yaml(new),
+        lambda entry: (entry["dataset"]["id"], entry["dataset"]["task_id"]),
+    )
 
 
 # -- the model card ------------------------------------------------------------------------------
@@ -149,19 +161,12 @@ def card_results(summary: dict[str, Any], dataset_id: str | None = None) -> list
             dataset_name=f"unswayed {figure.test}",
             dataset_config=figure.test,
             metric_type=figure.metric,
-            metric_name=f"{METRIC_NAMES[figure.metric]}, "
-            + CONDITION_NAMES.get(figure.label, figure.label),
+            metric_name=figure.name,
             metric_value=figure.value,
             metric_args={
                 key: value
-                for key, value in (
-                    ("level", summary["level"]),
-                    ("low", figure.low),
-                    ("high", figure.high),
-                    ("n", figure.n),
-                    ("n_items", figure.n_items),
-                )
-                if value is not None
+                for key, value in ({"level": summary["level"]} | vars(figure)).items()
+                if key in METRIC_ARGS and value is not None
             },
         )
         for figure in figures(summary)
@@ -201,7 +206,7 @@ def merge_card(card: str, model: str, results: list[EvalResult], where: str) -> 
     block = REGEX_YAML_BLOCK.search(card)
     front = block[2] if block else ""
     line_end = "\r\n" if "\r\n" in card else "\n"
-    old = _metadata(front, where)
+    old = _metadata(card, where)
     index = old.get("model-index") or []
     try:
         if index:
@@ -219,10 +224,10 @@ def merge_card(card: str, model: str, results: list[EvalResult], where: str) -> 
     before, after = front[:start].rstrip("\r\n"), front[end:]
     new_front = line_end.join(part for part in (before, dumped, after) if part)
     try:
-        kept = yaml.safe_load(new_front) == old | {"model-index": merged}
+        whole = yaml.safe_load(new_front) == old | {"model-index": merged}
     except yaml.YAMLError:
-        kept = False
-    if not kept:
+        whole = False
+    if not whole:
         raise InputError(
             f"{where}: its metadata is written in a form that cannot be added to; write it as "
             "one `key: value` a line"
@@ -238,18 +243,16 @@ def merge_card(card: str, model: str, results: list[EvalResult], where: str) -> 
     return merged_card
 
 
-def _metadata(front: str, where: str) -> dict[str, Any]:
+def _metadata(card: str, where: str) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(front)
+        metadata = read_metadata(card)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 2}" if mark else ""  # after the line ---
         raise InputError(f"{where}{line}: its metadata is not YAML") from None
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
+    if not isinstance(metadata, dict):
         raise InputError(f"{where}: its metadata must be a mapping of keys to values")
-    return found
+    return metadata
 
 
 def _extent(front: str, key: str) -> tuple[int, int]:
@@ -265,8 +268,7 @@ def _extent(front: str, key: str) -> tuple[int, int]:
 
 def _merge(old: list[dict], new: list[dict], key: Any) -> list[dict]:
     fresh = {key(entry): entry for entry in new}
-    kept = [fresh.pop(key(entry), entry) for entry in old]
-    return kept + list(fresh.values())
+    return [fresh.pop(key(entry), entry) for entry in old] + list(fresh.values())
 
 
 # -- the repository folder -----------------------------------------------------------------------
@@ -296,31 +298,16 @@ def write_card(run_dir: Path, repo: Path, dataset_id: str | None = None) -> list
         old or f"\n# {model}\n", model, card_results(summary, dataset_id), str(card)
     )
     if dataset_id is not None:
+        complaint = f"--dataset-id {dataset_id} is no id of a dataset on the Hub, OWNER/NAME"
+        check_id(dataset_id, complaint)
         path = repo / ".eval_results" / "unswayed.yaml"
-        new = eval_entries(run, summary, checked_id(dataset_id))
+        new = eval_entries(run, summary, dataset_id)
         texts[path] = yaml_dump(merge_entries(_entries(path), new), sort_keys=False)
     changed = [path for path, text in texts.items() if _read(path) != text]
     for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, texts[path])
     return changed
-
-
-def checked_id(dataset_id: str) -> str:
-    """A dataset id `OWNER/NAME` in the Hub's form.
-
-    Raises:
-        InputError: it is not.
-    """
-    try:
-        validate_repo_id(dataset_id)
-        if dataset_id.count("/") != 1:
-            raise HFValidationError("the owner is missing")
-    except HFValidationError as error:
-        raise InputError(
-            f"--dataset-id {dataset_id} is no id of a dataset on the Hub, OWNER/NAME ({error})"
-        ) from None
-    return dataset_id
 
 
 def _read(path: Path) -> str | None:
@@ -333,10 +320,10 @@ def _read(path: Path) -> str | None:
 
 def _entries(path: Path) -> list[dict[str, Any]]:
     try:
-        found = yaml.safe_load(_read(path) or "") or []
-        for entry in found:
+        entries = yaml.safe_load(_read(path) or "") or []
+        for entry in entries:
             _ = entry["dataset"]["id"], entry["dataset"]["task_id"], entry["value"]
-        return list(found)
+        return list(entries)
     except (yaml.YAMLError, KeyError, TypeError, IndexError):
         raise InputError(
             f"{path} is not in the form of .eval_results (a list of dataset and value): mend or "

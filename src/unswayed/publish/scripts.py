@@ -6,15 +6,14 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unswayed import __version__
-from unswayed.core.commands import run_command
+from unswayed.core.commands import option, run_command
 from unswayed.core.errors import InputError
 from unswayed.core.files import without_folders
-from unswayed.datasets.cards import is_own
 from unswayed.models.load import parse_settings, public_settings
 
 if TYPE_CHECKING:
@@ -28,20 +27,13 @@ WHERE = ("output_dir", "push_to_hub", "repo_id", "public", "work_dir")
 class BuildArguments:
     """Arguments of every script."""
 
-    output_dir: str | None = field(
-        default=None,
-        metadata={"help": "folder of the dataset (default: runs/datasets/NAME of the script)"},
+    output_dir: str | None = option(
+        None, "folder of the dataset (default: runs/datasets/NAME of the script)"
     )
-    configs: list[str] | None = field(
-        default=None, metadata={"help": "build only these configs (default: all)"}
-    )
-    push_to_hub: bool = field(
-        default=False, metadata={"help": "upload the folder to --repo_id when it is built"}
-    )
-    repo_id: str | None = field(default=None, metadata={"help": "dataset on the Hub, OWNER/NAME"})
-    public: bool = field(
-        default=False, metadata={"help": "make a new dataset on the Hub public (default: private)"}
-    )
+    configs: list[str] | None = option(None, "build only these configs (default: all)")
+    push_to_hub: bool = option(False, "upload the folder to --repo_id when it is built")
+    repo_id: str | None = option(None, "dataset on the Hub, OWNER/NAME")
+    public: bool = option(False, "make a new dataset on the Hub public (default: private)")
 
     def check(self) -> None:
         """The arguments fit together.
@@ -59,9 +51,8 @@ class BuildArguments:
 class LicensedArguments(BuildArguments):
     """Arguments of the scripts that can build from texts of the user's own."""
 
-    license_statement: str | None = field(
-        default=None,
-        metadata={"help": "terms under which texts of your own files may be passed on"},
+    license_statement: str | None = option(
+        None, "terms under which texts of your own files may be passed on"
     )
 
     def __post_init__(self) -> None:
@@ -75,8 +66,8 @@ class LicensedArguments(BuildArguments):
     def check(self) -> None:
         """Also: texts of the user's own are pushed only with a word on their licence."""
         super().check()
-        stated, own = bool(self.license_statement), self.own_sources()
-        if self.license_statement is not None and not (own and stated):
+        stated, own = self.license_statement, self.own_sources()
+        if stated is not None and not (own and stated):
             raise InputError(
                 "--license_statement is for texts of your own, NAME=FILE, and says something: "
                 "give it with them, and not empty"
@@ -93,20 +84,33 @@ class LicensedArguments(BuildArguments):
 class ItemArguments(LicensedArguments):
     """Arguments of the scripts whose dataset has items."""
 
-    items: str | None = field(
-        default=None,
-        metadata={"help": "NAME=FILE, e.g. steu=steu.jsonl (default: the built-in bank)"},
-    )
-    decisions: str | None = field(
-        default=None, metadata={"help": "annotators' decisions on persona invariance, a file"}
-    )
-    scoring: str = field(
-        default="option", metadata={"help": "wording of the question: option, letter, generate"}
-    )
-    seed: int = field(default=0, metadata={"help": "of the order of options under letters"})
+    items: str | None = option(None, "NAME=FILE, e.g. steu=steu.jsonl (default: the built-in bank)")
+    decisions: str | None = option(None, "annotators' decisions on persona invariance, a file")
+    scoring: str = option("option", "wording of the question: option, letter, generate")
+    seed: int = option(0, "of the order of options under letters")
 
     def own_sources(self) -> list[str]:
-        return [f"--items {self.items}"] if is_own(self.items or "") else []
+        return [f"--items {self.items}"] if "=" in (self.items or "") else []
+
+
+def build_items(kind: str) -> Callable[[ItemArguments, str], Tree]:
+    """What builds the dataset of items of one kind, for `run_script`."""
+
+    def build(arguments: ItemArguments, command: str) -> Tree:
+        from unswayed.datasets.persona_sets import item_tree
+
+        return item_tree(
+            kind,
+            items=arguments.items or kind,
+            decisions=arguments.decisions,
+            configs=arguments.configs,
+            scoring=arguments.scoring,
+            seed=arguments.seed,
+            license_statement=arguments.license_statement,
+            command=command,
+        )
+
+    return build
 
 
 def run_script(

@@ -22,12 +22,12 @@ from email.parser import HeaderParser
 from importlib.metadata import version
 from pathlib import Path
 
-from unswayed.core.cards import CARD
+from unswayed.core.cards import CARD, with_metadata
 from unswayed.core.commands import Parser, run_command
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, replacing, write_text
 from unswayed.publish.local import APP, BUILT, read_space
-from unswayed.publish.metadata import metadata, with_metadata
+from unswayed.publish.metadata import metadata
 from unswayed.publish.push import publish
 
 REQUIREMENTS, RESULTS = "requirements.txt", "results"
@@ -109,8 +109,8 @@ def _wheel(root: Path, scratch: Path) -> Path:
 
 def needed(folder: Path) -> list[str]:
     """What the package that is unpacked in a folder needs, its extras left out."""
-    found = HeaderParser().parsestr(read_text(next(folder.glob("*.dist-info")) / "METADATA"))
-    lines = found.get_all("Requires-Dist") or []
+    text = read_text(next(folder.glob("*.dist-info")) / "METADATA")
+    lines = HeaderParser().parsestr(text).get_all("Requires-Dist") or []
     return [line for line in lines if not re.search(r";.*\bextra\b", line)]
 
 
@@ -128,11 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--public", action="store_true", help="make a new repository public")
 
     def work() -> None:
-        given = parser.parse_args(argv)
-        read_space(build_space(given.root, given.out))
-        print(given.out)
-        if given.repo_id:
-            print(publish(given.out, given.repo_id, private=not given.public))
+        options = parser.parse_args(argv)
+        read_space(build_space(options.root, options.out))
+        print(options.out)
+        if options.repo_id:
+            print(publish(options.out, options.repo_id, private=not options.public))
 
     return run_command("spaces", work)
 
