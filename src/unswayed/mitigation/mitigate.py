@@ -31,14 +31,15 @@ from unswayed.core.files import read_text, write_text
 from unswayed.core.journal import Journal
 from unswayed.data.items import keep_invariant, load_items
 from unswayed.data.personas import load_personas
-from unswayed.display.page import render
+from unswayed.display.page import write_reports
 from unswayed.memory import gated, prompt
 from unswayed.mitigation.capability import Answers, capability_change, check_capability
 from unswayed.mitigation.dpo.card import write_card
 from unswayed.mitigation.dpo.recipe import read_recipe
 from unswayed.mitigation.dpo.settings import start_adapter
 from unswayed.mitigation.verdict.changes import run_changes
-from unswayed.mitigation.verdict.page import card_rows, markdown, view
+from unswayed.mitigation.verdict.page import card_rows, view
+from unswayed.mitigation.verdict.record import Mitigation
 from unswayed.mitigation.verdict.separation import card_distance, check_items, unseen_pairs
 from unswayed.models.embedded import model_label
 from unswayed.models.load import folder_hash, load_lm, model_info
@@ -379,12 +380,9 @@ def kept_texts(lm: Any, path: Path) -> Iterator[Journal]:
 # -- what is written -----------------------------------------------------------------------------
 
 
-def write_found(found: Mapping[str, Any], out: Path) -> None:
+def write_found(found: Mitigation, out: Path) -> None:
     """mitigation.json, and the report drawn from it."""
-    files = {  # all made before the first is written
-        "mitigation.json": json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        "report.md": markdown(found),
-        "report.html": render("unswayed.mitigation", "mitigation.html.jinja", view(found)),
-    }
-    for name, content in files.items():
-        write_text(out / name, content)
+    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    templates = {"report.md": "mitigation.md.jinja", "report.html": "mitigation.html.jinja"}
+    texts = {"mitigation.json": text}
+    write_reports(out, "unswayed.mitigation", view(found), templates, texts)

@@ -13,23 +13,16 @@ import numpy as np
 import pandas as pd
 
 from unswayed.audit.summary import MARGIN
-from unswayed.compare.paired import BEYOND, GAP, SHARES, bounded, level, measured
+from unswayed.compare.paired import SHARES, Interval, bounded, level, measured
+from unswayed.mitigation.verdict.record import Change
 from unswayed.statistics.crossed import crossed_mean, equivalence_p
 
-__all__ = ["BEYOND", "GAP", "relative_change", "run_changes"]
 
-
-def run_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """What differs between two runs, test by test.
+def run_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, list[Change]]:
+    """What differs between two runs: test -> rows, one for each metric and name.
 
     Args:
         before, after: rows of `answers.parquet`; the same items, users and conditions.
-
-    Returns:
-        Test -> rows, one per metric (accuracy, score of management items, flip) and name (a
-        condition, "persona", "gap" or "persona - neutral"): {"metric", "name", "before", "after",
-        "change": {"estimate", "low", "high"}, "p_equivalent": that the change is within the margin,
-        "relative": as `relative_change` for shares of flips, else None, "n_items", "n_pairs"}.
     """
     return {
         test: _test_changes(rows, after[after["test"] == test])
@@ -37,7 +30,7 @@ def run_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, list[dic
     }
 
 
-def _test_changes(before: pd.DataFrame, after: pd.DataFrame) -> list[dict[str, Any]]:
+def _test_changes(before: pd.DataFrame, after: pd.DataFrame) -> list[Change]:
     old, new = measured(before), measured(after)
     return [
         {"metric": metric, "name": name}
@@ -61,7 +54,7 @@ def _change(metric: str, name: str, before: np.ndarray, after: np.ndarray) -> di
     }
 
 
-def relative_change(before: np.ndarray, after: np.ndarray) -> dict[str, float | None] | None:
+def relative_change(before: np.ndarray, after: np.ndarray) -> Interval | None:
     """mean(after) / mean(before) - 1 with its 95 % interval.
 
     The interval is that of the log of the ratio by the delta method: an answer's influence on it is
@@ -77,19 +70,19 @@ def relative_change(before: np.ndarray, after: np.ndarray) -> dict[str, float | 
         None if nothing is known or mean(before) is 0; no bounds if mean(after) is 0, whose log
         there is none of, or with one item.
     """
-    known = ~np.isnan(before) & ~np.isnan(after)
-    before, after = (np.where(known, side, np.nan) for side in (before, after))
-    if not known.any() or not (old := float(np.nanmean(before))):
+    paired = ~np.isnan(before) & ~np.isnan(after)
+    before, after = (np.where(paired, side, np.nan) for side in (before, after))
+    if not paired.any() or not (old := float(np.nanmean(before))):
         return None
     new = float(np.nanmean(after))
-    found: dict[str, float | None] = {"estimate": new / old - 1, "low": None, "high": None}
+    relative: Interval = {"estimate": new / old - 1, "low": None, "high": None}
     if not new:
-        return found
+        return relative
     log_ratio = crossed_mean(after / new - before / old)
     if log_ratio.low is None:
-        return found
+        return relative
     if log_ratio.df is None:
         change = crossed_mean(after - before)
-        return found | {"low": change.low / old, "high": change.high / old}
+        return relative | {"low": change.low / old, "high": change.high / old}
     low, high = (new / old * math.exp(end) - 1 for end in (log_ratio.low, log_ratio.high))
-    return found | {"low": low, "high": high}
+    return relative | {"low": low, "high": high}

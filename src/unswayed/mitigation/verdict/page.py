@@ -1,51 +1,37 @@
-"""report.md and the view data of report.html, from what mitigation.json holds."""
+"""The report on a mitigation: formatted view data, from what mitigation.json holds."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unswayed.audit.summary import PERSONA
-from unswayed.display.numbers import (
-    MISSING,
-    count,
-    interval,
-    markdown_text,
-    percent,
-)
-from unswayed.display.plots import ends, position, symmetric_axis
-from unswayed.display.tables import markdown_table
+from unswayed.compare.paired import GAP
+from unswayed.display.numbers import MISSING, count, interval, markdown_text, percent
+from unswayed.display.page import sections
+from unswayed.display.plots import margin_axis, position
 from unswayed.mitigation.dpo.curves import draw
-from unswayed.mitigation.verdict.changes import GAP
+from unswayed.mitigation.verdict.record import Mitigation
 from unswayed.mitigation.verdict.words import (
     FINDINGS,
     LABELS,
-    METRICS,
     RUN_TEXTS,
     RUNS,
     TASKS,
     as_change,
     at_chance,
+    capability_changes,
     finding,
     headlines,
     row_of,
     tone,
     warnings,
 )
-from unswayed.report.words import points
+from unswayed.report.words import METRIC_LABELS, points
 
-CHANGE_COLUMNS = [
-    ("metric", "Metric"),
-    ("label", "Condition"),
-    ("before", "Before"),
-    ("after", "After"),
-    ("change", "Change (points)"),
-    ("relative", "Relative (%)"),
-    ("finding", "Finding"),
-]
 # What users are compared by: metric and name in the changes, heading.
 COMPARED = {
     "flips": ("flip", PERSONA, "Flips with a persona (%)"),
@@ -54,30 +40,38 @@ COMPARED = {
 }
 
 
-def view(found: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the page draws, formatted."""
-    used = {row["finding"] for panel in effect_panels(found) for row in panel["rows"]}
-    capability = capability_panels(found)
-    used |= {row["finding"] for panel in capability for row in panel["rows"]}
-    return {
-        "model": found["model"],
-        "headlines": headlines(found),
-        "warnings": warnings(found),
-        "level": f"{found['level']:.0%}",
-        "margin": points(found["margin"]),
-        "findings": {name: text for name, text in FINDINGS.items() if name in used},
-        "keys": key_numbers(found),
-        "verdicts": verdict_rows(found),
-        "checks": check_tables(found),
-        "effects": effect_panels(found),
-        "baselines": baseline_tables(found),
+def view(record: Mitigation) -> dict[str, Any]:
+    """Everything that page and Markdown draw, formatted."""
+    effects, capability = effect_panels(record), capability_panels(record)
+    findings = {row["finding"] for panel in [*effects, *capability] for row in panel["rows"]}
+    basics = {"level": f"{record['level']:.0%}", "margin": points(record["margin"])}
+    settings = (record["capability"] or {"settings": {}})["settings"]
+    about = {
+        "after": record["runs"]["after"],
+        "settings": [
+            f"{key} {Path(value).name if isinstance(value, str) else value}"
+            for key, value in settings.items()
+            if value is not None
+        ],
+    }
+    return basics | {
+        "model": record["model"],
+        "headlines": headlines(record),
+        "warnings": warnings(record),
+        "findings": {name: text for name, text in FINDINGS.items() if name in findings},
+        "keys": key_numbers(record),
+        "verdicts": verdict_rows(record),
+        "checks": check_tables(record),
+        "effects": effects,
+        "baselines": baseline_tables(record),
+        "compared": [(key, title) for key, (*_, title) in COMPARED.items()],
         "capability": capability,
-        "separation": separation_rows(found),
-        "card": (found["separation"]["card"] or {}).get("text"),
-        "training": training_rows(found),
-        "curves": _svg(found["curves"]),
-        "methods": methods(found),
-        "version": found["version"],
+        "separation": separation_rows(record),
+        "card": (record["separation"]["card"] or {}).get("text"),
+        "training": training_rows(record),
+        "curves": _svg(record["curves"]),
+        "methods": sections("unswayed.mitigation", "mitigation_methods.md.jinja", basics | about),
+        "version": record["version"],
     }
 
 
@@ -90,7 +84,7 @@ def _svg(history: list[dict[str, Any]]) -> str:
 # -- what changed --------------------------------------------------------------------------------
 
 
-def key_numbers(found: dict[str, Any]) -> list[dict[str, Any]]:
+def key_numbers(record: Mitigation) -> list[dict[str, Any]]:
     """The numbers at the top: title, unit, text and, per test, value, interval and aside."""
     texts = {
         "flips": "Answers that differ from the same model's answer to the same question without "
@@ -103,7 +97,7 @@ def key_numbers(found: dict[str, Any]) -> list[dict[str, Any]]:
     keys = []
     for key, (metric, name, title) in COMPARED.items():
         values = []
-        for test, about in found["tests"].items():
+        for test, about in record["tests"].items():
             if row := row_of(about["changes"]["after"], metric, name):
                 signed = name == GAP
                 sides = [percent(row[side]["estimate"], signed) for side in ("before", "after")]
@@ -112,7 +106,7 @@ def key_numbers(found: dict[str, Any]) -> list[dict[str, Any]]:
                     aside += f"; {interval(row['relative'], sign=True)}% relative"
                 values.append((test, " → ".join(sides), aside))
         keys.append({"title": title, "values": values, "text": texts[key]})
-    for panel in capability_panels(found):
+    for panel in capability_panels(record):
         values = [
             (row["label"], f"{row['before']} → {row['after']}", f"{row['change']} points")
             for row in panel["rows"]
@@ -121,23 +115,23 @@ def key_numbers(found: dict[str, Any]) -> list[dict[str, Any]]:
     return keys
 
 
-def effect_panels(found: dict[str, Any]) -> list[dict[str, Any]]:
+def effect_panels(record: Mitigation) -> list[dict[str, Any]]:
     """Per test, formatted rows of every metric with positions on one axis."""
     panels = []
-    for test, about in found["tests"].items():
+    for test, about in record["tests"].items():
         rows = about["changes"]["after"]
-        axis = _axis(found, (row["change"] for row in rows))
+        axis, margin = margin_axis(record["margin"], (row["change"] for row in rows))
         panels.append(
             {
                 "test": test,
                 "size": f"{count(about['n_items'], 'item')}, {count(about['n_pairs'], 'pair')}",
-                "at_chance": at_chance(found, test),
+                "at_chance": at_chance(record, test),
                 "axis": axis,
-                "margin": _band(found, axis),
+                "margin": margin,
                 "rows": [
                     {
-                        "group": METRICS[row["metric"]],
-                        "metric": METRICS[row["metric"]],
+                        "group": METRIC_LABELS[row["metric"]],
+                        "metric": METRIC_LABELS[row["metric"]],
                         "relative": interval(row["relative"], sign=True),
                     }
                     | _row(row["name"], row["metric"], row, row["change"], axis)
@@ -148,13 +142,11 @@ def effect_panels(found: dict[str, Any]) -> list[dict[str, Any]]:
     return panels
 
 
-def capability_panels(found: dict[str, Any]) -> list[dict[str, Any]]:
+def capability_panels(record: Mitigation) -> list[dict[str, Any]]:
     """Per task, formatted rows of every condition with positions on one axis."""
-    if not found["capability"]:
-        return []
     panels = []
-    for task, conditions in found["capability"]["changes"].items():
-        axis = _axis(found, map(as_change, conditions.values()))
+    for task, conditions in capability_changes(record).items():
+        axis, margin = margin_axis(record["margin"], map(as_change, conditions.values()))
         title, text = TASKS[task]
         n = next(iter(conditions.values()))["n"]
         panels.append(
@@ -162,7 +154,7 @@ def capability_panels(found: dict[str, Any]) -> list[dict[str, Any]]:
                 "title": title,
                 "text": f"Share of {n:,} {text}.",
                 "axis": axis,
-                "margin": _band(found, axis),
+                "margin": margin,
                 "rows": [
                     {"n": f"{row['n']:,}"} | _row(name, "accuracy", row, as_change(row), axis)
                     for name, row in conditions.items()
@@ -176,36 +168,26 @@ def _row(
     name: str, metric: str, row: dict[str, Any], change: dict[str, Any], axis: Any
 ) -> dict[str, Any]:
     state = finding(change, row["p_equivalent"])
-    sides = {side: row[side] for side in ("before", "after")}
-    shown = {
-        side: interval(value, sign=" − " in LABELS[name]) if isinstance(value, dict)
-        else percent(value)
-        for side, value in sides.items()
-    }  # fmt: skip
+    signed = " − " in LABELS[name]
     return {
         "label": LABELS[name],
-        **shown,
+        **{
+            side: interval(row[side], signed) if isinstance(row[side], dict) else percent(row[side])
+            for side in ("before", "after")
+        },
         "change": interval(change, sign=True),
         "finding": state,
         "tone": tone(metric, name, state),
     } | position(change, axis)
 
 
-def _axis(found: dict[str, Any], changes: Iterable[dict[str, Any]]) -> Any:
-    return symmetric_axis([found["margin"], *(end for change in changes for end in ends(change))])
-
-
-def _band(found: dict[str, Any], axis: Any) -> tuple[float, float]:
-    return axis.at(-found["margin"]), axis.at(found["margin"])
-
-
-def baseline_tables(found: dict[str, Any]) -> list[dict[str, Any]]:
+def baseline_tables(record: Mitigation) -> list[dict[str, Any]]:
     """Per test, what training and each baseline give, and their change against before."""
-    names = [name for name in found["runs"] if name != "before"]
+    names = [name for name in record["runs"] if name != "before"]
     if names == ["after"]:
         return []
     tables = []
-    for test, about in found["tests"].items():
+    for test, about in record["tests"].items():
         first = about["changes"]["after"]
         rows = [("before", {key: row_of(first, *where[:2]) for key, where in COMPARED.items()})]
         rows += [
@@ -237,7 +219,7 @@ def _compared(key: str, row: dict[str, Any] | None, run: str) -> tuple[str, str]
 # -- verdicts, training --------------------------------------------------------------------------
 
 
-def verdict_rows(found: dict[str, Any]) -> list[dict[str, str]]:
+def verdict_rows(record: Mitigation) -> list[dict[str, str]]:
     """Each run's own verdict, and what the policy says of it."""
     return [
         {
@@ -247,22 +229,22 @@ def verdict_rows(found: dict[str, Any]) -> list[dict[str, str]]:
             "check": run["check"]["tally"] if run["check"] else "",
             "notes": " ".join(run["notes"]),
         }
-        for name, run in found["runs"].items()
+        for name, run in record["runs"].items()
     ]
 
 
-def check_tables(found: dict[str, Any]) -> list[dict[str, Any]]:
+def check_tables(record: Mitigation) -> list[dict[str, Any]]:
     """The checks of the policy before and after, where there is one."""
     return [
         {"label": RUNS[name], "tally": run["check"]["tally"], "checks": run["check"]["checks"]}
-        for name, run in found["runs"].items()
+        for name, run in record["runs"].items()
         if run["check"]
     ]
 
 
-def separation_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+def separation_rows(record: Mitigation) -> list[tuple[str, str]]:
     """(what, figure) of how far training data and audit are apart."""
-    about = found["separation"]
+    about = record["separation"]
     rows = [
         ("Training pairs compared", f"{about['pairs']:,}"),
         ("Items of the audit compared", f"{about['items']:,}"),
@@ -278,23 +260,23 @@ def separation_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
                    for name, value in figures.items()]  # fmt: skip
 
 
-def training_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+def training_rows(record: Mitigation) -> list[tuple[str, str]]:
     """(what, value) of the training run; files and folders by their names."""
-    about, recipe = found["training"], found["training"]["recipe"]
+    about, recipe = record["training"], record["training"]["recipe"]
     data = f"{Path(recipe['dataset']).name}, config {recipe['config']}: "
     data += f"{about['data']['train']} pairs to train on, {about['data']['test']} to test on"
     if recipe["mix"]:
         data += f"; {recipe['mix_share']:.0%} of them from {Path(recipe['mix']).name}"
-    own = {key: recipe[key] for key in ("order", "consistency", "dtype", "seed")}
-    settings = own | recipe["training"] | {f"lora {k}": v for k, v in recipe["lora"].items()}
+    settings = {key: recipe[key] for key in ("order", "consistency", "dtype", "seed")}
+    settings |= recipe["training"] | {f"lora {k}": v for k, v in recipe["lora"].items()}
     return [
         ("Data", data),
         ("SHA-256 of the pairs", about["data"]["sha256"]),
         ("Reference", about["reference"]),
         ("Settings", ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())),
         ("Base weights (SHA-256)", about["base"]["weights"]),
-        ("Adapter (SHA-256)", found["runs"]["after"]["model"]["adapter_hash"]),
-        ("Model in the audits", _model_text(found["runs"]["after"])),
+        ("Adapter (SHA-256)", record["runs"]["after"]["model"]["adapter_hash"]),
+        ("Model in the audits", _model_text(record["runs"]["after"])),
         ("Versions", ", ".join(f"{name} {v}" for name, v in about["versions"].items())),
     ]
 
@@ -304,151 +286,25 @@ def _model_text(run: Mapping[str, Any]) -> str:
     return f"revision {model['revision']}, {model['dtype']}, {model['device']}"
 
 
-def methods(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """(heading, full sentences) on what was compared, and how."""
-    level, margin, after = f"{found['level']:.0%}", points(found["margin"]), found["runs"]["after"]
-    parts = [
-        (
-            "Comparison",
-            "The model was asked the same items about the same users before and after training "
-            f"({after['scoring']} scoring, memory {after['memory']}, style "
-            f"{after['memory_style']}, seed {after['seed']}). Changes are after minus before, "
-            "paired by item and user. A flip is an answer that differs from the same model's "
-            "answer to the same item without memory, so a trained model is compared with itself.",
-        ),
-        (
-            "Intervals",
-            f"{level} intervals. The variance of a change is that of a two-way analysis of "
-            "variance with items and users as crossed random factors. A relative change of flips "
-            "is the ratio of both flip rates minus one; its interval is that of the log of the "
-            "ratio, by the delta method with the same variance. A change is shown to be small if "
-            f"both one-sided t tests against ±{margin} are below 0.05. Findings are not corrected "
-            "for their number.",
-        ),
-        (
-            "Verdicts",
-            "Each run's verdict is that of its own report and speaks of the gap alone; the policy "
-            "is judged as by unswayed check. Neither compares the two runs.",
-        ),
-        (
-            "Separation",
-            "Training pairs were compared with the items by runs of words, and users were asked "
-            "about only if no training prompt holds the text of any of their versions. The cosine "
-            "on the card is that of embeddings, against the items named there.",
-        ),
-    ]
-    if found["capability"]:
-        parts.append(
-            (
-                "Capability",
-                "The same questions before and after, each without memory and under three "
-                "memories of one of the users above; the change is paired by question, and its "
-                "interval speaks of other questions. Settings: "
-                + ", ".join(
-                    f"{key} {Path(value).name if isinstance(value, str) else value}"
-                    for key, value in found["capability"]["settings"].items()
-                    if value is not None
-                )
-                + ".",
-            )
-        )
-    parts.append(
-        (
-            "Limits",
-            "One training run with one seed: another seed gives another adapter, and the "
-            "intervals do not cover that. What was measured holds for these items, users and this "
-            "way of telling the memory. Whether the model still heeds a memory that matters, an "
-            "allergy say, is not measured here.",
-        )
-    )
-    return parts
-
-
-# -- text ----------------------------------------------------------------------------------------
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """The report as Markdown."""
-    verdicts = verdict_rows(found)
-    columns = [("label", "Run"), ("text", "Verdict")]
-    columns += [("check", "Policy")] if any(row["check"] for row in verdicts) else []
-    blocks = [
-        f"# {markdown_text(found['model'])} before and after training",
-        "\n".join(f"- {markdown_text(text)}" for text in headlines(found)),
-        "\n".join(f"- Warning: {markdown_text(text)}" for text in warnings(found)),
-        "## Verdicts",
-        markdown_table(verdicts, columns, left=len(columns)),
-        "\n".join(f"- {r['label']}: {markdown_text(r['notes'])}" for r in verdicts if r["notes"]),
-        "## What changed",
-        f"Shares in percent, changes in percentage points, with {found['level']:.0%} intervals.",
-    ]
-    for panel in effect_panels(found):
-        blocks += [
-            f"### {markdown_text(panel['test'])} ({panel['size']})",
-            markdown_table(panel["rows"], CHANGE_COLUMNS, left=2),
-        ]
-    for table in baseline_tables(found):
-        rows = [
-            {"label": row["label"]} | {key: "; ".join(filter(None, row[key])) for key in COMPARED}
-            for row in table["rows"]
-        ]
-        heads = [("label", "Run"), *((key, title) for key, (*_, title) in COMPARED.items())]
-        blocks += [
-            f"### What needs no training, on {markdown_text(table['test'])}",
-            "Value, and change against before training.",
-            markdown_table(rows, heads, left=1),
-        ]
-    panels = capability_panels(found)
-    blocks += ["## Capability"] if panels else []
-    for panel in panels:
-        columns = [c for c in CHANGE_COLUMNS if c[0] not in ("metric", "relative")]
-        blocks += [
-            f"**{panel['title']}.** {panel['text']}",
-            markdown_table(panel["rows"], [*columns, ("n", "n")], left=1),
-        ]
-    blocks += [
-        "## Training",
-        "\n".join(f"- {name}: {markdown_text(text)}" for name, text in training_rows(found)),
-        "The curves are in report.html.",
-        "## Separation of training and audit",
-        "\n".join(f"- {name}: {text}" for name, text in separation_rows(found)),
-    ]
-    if card := found["separation"]["card"]:
-        blocks.append(f"From the card of the pairs: {card['text']}")
-    for table in check_tables(found):
-        rows = [
-            {"state": c["state"], "name": f"{c['test']}: {c['name']}", "evidence": c["evidence"]}
-            for c in table["checks"]
-        ]
-        columns = [("state", "State"), ("name", "Check"), ("evidence", "Evidence")]
-        blocks += [f"## Policy, {table['label'].lower()}", markdown_table(rows, columns, left=3)]
-    blocks.append("## Methods")
-    blocks += [f"**{head}.** {markdown_text(text)}" for head, text in methods(found)]
-    return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def card_rows(found: dict[str, Any]) -> list[dict[str, str]]:
+def card_rows(record: Mitigation) -> list[dict[str, str]]:
     """Rows for the adapter's card: the figures of the headlines, and capability."""
-    rows = []
-    for test, about in found["tests"].items():
-        for metric, name, title in COMPARED.values():
-            if row := row_of(about["changes"]["after"], metric, name):
-                rows.append((f"{test}: {title}", row["before"], row["after"], row["change"]))
+    rows = [
+        (f"{test}: {title}", row["before"]["estimate"], row["after"]["estimate"], row["change"])
+        for test, about in record["tests"].items()
+        for metric, name, title in COMPARED.values()
+        if (row := row_of(about["changes"]["after"], metric, name))
+    ]
     rows += [
         (f"{TASKS[task][0]}, {LABELS[name].lower()} (%)", row["before"], row["after"],
          as_change(row))
-        for task, conditions in (found["capability"] or {"changes": {}})["changes"].items()
+        for task, conditions in capability_changes(record).items()
         for name, row in conditions.items()
     ]  # fmt: skip
-
-    def shown(value: Any) -> str:
-        return percent(value["estimate"] if isinstance(value, dict) else value)
-
     return [
         {
             "measure": markdown_text(measure),
-            "before": shown(before),
-            "after": shown(after),
+            "before": percent(before),
+            "after": percent(after),
             "change (points)": interval(change, sign=True),
         }
         for measure, before, after, change in rows

@@ -40,12 +40,12 @@ def check_items(pairs: Sequence[PreferencePair], items: Sequence[Item]) -> dict[
 
 
 def unseen_pairs(
-    personas: Sequence[Persona], pairs: Sequence[PreferencePair], asked: int | None
+    personas: Sequence[Persona], pairs: Sequence[PreferencePair], n_pairs: int | None
 ) -> int:
     """How many of the first base personas the audit asks about; training saw none of them.
 
     Args:
-        asked: that many; None takes all up to the first that training saw.
+        n_pairs: that many; None takes all up to the first that training saw.
 
     Raises:
         InputError: training saw one of them, or the personas are a grid.
@@ -54,29 +54,29 @@ def unseen_pairs(
     if None in ids:
         raise InputError("--personas grid has no persona pairs, by which runs are compared")
     seen = seen_pairs(personas, pairs)
-    spared = next((i for i, one in enumerate(ids) if one in seen), len(ids))
-    if asked is not None and spared < asked <= len(ids):
+    spared = next((i for i, pair_id in enumerate(ids) if pair_id in seen), len(ids))
+    if n_pairs is not None and spared < n_pairs <= len(ids):
         raise InputError(
-            f"--pairs {asked}: training saw the user {ids[spared]}; only the first {spared} base "
+            f"--pairs {n_pairs}: training saw the user {ids[spared]}; only the first {spared} base "
             "personas are in no training pair: give at most that many, or build the pairs with "
-            f"--spare_pairs {asked}"
+            f"--spare_pairs {n_pairs}"
         )
     if not spared:
         raise InputError(
             f"training saw the first base persona, {ids[0]}, so no user is left to ask about: "
             "build the pairs with --spare_pairs 15, or name other --personas"
         )
-    return spared if asked is None else asked
+    return spared if n_pairs is None else n_pairs
 
 
 def seen_pairs(personas: Sequence[Persona], pairs: Sequence[PreferencePair]) -> set[str]:
     """Base personas of which a version stands in a training prompt, all of its texts in one."""
-    told = {"\n".join(m["content"] for m in pair["prompt"]) for pair in pairs}
+    prompts = {"\n".join(m["content"] for m in pair["prompt"]) for pair in pairs}
     return {
         persona.pair_id
         for persona in personas
         for texts in ([text for _, text in persona.texts(voice)] for voice in (False, True))
-        if any(all(text in prompt for text in texts) for prompt in told)
+        if any(all(text in prompt for text in texts) for prompt in prompts)
     }
 
 
@@ -88,8 +88,8 @@ def card_distance(dataset: str) -> dict[str, Any] | None:
         is no such card.
     """
     card = Path(dataset) / CARD
-    found = DISTANCE.search(read_text(card)) if card.is_file() else None
-    if not found:
+    section = DISTANCE.search(read_text(card)) if card.is_file() else None
+    if not section:
         return None
-    figures = {name: float(value) for name, value in FIGURE.findall(found[1])}
-    return {"figures": figures, "text": " ".join(FIGURE.sub("", found[1]).split())}
+    figures = {name: float(value) for name, value in FIGURE.findall(section[1])}
+    return {"figures": figures, "text": " ".join(FIGURE.sub("", section[1]).split())}
