@@ -560,7 +560,8 @@ def _remember_list(arguments: argparse.Namespace) -> int:
 
 
 def _remember_forget(arguments: argparse.Namespace) -> int:
-    from unswayed.plum.remember import count, forget, forget_all
+    from unswayed.plum.forget import forget, forget_all
+    from unswayed.plum.remember import count
 
     ids = arguments.conversation
     if arguments.all == bool(ids):

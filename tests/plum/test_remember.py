@@ -192,7 +192,7 @@ class TestTrain:
 
     def test_settings_of_every_type(self):
         texts = ("joint=true", "alpha=8", "dropout=1e-1", "targets=q_proj,v_proj")
-        settings, augment = remember._chosen(None, None, texts)
+        settings, augment = remember.chosen_settings(None, None, texts)
         assert (settings.joint, settings.alpha, settings.dropout) == (True, 8, 0.1)
         assert settings.targets == ("q_proj", "v_proj")
         assert augment == {"held_out": 2}
