@@ -16,7 +16,7 @@ import pytest
 from unswayed.cli import main
 from unswayed.data.conversations import builtin_conversations
 from unswayed.models.adapters import MANIFEST, WEIGHTS
-from unswayed.plum import remember
+from unswayed.plum import forget, remember
 from unswayed.plum import train as trainer
 
 FEW = ("epochs=1", "rank=2", "alpha=4", "augment.per_conversation=4")
@@ -399,7 +399,7 @@ class TestForgetOne:
             ("trainer", "write_checkpoint", 1),
             ("trainer", "write_checkpoint", 2),
             ("shutil", "copytree", 1),
-            ("remember", "write_manifest", 2),  # the 1st is of the scratch folder
+            ("forget", "write_manifest", 1),
             ("shutil", "rmtree", 3),  # the first two clear the way for the new adapter
             ("shutil", "rmtree", 4),
         ],
@@ -411,8 +411,8 @@ class TestForgetOne:
         assert work.forget(spec, BANK[0])[0] == 0
         work.memory = work.path / "me"
         own_shutil = SimpleNamespace(**vars(shutil))  # the trainer keeps the real one
-        monkeypatch.setattr(remember, "shutil", own_shutil)
-        places = {"trainer": trainer, "remember": remember, "shutil": own_shutil}
+        monkeypatch.setattr(forget, "shutil", own_shutil)
+        places = {"trainer": trainer, "forget": forget, "shutil": own_shutil}
         stop_at(monkeypatch, places[where], name, call)
         assert work.forget(spec, BANK[0])[0] == 130
         monkeypatch.undo()
