@@ -27,8 +27,11 @@ from unswayed.cli import main
 from unswayed.core.errors import InputError
 from unswayed.data.items import Item, builtin_items
 from unswayed.data.personas import Persona, builtin_personas
+from unswayed.mitigation import capability
 from unswayed.mitigation import mitigate as steps
-from unswayed.mitigation.mitigate import MitigateArguments, capability_settings, compare, mitigate
+from unswayed.mitigation.capability import capability_settings
+from unswayed.mitigation.dpo.settings import DpoRecipe, start_adapter
+from unswayed.mitigation.mitigate import MitigateArguments, compare, mitigate, run_facts
 from unswayed.mitigation.sampling import prompt_with_memory
 from unswayed.mitigation.verdict.changes import relative_change, run_changes
 from unswayed.mitigation.verdict.separation import (
@@ -149,7 +152,7 @@ def test_again_nothing_is_loaded_or_asked(parts, done, monkeypatch):
     def never(*args: Any, **kwargs: Any):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(steps, "load_lm", never)
+    monkeypatch.setattr(capability, "load_lm", never)
     monkeypatch.setattr("unswayed.audit.run.load_lm", never)
     before = {path: path.read_bytes() for path in out.glob("*.*")}
     policy = parts["recipe"][0].parent / "policy.yaml"
@@ -184,8 +187,8 @@ def log(monkeypatch):
         monkeypatch.setattr(module, name, call)
 
     watch(training, "train", lambda recipe: "train")
-    watch(steps, "check_capability", lambda lm, settings, tasks: tasks[0])
-    watch(steps, "finished_audit", lambda arguments: arguments.out.name)
+    watch(capability, "check_capability", lambda lm, settings, tasks: tasks[0])
+    watch(steps, "audit", lambda arguments, recipe, pairs, folder, *rest: folder.name)
     return begun
 
 
@@ -622,12 +625,12 @@ def test_a_model_that_knows_gets_no_warning(tmp_path):
         return int(chance(item.id, persona and persona.id) < 0.1)
 
     runs = two_runs(tmp_path, emotions(30), {"before": skilled, "after": skilled})
-    facts = {name: steps.run_facts(run, None) for name, run in runs.items()}
+    facts = {name: run_facts(run, None) for name, run in runs.items()}
     from unswayed.mitigation.verdict.words import warnings
 
     assert warnings({"runs": facts, "tests": {"understanding": {}}}) == []
     guessing = two_runs(tmp_path / "g", emotions(30), {"after": lambda i, p: int(i.id[-1]) % 4})
-    facts["after"] = steps.run_facts(guessing["after"], None)
+    facts["after"] = run_facts(guessing["after"], None)
     said = warnings({"runs": facts, "tests": {"understanding": {}}})
     assert said[0].startswith("After: On understanding the model's accuracy cannot be")
     assert "guesses (here on understanding)" in said[1] and len(said) == 2
@@ -640,12 +643,11 @@ def test_capability_settings():
 
 
 def test_a_memory_that_training_starts_from(parts, tmp_path):
-    from unswayed.mitigation.dpo.settings import DpoRecipe
 
     common = ("model", "data", "out")
-    assert steps.start_adapter(DpoRecipe(*common)) is None
-    assert steps.start_adapter(DpoRecipe(*common, adapter="owner/name")) == "owner/name"
+    assert start_adapter(DpoRecipe(*common)) is None
+    assert start_adapter(DpoRecipe(*common, adapter="owner/name")) == "owner/name"
     manifest = {"base": {}, "settings": {}, "conversations": [], "adapter": {"folder": "adapter-3"}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    found = steps.start_adapter(DpoRecipe(*common, adapter=str(tmp_path)))
+    found = start_adapter(DpoRecipe(*common, adapter=str(tmp_path)))
     assert found == str(tmp_path / "adapter-3")

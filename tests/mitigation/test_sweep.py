@@ -22,9 +22,10 @@ from small_mitigation import training_rows, write_items, write_parts, write_tree
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.core.errors import InputError
 from unswayed.data.personas import builtin_personas
+from unswayed.mitigation.capability import SOURCES
 from unswayed.mitigation.dpo.recipe import read_recipe
 from unswayed.mitigation.dpo.train import training_arguments
-from unswayed.mitigation.mitigate import BASELINES, SOURCES
+from unswayed.mitigation.mitigate import BASELINES
 from unswayed.mitigation.sweep import DpoSweep, alike, finished, keep_recipe, users_to_ask
 from unswayed.mitigation.sweep_report import (
     draw,
@@ -301,7 +302,7 @@ def test_again_nothing_is_asked(out: Path, given_options, monkeypatch, capsys):
     def never(*args: Any, **kwargs: Any):
         raise AssertionError("a model was asked")
 
-    monkeypatch.setattr("unswayed.mitigation.mitigate.load_lm", never)
+    monkeypatch.setattr("unswayed.mitigation.capability.load_lm", never)
     monkeypatch.setattr("unswayed.audit.run.load_lm", never)
     before = {path: path.read_bytes() for path in out.glob("sweep.*")}
     arguments = [*given_options, "--out", str(out)]

@@ -10,12 +10,10 @@ report.md and report.html are made from these, again on every call.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +26,26 @@ from unswayed.audit.summary import LEVEL, MARGIN, analyze, read_summary
 from unswayed.compare.runs import read_alike
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, write_text
-from unswayed.core.journal import Journal
 from unswayed.data.items import keep_invariant, load_items
 from unswayed.data.personas import load_personas
 from unswayed.display.page import write_reports
 from unswayed.memory import gated, prompt
-from unswayed.mitigation.capability import Answers, capability_change, check_capability
+from unswayed.mitigation.capability import (
+    SAME,
+    capability_change,
+    capability_settings,
+    check_capability_data,
+    kept_capability,
+)
 from unswayed.mitigation.dpo.card import write_card
 from unswayed.mitigation.dpo.recipe import read_recipe
-from unswayed.mitigation.dpo.settings import start_adapter
+from unswayed.mitigation.dpo.settings import DpoRecipe, start_adapter
 from unswayed.mitigation.verdict.changes import run_changes
 from unswayed.mitigation.verdict.page import card_rows, view
 from unswayed.mitigation.verdict.record import Mitigation
 from unswayed.mitigation.verdict.separation import card_distance, check_items, unseen_pairs
 from unswayed.models.embedded import model_label
-from unswayed.models.load import folder_hash, load_lm, model_info
+from unswayed.models.load import folder_hash
 from unswayed.report import write_report
 from unswayed.report.checklist import check_run, tally
 
@@ -52,9 +55,8 @@ SCHEMA_VERSION = 1
 BEFORE, AFTER = "before", "after"
 # name: memory and style that a user would try before training
 BASELINES = {"ignore": (prompt.NAME, "ignore"), "gated": (gated.NAME, None)}
-SOURCES = {"mmlu": "persona_mmlu", "ifeval": "persona_ifeval"}  # data: task
-NUMBERS = ("questions", "shots", "prompts", "seed", "max_gen_toks")
-SAME = ("revision", "dtype", "device")  # of a model, in all steps
+# What every audit takes from the arguments as it is.
+ASKED = ("items", "decisions", "personas", "scoring", "max_gen_toks", "seed", "batch_size")
 
 
 @dataclasses.dataclass
@@ -77,7 +79,7 @@ class MitigateArguments:
     policy: Path | None = None
 
 
-def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
+def mitigate(arguments: MitigateArguments) -> Mitigation:
     """Do all steps, or those that are left; returns what mitigation.json holds.
 
     Raises:
@@ -85,8 +87,8 @@ def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
             users of the audit; or a step that is kept was made of another model, adapter, data or
             settings. Finished steps are kept.
     """
-    from unswayed.mitigation.dpo.train import quiet, recipe_pairs, train, training_arguments
     from unswayed.mitigation.dpo.train import read_run as read_training
+    from unswayed.mitigation.dpo.train import train
 
     out, recipe = Path(arguments.out), read_recipe(arguments.recipe)
     shared = out if arguments.shared is None else Path(arguments.shared)
@@ -96,45 +98,17 @@ def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
     if arguments.policy:
         read_policy(arguments.policy)
     settings = capability_settings(arguments.capability)
-    items = keep_invariant(load_items(arguments.items), arguments.decisions)
-    with quiet():
-        trained, _ = recipe_pairs(recipe, training_arguments(recipe))
-    n_pairs = unseen_pairs(load_personas(arguments.personas), trained, arguments.pairs)
-    separation = check_items(trained, items) | {
-        "users": n_pairs,
-        "card": card_distance(recipe.dataset),
-    }
+    separation = check_separation(arguments, recipe)
+    pairs = separation["users"]
     if settings:
-        settings |= {"pairs": n_pairs, "personas": arguments.personas}
+        settings |= {"pairs": pairs, "personas": arguments.personas}
         questions = check_capability_data(settings)
 
-    def audit(folder: Path, adapter: str | None, memory=prompt.NAME, style: str | None = None):
-        log.info("%s: audit", folder)
-        return finished_audit(
-            AuditArguments(
-                model=recipe.model,
-                adapter=adapter,
-                out=folder,
-                items=arguments.items,
-                decisions=arguments.decisions,
-                personas=arguments.personas,
-                pairs=n_pairs,
-                memory=memory,
-                memory_style=style,
-                scoring=arguments.scoring,
-                max_gen_toks=arguments.max_gen_toks,
-                seed=arguments.seed,
-                batch_size=arguments.batch_size,
-                dtype=recipe.dtype,
-                resume=True,
-            )
-        )
-
     start = start_adapter(recipe)
-    runs = {BEFORE: audit(shared / BEFORE, start)}
+    runs = {BEFORE: audit(arguments, recipe, pairs, shared / BEFORE, start)}
     log.info("training")
     adapter = str(train(recipe))
-    runs[AFTER] = audit(out / AFTER, adapter)
+    runs[AFTER] = audit(arguments, recipe, pairs, out / AFTER, adapter)
     check_same_model(runs[BEFORE], runs[AFTER], start, adapter)
     capability = None
     if settings:
@@ -146,12 +120,13 @@ def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
         ]
         capability = {"settings": settings, "changes": capability_change(*answers)}
     if arguments.baselines:
-        for name, (memory, style) in BASELINES.items():
-            runs[name] = audit(shared / "baselines" / name, start, memory, style)
+        for name, memory in BASELINES.items():
+            folder = shared / "baselines" / name
+            runs[name] = audit(arguments, recipe, pairs, folder, start, *memory)
             check_same_model(runs[BEFORE], runs[name], start, start)
 
     training = read_training(Path(adapter))
-    found = {
+    record: Mitigation = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
         "level": LEVEL,
@@ -164,21 +139,56 @@ def mitigate(arguments: MitigateArguments) -> dict[str, Any]:
         "training": training,
         "curves": json.loads(read_text(Path(adapter) / "curves.json")),
     }
-    write_found(found, out)
-    write_card(Path(adapter), training, card_rows(found))
-    return found
+    write_record(record, out)
+    write_card(Path(adapter), training, card_rows(record))
+    return record
+
+
+def check_separation(arguments: MitigateArguments, recipe: DpoRecipe) -> dict[str, Any]:
+    """What training saw of the audit, as mitigation.json has it; `users`: persona pairs to ask.
+
+    Raises:
+        InputError: training saw items of the audit, or spared too few users.
+    """
+    from unswayed.mitigation.dpo.train import quiet, recipe_pairs, training_arguments
+
+    items = keep_invariant(load_items(arguments.items), arguments.decisions)
+    with quiet():
+        trained, _ = recipe_pairs(recipe, training_arguments(recipe))
+    unseen = unseen_pairs(load_personas(arguments.personas), trained, arguments.pairs)
+    separation = check_items(trained, items)
+    return separation | {"users": unseen, "card": card_distance(recipe.dataset)}
 
 
 # -- audits --------------------------------------------------------------------------------------
 
 
-def finished_audit(arguments: AuditArguments) -> Path:
-    """The run directory of an audit, with summary and report."""
-    out = run_audit(arguments)
-    if not (out / "summary.json").exists():
-        analyze(out)
-    write_report(out)
-    return out
+def audit(
+    arguments: MitigateArguments,
+    recipe: DpoRecipe,
+    pairs: int,
+    folder: Path,
+    adapter: str | None,
+    memory: str = prompt.NAME,
+    memory_style: str | None = None,
+) -> Path:
+    """The run directory of a finished audit, with summary and report.
+
+    Args:
+        pairs: number of persona pairs, those that training spared.
+    """
+    log.info("%s: audit", folder)
+    run_audit(
+        AuditArguments(
+            model=recipe.model, adapter=adapter, out=folder, dtype=recipe.dtype, resume=True,
+            pairs=pairs, memory=memory, memory_style=memory_style,
+            **{name: getattr(arguments, name) for name in ASKED},
+        )
+    )  # fmt: skip
+    if not (folder / "summary.json").exists():
+        analyze(folder)
+    write_report(folder)
+    return folder
 
 
 def check_same_model(before: Path, after: Path, start: str | None, adapter: str | None) -> None:
@@ -244,145 +254,12 @@ def compare(runs: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-# -- capability ----------------------------------------------------------------------------------
-
-
-def capability_settings(given: Sequence[str]) -> dict[str, Any]:
-    """Settings of the capability tasks from NAME=VALUE; empty if nothing is given.
-
-    Raises:
-        InputError: an unknown or repeated name, no number where one is needed, or no data.
-    """
-    found: dict[str, Any] = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        if name not in (*SOURCES, *NUMBERS) or not value:
-            known = ", ".join(f"{known}=..." for known in (*SOURCES, *NUMBERS))
-            raise InputError(f"--capability {text!r} is not one of {known}")
-        if name in found:
-            raise InputError(f"--capability has {name} twice")
-        if name in NUMBERS and not value.isdecimal():
-            raise InputError(f"--capability {text}: give a whole number")
-        found[name] = int(value) if name in NUMBERS else value
-    if found and not found.keys() & SOURCES.keys():
-        raise InputError("--capability names no data: add mmlu=FOLDER, ifeval=FILE, or both")
-    if found.get("max_gen_toks") == 0:
-        raise InputError("--capability max_gen_toks=0: give a number from 1")
-    return found
-
-
-def capability_tasks(settings: Mapping[str, Any]) -> list[str]:
-    return [task for source, task in SOURCES.items() if source in settings]
-
-
-def check_capability_data(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The questions can be read and drawn, before anything is asked.
-
-    Returns:
-        Task -> SHA-256 of its questions, each under every condition.
-
-    Raises:
-        InputError: they cannot.
-    """
-    from datasets.exceptions import DatasetsError
-
-    from unswayed.tasks.capability.utils import load_persona_ifeval, load_persona_mmlu
-
-    load, found = {"mmlu": load_persona_mmlu, "ifeval": load_persona_ifeval}, {}
-    for source in SOURCES.keys() & settings.keys():
-        try:
-            rows = load[source](**settings)["test"].to_list()
-        except (OSError, ValueError, DatasetsError) as error:
-            raise InputError(
-                f"--capability {source}={settings[source]} cannot be loaded: "
-                f"{' '.join(str(error).split())[:200]}"
-            ) from error
-        text = json.dumps(rows, sort_keys=True)
-        found[SOURCES[source]] = hashlib.sha256(text.encode()).hexdigest()
-    return found
-
-
-def kept_capability(
-    folder: Path,
-    name: str,
-    run: Path,
-    settings: Mapping[str, Any],
-    questions: Mapping[str, str],
-    batch_size: int | str,
-) -> Answers:
-    """`check_capability` of the model of a run; each task is kept in a file of its own.
-
-    Texts are kept one by one while a task goes on. A file belongs to one model, settings and
-    questions.
-
-    Args:
-        questions: what `check_capability_data` returns.
-
-    Raises:
-        InputError: as `check_capability`, the model is no longer the one of the run, or answers
-            to other questions are kept.
-    """
-    record = read_run(run)
-    asked = {key: record["model"][key] for key in (*SAME, "adapter_hash")}
-    found: Answers = {}
-    for task in capability_tasks(settings):
-        key = json.dumps([task, settings, asked], sort_keys=True)
-        path = folder / f"{name}-{task}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
-        if not path.exists():
-            log.info("%s: %s", name, task)
-            identity = record["identity"]
-            lm = load_lm(
-                identity["model"], identity["adapter"], None, identity["dtype"], batch_size
-            )
-            now = model_info(lm, identity["model"], identity["adapter"])
-            if other := [key for key, value in asked.items() if now[key] != value]:
-                raise InputError(
-                    f"{run} asked another model than the one that is there now ({other[0]} "
-                    "differs): name another --out"
-                )
-            with kept_texts(lm, path.with_suffix(".jsonl")) as journal:
-                answers = check_capability(lm, settings, [task])
-            about = {"task": task, "settings": settings, "model": asked}
-            about["questions"] = questions[task]
-            write_text(path, json.dumps(about | answers) + "\n")
-            journal.remove()
-        kept = json.loads(read_text(path))
-        if kept.get("questions", questions[task]) != questions[task]:  # earlier files have none
-            raise InputError(
-                f"{path} answers other questions than the data of {task} hold now: restore the "
-                "data, or move that file away"
-            )
-        found[task] = kept[task]
-    return found
-
-
-@contextlib.contextmanager
-def kept_texts(lm: Any, path: Path) -> Iterator[Journal]:
-    """Within, texts that `lm` generates are kept one by one, and none is generated twice."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    journal, ask = Journal(path), lm.generate_until
-
-    def generate_until(requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        missing = [request for request in requests if journal.get(request.args[0]) is None]
-        if missing:
-            lm.set_cache_hook(journal)
-            ask(missing, disable_tqdm=disable_tqdm)
-        return [journal.get(request.args[0]) for request in requests]
-
-    lm.generate_until = generate_until
-    try:
-        yield journal
-    finally:
-        lm.generate_until = ask
-        journal.close()
-
-
 # -- what is written -----------------------------------------------------------------------------
 
 
-def write_found(found: Mitigation, out: Path) -> None:
+def write_record(record: Mitigation, out: Path) -> None:
     """mitigation.json, and the report drawn from it."""
-    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     templates = {"report.md": "mitigation.md.jinja", "report.html": "mitigation.html.jinja"}
     texts = {"mitigation.json": text}
-    write_reports(out, "unswayed.mitigation", view(found), templates, texts)
+    write_reports(out, "unswayed.mitigation", view(record), templates, texts)

@@ -12,8 +12,9 @@ from unswayed.display.numbers import interval, listed, markdown_text, percent
 from unswayed.display.page import render_markdown
 from unswayed.display.plots import svg
 from unswayed.display.tables import markdown_table
+from unswayed.mitigation.capability import SOURCES
 from unswayed.mitigation.dpo.curves import points
-from unswayed.mitigation.mitigate import AFTER, BASELINES, BEFORE, SOURCES
+from unswayed.mitigation.mitigate import AFTER, BASELINES, BEFORE
 from unswayed.mitigation.verdict.page import COMPARED
 from unswayed.mitigation.verdict.words import LABELS, RUNS, TASKS, as_change, row_of
 from unswayed.sweep import Key, cell, groups, over_seeds
