@@ -28,7 +28,7 @@ from unswayed.mitigation.dpo.curves import draw, last_values
 from unswayed.mitigation.dpo.pairs import PreferencePair, fitted, without_memory
 from unswayed.mitigation.dpo.settings import DpoRecipe
 from unswayed.mitigation.dpo.train import (
-    Said,
+    ProgressLines,
     make_trainer,
     read_run,
     starting_policy,
@@ -443,7 +443,7 @@ def kill(monkeypatch):
             if state.global_step == step:
                 raise Killed
 
-        monkeypatch.setattr(Said, "on_step_end", on_step_end)
+        monkeypatch.setattr(ProgressLines, "on_step_end", on_step_end)
 
     return at
 
@@ -546,7 +546,7 @@ class TestNotFinite:
             if state.global_step == 2:  # in the third step
                 next(p for p in kwargs["model"].parameters() if p.requires_grad).data[:] = math.inf
 
-        monkeypatch.setattr(Said, "on_step_begin", on_step_begin)
+        monkeypatch.setattr(ProgressLines, "on_step_begin", on_step_begin)
         with pytest.raises(InputError, match=r"step 3 gave a loss of nan .*checkpoint-2 is intact"):
             train(recipe)
         checkpoints = Path(recipe.output_dir) / "checkpoints"

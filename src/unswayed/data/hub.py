@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.core.cards import CARD
-from unswayed.core.errors import InputError
+from unswayed.core.errors import InputError, one_line
 
 HUB = "hub:"
 
@@ -45,8 +45,7 @@ def read_dataset(source: str, config: str | None = None) -> dict[str, list[dict[
         with tempfile.TemporaryDirectory() as cache:
             return _rows(datasets.load_dataset(name, config, cache_dir=cache))
     except Exception as error:  # datasets, huggingface_hub and pyarrow raise many kinds
-        first = " ".join(str(error).split())[:200]
-        raise InputError(f"dataset {source} cannot be loaded: {first}") from error
+        raise InputError(f"dataset {source} cannot be loaded: {one_line(error, 200)}") from error
 
 
 def _rows(splits: Any) -> dict[str, list[dict[str, Any]]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.audit.rundir import read_run
-from unswayed.core.errors import InputError
+from unswayed.core.errors import InputError, one_line
 from unswayed.core.files import read_text, write_text
 from unswayed.core.journal import Journal
 from unswayed.core.ledger import differences, digest
@@ -151,8 +151,7 @@ def check_capability_data(settings: Mapping[str, Any]) -> dict[str, str]:
             rows = load[source](**settings)["test"].to_list()
         except (OSError, ValueError, DatasetsError) as error:
             raise InputError(
-                f"--capability {source}={settings[source]} cannot be loaded: "
-                f"{' '.join(str(error).split())[:200]}"
+                f"--capability {source}={settings[source]} cannot be loaded: {one_line(error, 200)}"
             ) from error
         hashes[SOURCES[source]] = digest(rows, sort_keys=True)
     return hashes

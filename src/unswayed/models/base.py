@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from unswayed.core.errors import InputError
+from unswayed.core.errors import InputError, one_line
 from unswayed.models.embedded import model_label, model_path
 from unswayed.models.load import GIVE, default_device, default_dtype, files_hash
 
@@ -58,9 +58,7 @@ def load_base(name: str, dtype: str = "auto", device: str | None = None) -> Base
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"model {name} cannot be loaded: {' '.join(str(error).split())[:240]} {GIVE}"
-        ) from error
+        raise InputError(f"model {name} cannot be loaded: {one_line(error)} {GIVE}") from error
     model.eval().requires_grad_(False)
     padded = why_padded(model)
     if padded:

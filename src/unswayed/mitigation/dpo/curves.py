@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
+
+from unswayed.display.plots import svg
 
 # Key in trl's log -> words. The margin is beta times the log-ratio of chosen minus rejected (nats).
 MEASURES = {
@@ -22,21 +23,14 @@ def points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float
 def last_values(history: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The last value of each measure, of test pairs under eval_ and its key; those there are."""
     keys = [*MEASURES, *(f"eval_{key}" for key in MEASURES)]
-    found = {key: points(history, key) for key in keys}
-    return {key: series[-1][1] for key, series in found.items() if series}
+    series = {key: points(history, key) for key in keys}
+    return {key: values[-1][1] for key, values in series.items() if values}
 
 
 def draw(history: Sequence[dict[str, Any]]) -> str:
-    """An SVG of the log: a line for training, points for the test pairs.
+    """An SVG of the log: a line for training, points for the test pairs."""
 
-    The same input gives the same bytes.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style = {"svg.hashsalt": "unswayed", "svg.fonttype": "none", "font.family": "sans-serif"}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(11, 3.4), layout="constrained")
+    def panels(figure: Any) -> None:
         for axes, (key, words) in zip(figure.subplots(1, 3), MEASURES.items(), strict=True):
             for name, label, look in (
                 (key, "training", {"color": "tab:blue"}),
@@ -48,6 +42,5 @@ def draw(history: Sequence[dict[str, Any]]) -> str:
             axes.xaxis.get_major_locator().set_params(integer=True)
         if figure.axes[0].lines:
             figure.axes[0].legend(frameon=False, fontsize="small")
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
+
+    return svg((11, 3.4), panels)

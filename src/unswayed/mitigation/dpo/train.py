@@ -35,11 +35,11 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import DPOConfig
 
-from unswayed.core.errors import InputError
+from unswayed.core.errors import InputError, one_line
 from unswayed.core.files import read_json, write_json, write_text
 from unswayed.core.ledger import as_json, check_same
 from unswayed.mitigation.dpo.card import MERGED, from_memory, mark_private, write_card
-from unswayed.mitigation.dpo.curves import draw, last_values
+from unswayed.mitigation.dpo.curves import MEASURES, draw, last_values
 from unswayed.mitigation.dpo.pairs import (
     PreferencePair,
     by_persona,
@@ -62,7 +62,6 @@ log = logging.getLogger(__name__)
 
 RUN = "run.json"
 IDENTITY = ("recipe", "base", "data")  # of what is in it: what makes two runs the same
-CURVES = "curves"
 SHARDING = ("FSDP", "DEEPSPEED")  # as accelerate launch tells its processes
 
 
@@ -101,7 +100,9 @@ def _train(recipe: DpoRecipe, out: Path) -> Path:
             "test": len(test_pairs),
             "sha256": pairs_hash([*train_pairs, *test_pairs]),
         },
-        "reference": reference_text(recipe, base),
+        "reference": f"{base.name} with the adapter {Path(recipe.adapter).name}, as training starts"
+        if recipe.reference == "adapter"
+        else f"{base.name} without an adapter",
         "versions": {name: version(name) for name in ("peft", "torch", "transformers", "trl")},
     }
     before, last = read_run(out), last_checkpoint(Path(arguments.output_dir))
@@ -123,7 +124,7 @@ def _train(recipe: DpoRecipe, out: Path) -> Path:
     except InputError:
         raise
     except ValueError as error:  # settings that trl checks late, such as an unknown loss_type
-        raise InputError(f"trl refuses: {' '.join(str(error).split())[:240]}") from error
+        raise InputError(f"trl refuses: {one_line(error)}") from error
     history = trainer.state.log_history
     if test_pairs and not any(
         "eval_loss" in row and row["step"] == trainer.state.global_step for row in history
@@ -160,14 +161,14 @@ def training_arguments(recipe: DpoRecipe) -> DPOConfig:
     try:
         arguments = DPOConfig(**ours | recipe.training | fixed)
     except (TypeError, ValueError) as error:
-        raise InputError(f"training: {' '.join(str(error).split())[:240]}") from None
+        raise InputError(f"training: {one_line(error)}") from None
     if arguments.ld_alpha is not None and arguments.precompute_ref_log_probs:
         raise InputError(
             "training.ld_alpha changes the reference's log-probabilities, but trl keeps computed "
             "ones without noting it: add precompute_ref_log_probs: false"
         )
-    there = get_available_reporting_integrations()
-    if missing := [name for name in arguments.report_to if name not in there]:
+    installed = get_available_reporting_integrations()
+    if missing := [name for name in arguments.report_to if name not in installed]:
         raise InputError(
             f"training.report_to: {missing[0]} is not installed: `pip install {missing[0]}`, or "
             "leave report_to out; curves.json and curves.svg are written anyway"
@@ -185,21 +186,12 @@ def recipe_pairs(
     """
     splits = read_splits(recipe.dataset, recipe.config)
     mixed = read_splits(recipe.mix)["train"] if recipe.mix is not None else []
-    drawn = training_pairs(
-        splits["train"], recipe.n_pairs, mixed, recipe.mix_share, seed=recipe.seed
-    )
+    drawn = training_pairs(splits["train"], recipe.n_pairs, mixed, recipe.mix_share, recipe.seed)
     test = splits.get("test", [])
     if recipe.order == "by_persona":
         drawn = by_persona(drawn, arguments.per_device_train_batch_size, recipe.seed)
         test = by_persona(test, arguments.per_device_eval_batch_size, recipe.seed)
     return drawn, test
-
-
-def reference_text(recipe: DpoRecipe, base: Base) -> str:
-    """The reference in words."""
-    if recipe.reference == "adapter":
-        return f"{base.name} with the adapter {Path(recipe.adapter).name}, as training starts"
-    return f"{base.name} without an adapter"
 
 
 def make_trainer(
@@ -237,7 +229,7 @@ def make_trainer(
         eval_dataset=tables["test"],
         processing_class=base.tokenizer,
         peft_config=config,
-        callbacks=[Said()],
+        callbacks=[ProgressLines()],
         consistency=recipe.consistency,
     )
     trainer.remove_callback(PrinterCallback)
@@ -263,38 +255,38 @@ def starting_policy(
             defaults = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
             return base.model, LoraConfig(**defaults | recipe.lora), None
         except (TypeError, ValueError) as error:
-            raise InputError(f"lora: {' '.join(str(error).split())[:240]}") from None
-    folder = Path(recipe.adapter)
-    path = str(adapter_folder(base, folder) if (folder / MANIFEST).exists() else folder)
+            raise InputError(f"lora: {one_line(error)}") from None
+    path = recipe.adapter
+    if (Path(path) / MANIFEST).exists():
+        path = str(adapter_folder(base, Path(path)))
     try:
         config = PeftConfig.from_pretrained(path)
         tensors = load_peft_weights(path, device="cpu")
     except (OSError, ValueError, TypeError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise InputError(f"adapter {recipe.adapter} cannot be loaded: {first}") from None
+        why = one_line(error, 200)
+        raise InputError(f"adapter {recipe.adapter} cannot be loaded: {why}") from None
     config.inference_mode = False
+    why = ""
     try:
         policy = get_peft_model(base.model, config)
     except ValueError as error:
-        raise InputError(_other_model(recipe, base, " ".join(str(error).split())[:160])) from None
-    expected = _shapes(get_peft_model_state_dict(policy))
-    if differing := sorted(expected.items() ^ _shapes(tensors).items()):
-        raise InputError(_other_model(recipe, base, f"{differing[0][0]} has another shape"))
+        why = one_line(error, 160)
+    else:
+        shapes = [
+            {name: tuple(tensor.shape) for name, tensor in weights.items()}
+            for weights in (get_peft_model_state_dict(policy), tensors)
+        ]
+        if differing := sorted(shapes[0].items() ^ shapes[1].items()):
+            why = f"{differing[0][0]} has another shape"
+    if why:
+        raise InputError(
+            f"adapter {recipe.adapter} does not fit {base.name} ({why}): give the model that it "
+            "was trained on"
+        )
     if recipe.reference == "adapter":
         set_peft_model_state_dict(policy, tensors)
         return policy, None, tensors
     return policy.unload(), config, tensors
-
-
-def _other_model(recipe: DpoRecipe, base: Base, why: str) -> str:
-    return (
-        f"adapter {recipe.adapter} does not fit {base.name} ({why}): give the model that it was "
-        "trained on"
-    )
-
-
-def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 # -- a run's folder ------------------------------------------------------------------------------
@@ -306,8 +298,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is damaged.
     """
-    complaint = "is damaged: restore it, or take another folder"
-    return read_json(folder / RUN, IDENTITY, complaint)
+    return read_json(folder / RUN, IDENTITY, "is damaged: restore it, or take another folder")
 
 
 def check_goes_on(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -326,11 +317,7 @@ def check_goes_on(before: dict[str, Any], now: dict[str, Any], folder: Path) -> 
 
 
 def write_result(
-    trainer: SharingDPOTrainer,
-    recipe: DpoRecipe,
-    base: Base,
-    facts: dict[str, Any],
-    out: Path,
+    trainer: SharingDPOTrainer, recipe: DpoRecipe, base: Base, facts: dict[str, Any], out: Path
 ) -> None:
     """Adapter, curves and card; run.json, now with `result`, is written last."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all processes take part
@@ -345,8 +332,8 @@ def write_result(
     )
     base.tokenizer.save_pretrained(out)
     history = trainer.state.log_history
-    write_json(out / f"{CURVES}.json", history, indent=2)
-    write_text(out / f"{CURVES}.svg", draw(history))
+    write_json(out / "curves.json", history, indent=2)
+    write_text(out / "curves.svg", draw(history))
     if recipe.merge:
         save_merged(recipe, base, out)
     facts = facts | {"result": last_values(history)}
@@ -379,21 +366,15 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-class Said(TrainerCallback):
+class ProgressLines(TrainerCallback):
     """One line per log: how far the run is."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         for kind in ("", "eval_"):
             if state.is_world_process_zero and f"{kind}loss" in logs:
-                log.info(
-                    "step %d of %d%s: loss %.4f, margin %.3f, accuracy %.2f",
-                    state.global_step,
-                    state.max_steps,
-                    ", test" if kind else "",
-                    logs[f"{kind}loss"],
-                    logs[f"{kind}rewards/margins"],
-                    logs[f"{kind}rewards/accuracies"],
-                )
+                values = (logs[f"{kind}{key}"] for key in MEASURES)
+                where = (state.global_step, state.max_steps, ", test" if kind else "")
+                log.info("step %d of %d%s: loss %.4f, margin %.3f, accuracy %.2f", *where, *values)
 
 
 class MarkPrivate(TrainerCallback):

@@ -67,9 +67,7 @@ class PairCollator(Collator):
         bare = [(row["bare"], row[CHOSEN_IDS]) for row in examples if "bare" in row]
         if bare:
             ids = [torch.tensor(prompt + answer) for prompt, answer in bare]
-            labels = [
-                F.pad(torch.tensor(answer), (len(prompt), 0), value=-100) for prompt, answer in bare
-            ]
+            labels = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in bare]
             batch[f"{BARE}input_ids"] = pad(ids, padding_value=self.pad_token_id)
             batch[f"{BARE}attention_mask"] = pad(list(map(torch.ones_like, ids)), padding_value=0)
             batch[f"{BARE}labels"] = pad(labels, padding_value=-100)
@@ -88,7 +86,6 @@ class SharingDPOTrainer(DPOTrainer):
             of KL(reference without the memory || policy without it), in nats, each the mean over
             all tokens of the batch's chosen answers and a metric: `consistency`, `drift`. The
             datasets then have a column `bare`.
-        others: of `DPOTrainer`.
     """
 
     def __init__(self, *args: Any, consistency: float = 0.0, **kwargs: Any):
@@ -144,10 +141,10 @@ class SharingDPOTrainer(DPOTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        tensors = [loss]
-        if self.accelerator.scaler is None:  # else it skips a step that overflows (fp16)
-            tensors += [p.grad for p in self.model.parameters() if p.grad is not None]
-        if not all(torch.isfinite(tensor).all() for tensor in tensors):
+        gradients = (p.grad for p in self.model.parameters() if p.grad is not None)
+        if self.accelerator.scaler is not None:  # it skips a step that overflows (fp16)
+            gradients = ()
+        if not all(torch.isfinite(tensor).all() for tensor in (loss, *gradients)):
             last = last_checkpoint(Path(self.args.output_dir))
             raise InputError(
                 f"step {self.state.global_step + 1} gave a loss of {float(loss):.3g} or a gradient "
@@ -169,11 +166,18 @@ class SharingDPOTrainer(DPOTrainer):
             outputs.append(read_batch(model, stock, *args, **kwargs))
             return outputs[-1]
 
-        model.forward = forward
-        try:
+        with _forward_of(model, forward):
             yield outputs
-        finally:
-            model.forward = stock
+
+
+@contextmanager
+def _forward_of(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Meanwhile the module has this forward."""
+    stock, module.forward = module.forward, forward
+    try:
+        yield
+    finally:
+        module.forward = stock
 
 
 def _parted(inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -196,14 +200,9 @@ def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
 
     By the model's own forward, so that whatever it does to logits (soft caps, scales) is done.
     """
-    backbone = model.base_model
-    stock = backbone.forward
-    backbone.forward = lambda *args, **kwargs: _Hidden(hidden[None])
-    try:
-        ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+    ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+    with _forward_of(model.base_model, lambda *args, **kwargs: _Hidden(hidden[None])):
         return model(input_ids=ids, use_cache=False).logits[0].float()
-    finally:
-        backbone.forward = stock
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -270,11 +269,11 @@ def read_batch(
         with `hidden`, (B, L - 1, H): what the head reads.
     """
     device, kept = labels.device, []
-    kwargs["labels"] = labels
-    if trees is not None:
+    if trees is None:
+        kwargs["labels"] = labels
+    else:
         sources, places = trees.sources.to(device), tuple(trees.places.to(device))
         masks = [tree_mask(model, pack, device) for pack in trees.packs]
-        del kwargs["labels"]
         kwargs |= {
             "input_ids": torch.stack([pack.ids for pack in trees.packs]).to(device),
             "position_ids": torch.stack([pack.positions for pack in trees.packs]).to(device),
