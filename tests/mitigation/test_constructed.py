@@ -18,7 +18,6 @@ from unswayed.data.items import builtin_items
 from unswayed.data.personas import VOICES, Persona, load_personas
 from unswayed.data.questions import Question, builtin_questions
 from unswayed.mitigation.constructed import (
-    SECOND_PERSON,
     construct,
     facts,
     wrong_answers,
@@ -169,7 +168,7 @@ def test_every_name_of_a_text_has_something_that_it_is_about():
 
 
 def test_facts_are_in_the_second_person():
-    assert set(SECOND_PERSON) == set(VOICES)
+    assert set(BANK["second_person"]) == set(VOICES)
     for persona in PERSONAS:
         told = facts(persona)
         assert told, persona.id

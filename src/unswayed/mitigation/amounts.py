@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import math
 import re
-from importlib.resources import files
+from typing import Any
+
+from unswayed.core.banks import read_bank
 
 UNIT = re.compile(r"[\s*]*(%|per ?cent\b|[a-z]+\b)", re.IGNORECASE)
 
@@ -21,30 +23,11 @@ class Amount:
     end: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Words:
-    """The words of numbers.
-
-    Attributes:
-        small, large: word -> value, below and from a hundred.
-        parts: word -> what the number in front of it is divided by.
-        units: unit -> its dimension, and its size in that dimension's first unit.
-        amount: matches a number.
-    """
-
-    small: dict[str, int]
-    large: dict[str, int]
-    parts: dict[str, int]
-    units: dict[str, tuple[str, float]]
-    amount: re.Pattern[str]
-
-
 @functools.cache
-def number_words() -> Words:
-    import yaml
-
-    path = files("unswayed.mitigation") / "bank" / "amounts.yaml"
-    bank = yaml.safe_load(path.read_text(encoding="utf-8"))
+def _words() -> dict[str, Any]:
+    """The bank, its units as unit -> (dimension, size), with `small`, the values of words below a
+    hundred, and `amount`, the pattern of a number."""
+    bank = read_bank("unswayed.mitigation", "amounts")
     small = {word: i for i, word in enumerate(bank["ones"])}
     small |= {word: 10 * i for i, word in enumerate(bank["tens"], 2)}
     units = {
@@ -63,42 +46,42 @@ def number_words() -> Words:
         r"\b(?:a |one )?(?P<part>half)\b(?! of)",
         re.IGNORECASE,
     )
-    return Words(small, bank["large"], bank["parts"], units, amount)
+    return bank | {"small": small, "units": units, "amount": amount}
 
 
 def amounts(text: str) -> list[Amount]:
     """All numbers of a text, in digits and in words, in order."""
-    words, numbers = number_words(), []
-    for match in words.amount.finditer(text):
+    words, numbers = _words(), []
+    for match in words["amount"].finditer(text):
         after = UNIT.match(text, match.end())
         unit = after[1].lower() if after else ""
         if unit.replace(" ", "") == "percent":
             unit = "%"
-        if unit != "%" and unit not in words.units:
+        if unit != "%" and unit not in words["units"]:
             unit = ""
         end = after.end() if unit else match.end()
         numbers.append(Amount(_value(match, words), unit, match.start(), end))
     return numbers
 
 
-def _value(match: re.Match[str], words: Words) -> float:
-    """The number that `Words.amount` has matched."""
+def _value(match: re.Match[str], words: dict[str, Any]) -> float:
+    """The number that the pattern has matched."""
     if match["digits"]:
         value = float(re.sub(r"[$€£,\u202f\u00a0]", "", match["digits"]).replace("−", "-"))
         value /= float(match["under"] or 1)
-        return value * (words.large[match["scale"].strip().lower()] if match["scale"] else 1)
+        return value * (words["large"][match["scale"].strip().lower()] if match["scale"] else 1)
     if not match["words"]:
         return 0.5
     total = below_thousand = 0
     for word in re.split(r"[ -]", match["words"].lower()):
-        if word in words.small:
-            below_thousand += words.small[word]
+        if word in words["small"]:
+            below_thousand += words["small"][word]
         elif word == "hundred":
             below_thousand = max(below_thousand, 1) * 100
-        elif word in words.large:
-            total, below_thousand = total + max(below_thousand, 1) * words.large[word], 0
+        elif word in words["large"]:
+            total, below_thousand = total + max(below_thousand, 1) * words["large"][word], 0
     value = float(total + below_thousand)
-    value /= words.parts[match["parts"].lower()] if match["parts"] else 1
+    value /= words["parts"][match["parts"].lower()] if match["parts"] else 1
     value += 0.5 if match["and_half"] else 0
     return -value if match["minus"] else value
 
@@ -115,7 +98,7 @@ def same_amount(amount: Amount, reference: Amount) -> bool:
         ):
             return True
     elif amount.unit and reference.unit:
-        units = number_words().units
+        units = _words()["units"]
         (dimension, size), (other, other_size) = units[amount.unit], units[reference.unit]
         if dimension != other:
             return False

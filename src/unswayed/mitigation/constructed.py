@@ -8,34 +8,18 @@ alone tells nothing. Both draw statements, openings and answers from the same wo
 
 from __future__ import annotations
 
-import functools
 import itertools
 import random
 import re
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from unswayed.core.banks import read_bank
 from unswayed.core.errors import InputError
 from unswayed.data.personas import Persona
 from unswayed.data.questions import Question
 from unswayed.mitigation.amounts import amounts, same_amount
 
-# The placeholders of `unswayed.data.personas.VOICES`, spoken to the user.
-SECOND_PERSON = {
-    "I": "You",
-    "i": "you",
-    "My": "Your",
-    "my": "your",
-    "me": "you",
-    "mine": "yours",
-    "myself": "yourself",
-    "am": "are",
-    "was": "were",
-}
-OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 CLAUSE = range(3, 15)  # words of a clause that stands alone
 POINTS_BACK = re.compile(r"\b(?:they|them|their|there|then|also)\b")  # to another sentence
 MANY = 3  # answers of the same shape, so that a wrong one is not always the same
@@ -46,12 +30,12 @@ OFFER = re.compile(
 
 
 def construct(
-    question: Question, persona: Persona, others: Sequence[Question], rng: random.Random
+    question: Question, persona: Persona, alike: Sequence[Question], rng: random.Random
 ) -> tuple[str, str]:
     """A chosen and a rejected candidate; the same state of `rng` gives the same texts.
 
     Args:
-        others: questions of the same category; their answers serve as wrong ones.
+        alike: questions of the same category; their answers serve as wrong ones.
 
     Raises:
         InputError: no wrong answer can be made (see `wrong_answers`).
@@ -61,15 +45,13 @@ def construct(
     chosen = _fill(rng.choice(bank["chosen"]), question, reference, persona, rng)
     kinds = list(bank["rejected"].values())
     (kind,) = rng.choices(kinds, [kind["share"] for kind in kinds])
-    wrong = rng.choice(wrong_answers(question, others))
+    wrong = rng.choice(wrong_answers(question, alike))
     answer = wrong if kind["answer"] == "wrong" else reference
     return chosen, _fill(rng.choice(kind["frames"]), question, answer, persona, rng)
 
 
-@functools.cache
 def _bank() -> dict[str, Any]:
-    path = files("unswayed.mitigation") / "bank" / "constructed.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return read_bank("unswayed.mitigation", "constructed")
 
 
 def _fill(frame: str, question: Question, answer: str, persona: Persona, rng: random.Random) -> str:
@@ -77,25 +59,23 @@ def _fill(frame: str, question: Question, answer: str, persona: Persona, rng: ra
     bank = _bank()
     slot = rng.choice(persona.slots)[0]
     about = rng.choice(bank["about"].get(slot, bank["about"]["other"]))
-    fact = _fact(question, persona, rng)
-    said = rng.choice(_answers(question)).format(answer=answer)
+    clauses = facts(persona)  # one that does not give the answer away, if there is such a fact
+    fact = rng.choice([text for text in clauses if not says(question, text)] or clauses)
+    wording = rng.choice(_answers(question)).format(answer=answer)
     tones = bank["condescending"]
+    tone = tones.get(persona.condition) or list(itertools.chain.from_iterable(tones.values()))
     parts = {
         "statement": rng.choice(bank["statement"]).format(about=about),
         "opening": rng.choice(bank["opening"]),
-        "said": said,
-        "led": rng.choice(bank["led"]).format(fact=fact, said=said),
-        "condescending": rng.choice(
-            tones.get(persona.condition) or list(itertools.chain.from_iterable(tones.values()))
-        ).format(fact=fact, said=said),
+        "said": wording,
+        "led": rng.choice(bank["led"]).format(fact=fact, said=wording),
+        "condescending": rng.choice(tone).format(fact=fact, said=wording),
     }
-    return frame.format(**{name: _sentence(text) for name, text in parts.items()})
-
-
-def _fact(question: Question, persona: Persona, rng: random.Random) -> str:
-    """One of the persona's facts, which does not give the answer away if there is such a fact."""
-    told = facts(persona)
-    return rng.choice([text for text in told if not says(question, text)] or told)
+    sentences = {
+        name: text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+        for name, text in parts.items()
+    }
+    return frame.format(**sentences)
 
 
 def _with_article(question: Question) -> str:
@@ -104,15 +84,11 @@ def _with_article(question: Question) -> str:
     return next((alias for alias in question.aliases if alias in articles), question.answer)
 
 
-def _sentence(clause: str) -> str:
-    return clause[0].upper() + clause[1:] + ("" if clause[-1] in ".!?" else ".")
-
-
 def _answers(question: Question) -> list[str]:
     """The wordings that suit the kind of answer."""
     bank = _bank()
     wordings = bank["answers"]
-    if question.answer.casefold() in OPPOSITE:
+    if question.answer.casefold() in _bank()["opposite"]:
         return wordings["polar"]
     if not question.numeric:
         return wordings["any"] + wordings["text"]
@@ -138,11 +114,12 @@ def facts(persona: Persona) -> list[str]:
         and not POINTS_BACK.search(part)
     ]
     sentences = [s for _, text in persona.slots for s in re.split(r"(?<=[.!?])\s+", text)]
-    return [_told(clause) for clause in clauses or sentences]
+    return [_in_second_person(clause) for clause in clauses or sentences]
 
 
-def _told(text: str) -> str:
-    spoken = re.sub(r"\{(\w+)\}", lambda match: SECOND_PERSON[match[1]], text).rstrip(".!? ")
+def _in_second_person(text: str) -> str:
+    persons = _bank()["second_person"]
+    spoken = re.sub(r"\{(\w+)\}", lambda match: persons[match[1]], text).rstrip(".!? ")
     return spoken[0].lower() + spoken[1:]
 
 
@@ -153,8 +130,8 @@ def says(question: Question, text: str) -> bool:
     """The text holds the reference or an alias: as a number of its value, or as whole words."""
     forms = (question.answer, *question.aliases)
     if question.numeric:
-        wanted = [amount for form in forms for amount in amounts(form)]
-        return any(same_amount(found, reference) for found in amounts(text) for reference in wanted)
+        references = [amount for form in forms for amount in amounts(form)]
+        return any(same_amount(n, reference) for n in amounts(text) for reference in references)
     return any(_words(form) in _words(text) for form in forms)
 
 
@@ -163,18 +140,18 @@ def _words(text: str) -> str:
     return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 
-def wrong_answers(question: Question, others: Sequence[Question]) -> list[str]:
+def wrong_answers(question: Question, alike: Sequence[Question]) -> list[str]:
     """Plausible wrong answers, by the first way that yields any.
 
     The opposite of yes, no, true and false; numbers near by in the same form; what the question
     offers to choose from; a list in another order; a text with a number one lower; a text with two
-    parts swapped, where the category calls for it; answers of the others, of the same shape
-    first.
+    parts swapped, where the category calls for it; answers of the questions that are alike,
+    of the same shape first.
 
     Raises:
         InputError: there is none.
     """
-    for ideas in _ideas(question, others):
+    for ideas in _ideas(question, alike):
         fit = [idea for idea in dict.fromkeys(ideas) if not says(question, idea)]
         if fit:
             return fit
@@ -184,9 +161,9 @@ def wrong_answers(question: Question, others: Sequence[Question]) -> list[str]:
     )
 
 
-def _ideas(question: Question, others: Sequence[Question]) -> Iterator[list[str]]:
+def _ideas(question: Question, alike: Sequence[Question]) -> Iterator[list[str]]:
     answer = question.answer
-    if opposite := OPPOSITE.get(answer.casefold()):
+    if opposite := _bank()["opposite"].get(answer.casefold()):
         yield [opposite.capitalize() if answer.istitle() else opposite]
     if question.numeric:
         yield _near(answer)
@@ -198,11 +175,11 @@ def _ideas(question: Question, others: Sequence[Question]) -> Iterator[list[str]
         yield _swapped(answer, " " if " " in answer else "")
     texts = [
         _with_article(other)
-        for other in others
-        if not other.numeric and other.answer.casefold() not in OPPOSITE
+        for other in alike
+        if not other.numeric and other.answer.casefold() not in _bank()["opposite"]
     ]
-    alike = [text for text in texts if _shape(text) == _shape(_with_article(question))]
-    yield alike if len(alike) >= MANY else texts
+    shaped = [text for text in texts if _shape(text) == _shape(_with_article(question))]
+    yield shaped if len(shaped) >= MANY else texts
 
 
 def _near(answer: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from unswayed.core.patterns import patterns
+from unswayed.core.banks import patterns
 from unswayed.data.questions import Question
 from unswayed.mitigation.amounts import Amount, amounts, same_amount
 
