@@ -25,7 +25,7 @@ from unswayed.audit.rundir import read_run
 from unswayed.audit.summary import LEVEL, MARGIN, analyze, read_summary
 from unswayed.compare.runs import read_alike
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
+from unswayed.core.files import read_text
 from unswayed.data.items import keep_invariant, load_items
 from unswayed.data.personas import load_personas
 from unswayed.display.page import write_reports
