@@ -94,7 +94,7 @@ def intervals(title: str, rows: Iterable[tuple[str, str, dict[str, float | None]
     """
 
     def at(share: float) -> float:
-        return round(100 * min(max(share, 0), 1), 2)
+        return round(100.0 * min(max(share, 0), 1), 2)
 
     body = []
     for label, condition, value in rows:
