@@ -14,13 +14,12 @@ import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.resources import files
-
-import yaml
 
 from unswayed.data.conversations import Conversation
+from unswayed.plum.words import word_set
 
 WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
+PART = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # of a hyphenated word too
 SENTENCE = re.compile(r"[^\n.!?。！？]+(?:[.!?。！？]+(?=\S)[^\n.!?。！？]+)*[.!?。！？]*")
 FENCE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 MARKER = re.compile(r"^\s*(?:[-*•>#]+|\(?(?:\d{1,2}|[a-zA-Z])[.)])\s+|\*\*|^\s*#+")
@@ -66,26 +65,16 @@ class Phrase:
 
 
 @functools.cache
-def _bank() -> dict[str, frozenset[str]]:
-    text = (files("unswayed.plum") / "bank" / "words.yaml").read_text("utf-8")
-    return {name: frozenset(words.split()) for name, words in yaml.safe_load(text).items()}
-
-
-@functools.cache
 def _general() -> frozenset[str]:
-    return frozenset(map(_stem, _bank()["general"] | _bank()["vague"]))
+    return frozenset(map(_stem, word_set("general") | word_set("vague")))
 
 
 @functools.cache
 def _function_words() -> frozenset[str]:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    pronouns = {"i'm", "i've", "i'd", "i'll", "let", "lets", "let's", "just", "does", "did"}
-    return (
-        ENGLISH_STOP_WORDS - {"system", "bill", "fire", "mill", "detail"}
-        | pronouns
-        | (_bank()["determiners"] | _bank()["prepositions"] | _bank()["adverbs"])
-    )
+    lists = ("function", "determiners", "prepositions", "adverbs")
+    return (ENGLISH_STOP_WORDS - word_set("content")).union(*map(word_set, lists))
 
 
 @functools.cache
@@ -103,9 +92,8 @@ def _stem(word: str) -> str:
 
 def _is_function_word(word: str) -> bool:
     plain = word.casefold().replace("’", "'")
-    return plain in _function_words() or plain.endswith("n't") or plain.split("'")[0] in (
-        "i", "you", "he", "she", "it", "we", "they", "that", "there", "what", "who", "here", "let",
-    )  # fmt: skip
+    contracted = plain.endswith("n't") or plain.split("'")[0] in word_set("contracted")
+    return contracted or plain in _function_words()
 
 
 def content_stems(text: str) -> list[str]:
@@ -115,12 +103,10 @@ def content_stems(text: str) -> list[str]:
 
 def said(conversation: Conversation) -> frozenset[str]:
     """Stems of everything in a conversation, the parts of hyphenated words included."""
-    found: set[str] = set()
+    stems: set[str] = set()
     for turn in conversation.turns:
-        for word in re.findall(r"[^\W_]+(?:['’][^\W_]+)*", turn["content"]):
-            found.add(_stem(word))
-        found.update(content_stems(turn["content"]))
-    return frozenset(found)
+        stems.update(map(_stem, PART.findall(turn["content"])), content_stems(turn["content"]))
+    return frozenset(stems)
 
 
 def prose(text: str) -> Iterator[str]:
@@ -142,20 +128,17 @@ def sentences(text: str) -> Iterator[str]:
 # -- candidates ----------------------------------------------------------------------------------
 
 DETERMINER, POINTER, PREPOSITION, NOTHING = "determiner", "pointer", "preposition", ""
-NOUN_FOLLOWS = {"a", "an", "the", "my", "your", "our", "his", "their", "its"}  # never a verb
 ADJECTIVE = re.compile(r".{3,}(?:able|ible|ous|less|ical|istic)$")
-NOUNS = {"vegetable", "variable", "syllable", "timetable", "statistic"}  # that look like one
 MINE = {"assistant": {"your": "my", "my": "your"}, "user": {}}
-OTHER_DETERMINERS = {"this", "these", "those", "its", "their", "his", "her", "our"}
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
-    """One place where a phrase stands."""
+class _Place:
+    """Where a phrase stands."""
 
     stems: tuple[str, ...]
     text: str
-    shown: bool  # its surroundings show a noun
+    is_noun: bool  # its surroundings show a noun
 
 
 def _words(sentence: str) -> Iterator[list[re.Match[str]]]:
@@ -170,14 +153,14 @@ def _words(sentence: str) -> Iterator[list[re.Match[str]]]:
         yield stretch
 
 
-def _candidates(sentence: str, role: str) -> Iterator[_Found]:
+def _candidates(sentence: str, role: str) -> Iterator[_Place]:
     """The noun phrases of an English sentence."""
     for stretch in _words(sentence):
         before, start, run = NOTHING, None, []
         for match in [*stretch, None]:
             word = match[0] if match else ""
             small = word.casefold()
-            vague = small in _bank()["vague"]
+            vague = small in word_set("vague")
             content = match and not vague and not _is_function_word(word)
             if content and not _is_verb(match, before, run):
                 start = start or match
@@ -186,29 +169,27 @@ def _candidates(sentence: str, role: str) -> Iterator[_Found]:
             if match and not run and (vague or _is_adverb(small)):
                 start = start or match  # "the best bread" keeps its adjective
                 continue
-            if run and (found := _phrase(sentence, start, run, before, small, role)):
-                yield found
+            if run and (place := _phrase(sentence, start, run, before, small, role)):
+                yield place
             run, start = [], None
-            if small in _bank()["determiners"]:  # "this takes time" is no phrase
-                before, start = DETERMINER if small in NOUN_FOLLOWS else POINTER, match
+            if small in word_set("determiners"):  # "this takes time" is no phrase
+                before, start = DETERMINER if small in word_set("articles") else POINTER, match
             else:
-                before = PREPOSITION if small in _bank()["prepositions"] else NOTHING
+                before = PREPOSITION if small in word_set("prepositions") else NOTHING
 
 
-def _single_words(sentence: str) -> Iterator[_Found]:
+def _single_words(sentence: str) -> Iterator[_Place]:
     """The longer words of a sentence in another language, English function words left out."""
     for match in WORD.finditer(sentence):
         word = match[0]
         if not (4 if word.isascii() else 2) <= len(word) <= MAX_LETTERS:
             continue
         if _has_letter(word) and not _is_function_word(word):
-            yield _Found((_stem(word),), word, True)
+            yield _Place((_stem(word),), word, True)
 
 
 def _is_adverb(small: str) -> bool:
-    return len(small) > 5 and small.endswith("ly") and small not in (
-        "family", "supply", "assembly", "anomaly", "monopoly", "butterfly",
-    )  # fmt: skip
+    return len(small) > 5 and small.endswith("ly") and small not in word_set("nouns")
 
 
 def _is_verb(match: re.Match[str], before: str, run: Sequence[re.Match[str]]) -> bool:
@@ -223,7 +204,7 @@ def _is_verb(match: re.Match[str], before: str, run: Sequence[re.Match[str]]) ->
 
 def _verb_form(small: str) -> bool:
     """Whether a word is a listed verb or a regular form of one; nouns made of it are not."""
-    verbs = _bank()["verbs"]
+    verbs = word_set("verbs")
     if small in verbs:
         return True
     for ending in ("s", "es", "ed", "ing"):
@@ -248,7 +229,7 @@ def _qualifies(word: str) -> bool:
     """Whether a word at a phrase's end looks like an adjective or participle without its noun."""
     small = word.casefold()
     participle = len(small) > 5 and small.endswith("ed")
-    return participle or (small not in NOUNS and bool(ADJECTIVE.match(small)))
+    return participle or (small not in word_set("nouns") and bool(ADJECTIVE.match(small)))
 
 
 def _phrase(
@@ -258,41 +239,67 @@ def _phrase(
     before: str,
     after: str,
     role: str,
-) -> _Found | None:
-    if after in _bank()["determiners"] | {"it", "them", "me", "you", "us"}:
-        if len(run) == 1 and before != DETERMINER:
-            return None
-        run = run[:-1] if len(run) > 1 else run  # "the owner leaves the key": leaves is a verb
-    while len(run) > 1 and _qualifies(run[-1][0]):
-        run = run[:-1]
+) -> _Place | None:
+    """The phrase that a run of content words makes, if it makes one.
+
+    Args:
+        start: where it may begin, at a determiner or an adjective.
+        before: what kind of word stands there.
+        after: the word behind it, in small letters.
+        role: who speaks.
+    """
+    run = _without_verb(run, before, after)
     words = [match[0] for match in run]
-    if len(words) == 1 and _qualifies(words[0]):
+    stems = tuple(map(_stem, words))
+    if not words or not _says_enough(words, stems):
         return None
-    stems = tuple(_stem(word) for word in words)
-    names = all(word[0].isupper() for word in words)
-    if len(words) > MAX_WORDS + names or any(len(word) > MAX_LETTERS for word in words):
-        return None
-    solid = [s for s in stems if s not in _general() and _has_letter(s)]
-    if not solid or (len(words) == 1 and len(words[0]) < _shortest(words[0])):
-        return None
-    inside = run[0].start() > 0
-    shown = before != NOTHING or (inside and words[0][0].isupper())
-    if len(words) == 1 and not shown:
+    is_noun = before != NOTHING or (run[0].start() > 0 and words[0][0].isupper())
+    if len(words) == 1 and not is_noun:
         return None
     if start.start() < run[0].start() and before not in (DETERMINER, POINTER):
         start = run[0]  # a bare adjective: "best bread"
     text = sentence[start.start() : run[-1].end()]
-    first, rest = text.split(" ", 1) if " " in text else (text, "")
-    if before in (DETERMINER, POINTER) and rest:
+    text = _from_user(text, before in (DETERMINER, POINTER), start.start() == 0, role)
+    return text and _Place(stems, re.sub(r"['’]s$", "", text), is_noun)
+
+
+def _without_verb(run: list[re.Match[str]], before: str, after: str) -> list[re.Match[str]]:
+    """The run without a verb, adjective or participle at its end; [] if nothing else is left."""
+    if after in word_set("determiners") | word_set("objects"):
+        if len(run) == 1 and before != DETERMINER:
+            return []
+        run = run[:-1] if len(run) > 1 else run  # "the owner leaves the key": leaves is a verb
+    while len(run) > 1 and _qualifies(run[-1][0]):
+        run = run[:-1]
+    return [] if len(run) == 1 and _qualifies(run[0][0]) else run
+
+
+def _says_enough(words: Sequence[str], stems: Sequence[str]) -> bool:
+    """Whether words can be asked about: neither too many or too long nor too general or short."""
+    all_names = all(word[0].isupper() for word in words)
+    if len(words) > MAX_WORDS + all_names or any(len(word) > MAX_LETTERS for word in words):
+        return False
+    solid = any(stem not in _general() and _has_letter(stem) for stem in stems)
+    return solid and (len(words) > 1 or len(words[0]) >= _shortest(words[0]))
+
+
+def _from_user(text: str, determined: bool, opens: bool, role: str) -> str | None:
+    """A phrase seen from the user, whoever speaks; None where its determiner allows no phrase.
+
+    Args:
+        determined: it begins with a determiner.
+        opens: it opens the sentence.
+    """
+    first, _, rest = text.partition(" ")
+    if determined and rest:
         first = MINE[role].get(first.casefold(), first.casefold())
-        if first in OTHER_DETERMINERS:
+        if first in word_set("other_determiners"):
             first = "the"
-        elif first not in _bank()["determiners"] or first in ("which", "whose", "no", "such"):
+        elif first not in word_set("determiners") or first in word_set("no_phrase"):
             return None
-    elif start.start() == 0 and first.istitle() and (not rest or rest == rest.lower()):
+    elif opens and first.istitle() and (not rest or rest == rest.lower()):
         first = first.lower() if rest else first
-    text = " ".join(f"{first} {rest}".split())
-    return _Found(stems, re.sub(r"['’]s$", "", text), shown)
+    return " ".join(f"{first} {rest}".split())
 
 
 # -- ranking -------------------------------------------------------------------------------------
@@ -329,28 +336,28 @@ def _ranked(conversation: Conversation, weights: dict[str, float]) -> list[Phras
     texts = [(turn["role"], list(sentences(turn["content"]))) for turn in conversation.turns]
     words = [word for _, lines in texts for line in lines for word in WORD.findall(line)]
     english = sum(map(_is_function_word, words)) >= ENGLISH_SHARE * len(words)
-    places: dict[tuple[str, ...], list[_Found]] = defaultdict(list)
+    places: dict[tuple[str, ...], list[_Place]] = defaultdict(list)
     for role, lines in texts:
         for line in lines:
-            for found in _candidates(line, role) if english else _single_words(line):
-                places[found.stems].append(found)
+            for place in _candidates(line, role) if english else _single_words(line):
+                places[place.stems].append(place)
 
     def score(stems: tuple[str, ...]) -> float:
         weight = sum(weights.get(stem, 0.0) for stem in stems) / len(stems)
         weight *= LONG_WEIGHT if len(stems) > 1 else 1.0
-        return weight * (1.0 if any(found.shown for found in places[stems]) else BARE_WEIGHT)
+        return weight * (1.0 if any(place.is_noun for place in places[stems]) else BARE_WEIGHT)
 
     ranked = []
     for stems in sorted(places, key=lambda stems: (-score(stems), stems)):
-        texts_ = Counter(found.text for found in places[stems] if found.shown)
-        texts_ = texts_ or Counter(found.text for found in places[stems])
-        ranked.append(Phrase(stems, texts_.most_common(1)[0][0]))
+        nouns = [place for place in places[stems] if place.is_noun]
+        wordings = Counter(place.text for place in nouns or places[stems])
+        ranked.append(Phrase(stems, wordings.most_common(1)[0][0]))
     if not ranked:
         return []
     topic = _topic(conversation, ranked, weights)
     others: list[Phrase] = []
     for phrase in ranked:
-        if not phrase.key <= topic.key and not any(phrase.overlaps(one) for one in others):
+        if not phrase.key <= topic.key and not any(phrase.overlaps(other) for other in others):
             others.append(phrase)
     return [topic, *others]
 
