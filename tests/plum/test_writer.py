@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
 from unswayed.data.conversations import builtin_conversations, make_conversation
+from unswayed.models.adapters import read_manifest
+from unswayed.models.base import load_base
 from unswayed.plum.augment import Augmented
+from unswayed.plum.experiment import finished, run_experiment
+from unswayed.plum.material import PlumExperiment
+from unswayed.plum.memory import read_training
 from unswayed.plum.phrases import said
 from unswayed.plum.qa import QAPair
-from unswayed.plum.settings import AugmentSettings
+from unswayed.plum.recipe import run_recipe
+from unswayed.plum.remember import chosen_settings
+from unswayed.plum.settings import AugmentSettings, PlumSettings
 from unswayed.plum.words import bank
 from unswayed.plum.writer import example_pairs, prompts, read_line, write_pairs
 
@@ -191,3 +200,77 @@ def test_prompts_hold_the_whole_conversation_and_the_number():
 def test_the_number_of_pairs_is_in_balance():
     with pytest.raises(InputError, match="multiple of 4"):
         AugmentSettings(per_conversation=6, writer="self")
+
+
+# -- the door in recipes -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keys(tmp_path, tiny_model_dir) -> dict:
+    """Of a recipe whose model writes questions on two conversations."""
+    rows = [{"id": one.id, "messages": list(one.turns)} for one in (BREAD, TRIP)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "model": str(tiny_model_dir("llama", chat=True, max_position_embeddings=8192)),
+        "users": {"me": [f"chat={tmp_path / 'mine.jsonl'}"]},
+        "output_dir": str(tmp_path / "out"),
+        "augment": {"writer": "self", "per_conversation": 4, "held_out": 2},
+        "settings": {"rank": 2, "epochs": 1},
+    }
+
+
+def train(tmp_path, keys: dict) -> int:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(keys))
+    return run_recipe("", ["--config", str(tmp_path / "run.yaml")])
+
+
+def test_a_model_that_writes_nothing_of_use_is_refused(tmp_path, keys, capsys):
+    assert train(tmp_path, keys) == 2
+    error = capsys.readouterr().err
+    assert "wrote nothing on 2 conversations that can be used: take a larger writer" in error
+
+
+def test_what_the_model_writes_is_trained(tmp_path, keys, monkeypatch):
+    told = []
+
+    def replies(lm, texts, new_tokens):
+        told.extend(texts)
+        return [line(*YES), line(*NO), "I would rather not.", ""]
+
+    monkeypatch.setattr("unswayed.scoring.ask.replies", replies)
+    assert train(tmp_path, keys) == 0
+    assert len(told) == 4 and "blue tin" in told[0] and "rowing boat" in told[2]
+    (learnt,) = read_manifest(tmp_path / "out" / "me")["conversations"]
+    assert (learnt["id"], learnt["samples"]) == ("bread", 2)
+
+
+def test_an_experiment_is_written_for_once(tmp_path, keys, monkeypatch):
+    calls = []
+
+    def replies(lm, texts, new_tokens):
+        calls.append(len(texts))
+        return [line(*YES), line(*NO), "", ""]
+
+    monkeypatch.setattr("unswayed.scoring.ask.replies", replies)
+    settings = PlumSettings(**keys["settings"])
+    experiment = PlumExperiment(
+        keys["model"], keys["users"]["me"], augment=keys["augment"], settings=settings
+    )
+    base = load_base(keys["model"], device="cpu")
+    result = run_experiment(experiment, base, tmp_path / "run", {})
+    assert result["conversations"] == ["bread"] and calls == [4]
+    assert {q[2] for q in result["rows"]["questions"]} == {0}  # held out as without a writer
+    assert result["identity"]["augment"]["writer"] == "self"
+    assert finished(experiment, base, tmp_path / "run")["recall"] == result["recall"]
+    more = dataclasses.replace(experiment, open=True)
+    assert run_experiment(more, base, tmp_path / "run", {})["rows"]["open"] is not None
+    assert calls == [4]
+
+
+def test_personas_and_folders(tmp_path, keys, capsys):
+    recipe = tmp_path / "run.yaml"
+    recipe.write_text(yaml.safe_dump(keys))
+    with pytest.raises(InputError, match=r"augment\.writer: questions on personas are made of"):
+        read_training(recipe)
+    with pytest.raises(InputError, match="give self or a name of the Hub"):
+        chosen_settings(None, None, [f"augment.writer={tmp_path}"])

@@ -70,9 +70,15 @@ def read_training(recipe: Path | None) -> Training:
     """
     if recipe is None:
         return Training(PlumSettings(joint=True), AUGMENT_PERSONA)
-    found = read_recipe([recipe])
-    settings = dataclasses.replace(found.settings, joint=True, replay=0.0)
-    return Training(settings, AUGMENT_PERSONA | (found.augment or {}))
+    plum_recipe = read_recipe([recipe])
+    augment = AUGMENT_PERSONA | (plum_recipe.augment or {})
+    if augment.get("writer"):
+        raise InputError(
+            f"{recipe}: augment.writer: questions on personas are made of key phrases alone, leave "
+            "it out"
+        )
+    settings = dataclasses.replace(plum_recipe.settings, joint=True, replay=0.0)
+    return Training(settings, augment)
 
 
 def persona_pairs(persona: Persona, training: Training) -> list[QAPair]:
