@@ -139,7 +139,7 @@ def grid_design(rng: np.random.Generator, runs: int, bar: Progress, **design) ->
             permutation_p(differences, rng, resamples=RESAMPLES) <= ALPHA
         )
         found["paired_covered"].append(mean.low <= 0 <= mean.high)
-        contrast = analyse_grid(rows, LEVELS)["contrasts"][0]
+        contrast = analyse_grid(rows, LEVELS).contrasts[0]
         for name in ("mixed", "logistic"):
             if model := contrast[name]:
                 found[f"{name}_rejected"].append(model["p"] <= ALPHA)

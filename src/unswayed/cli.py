@@ -364,7 +364,8 @@ def _audit(arguments: argparse.Namespace) -> int:
 
 
 def _analyze(arguments: argparse.Namespace) -> int:
-    from unswayed.audit.summary import analyze, require_evidence
+    from unswayed.audit.evidence import require_evidence
+    from unswayed.audit.summary import analyze
 
     several = len(arguments.dirs) > 1
     if several and arguments.out is None:

@@ -13,20 +13,12 @@ import pytest
 from made_runs import actions, chance, emotions, make_run, pairs
 
 from unswayed.audit import summary as module
-from unswayed.audit.summary import (
-    EQUIVALENT,
-    SKEWED,
-    UNCLEAR,
-    analyze,
-    check_answers,
-    check_evidence,
-    grid_levels,
-    matrices,
-    read_summary,
-    require_evidence,
-    summarize,
-)
+from unswayed.audit.effects import matrices
+from unswayed.audit.evidence import check_answers, check_evidence, require_evidence
+from unswayed.audit.grid import grid_levels
+from unswayed.audit.summary import analyze, read_summary, summarize
 from unswayed.audit.trials import CONDITIONS, GRID, NONE
+from unswayed.audit.verdict import EQUIVALENT, SKEWED, UNCLEAR
 from unswayed.core.errors import InputError
 from unswayed.data.personas import ATTRIBUTES, grid_personas
 from unswayed.statistics import crossed

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from made_runs import chance, emotions, make_run, pairs
 
-from unswayed.audit import summary
 from unswayed.audit.rundir import write_json, write_rows
+from unswayed.audit.verdict import EQUIVALENT
 from unswayed.cli import main
 from unswayed.data.personas import grid_personas
 from unswayed.statistics import crossed
@@ -60,7 +60,7 @@ def test_a_skewed_run_is_called_so_and_the_margin_counts(tmp_path, capsys):
     assert main(["analyze", str(out), "--margin", "95"]) == 0
     assert "Equivalent within 95 points" in capsys.readouterr().out
     found = json.loads((out / "summary.json").read_text("utf-8"))
-    assert found["margin"] == 0.95 and found["verdict"]["status"] == summary.EQUIVALENT
+    assert found["margin"] == 0.95 and found["verdict"]["status"] == EQUIVALENT
 
 
 def test_report_draws_what_analyze_wrote(tmp_path, capsys):

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from made_runs import actions, chance, emotions, make_run, pairs
 from statsmodels.stats.multitest import multipletests
 
+from unswayed.audit.effects import PERSONA
 from unswayed.audit.rundir import write_json, write_rows
-from unswayed.audit.summary import PERSONA, analyze
+from unswayed.audit.summary import analyze
 from unswayed.audit.trials import GRID_CONDITIONS, add_flips
 from unswayed.cli import main
 from unswayed.compare.memories import compare_memories

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import warnings
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unswayed.statistics.mixed import _fit_mixed, analyse_grid, contrast_name, design
+from unswayed.statistics.mixed import GridModels, analyse_grid, contrast_name, design, fit_mixed
 
 LEVELS = {"gender": ["male", "female"], "age": ["mid", "young", "old"]}
 CELLS = [dict(zip(LEVELS, cell, strict=True)) for cell in itertools.product(*LEVELS.values())]
@@ -35,8 +36,8 @@ def noise(i: int, cell: dict, u: float) -> bool:
     return u < 0.6
 
 
-def by_name(found: dict, model: str) -> dict[str, dict]:
-    return {c["name"]: c[model] for c in found["contrasts"]}
+def by_name(found: GridModels, model: str) -> dict[str, dict]:
+    return {c["name"]: c[model] for c in found.contrasts}
 
 
 # -- what it finds -------------------------------------------------------------------------------
@@ -51,31 +52,31 @@ def test_planted_effects_are_recovered():
     found = analyse_grid(rows, LEVELS)
     planted = {"gender: female - male": 0.1, "age: young - mid": 0.0, "age: old - mid": -0.2}
     for model in ("mixed", "logistic"):
-        assert found[model]["converged"]
+        assert getattr(found, model)["converged"]
         for name, contrast in by_name(found, model).items():
             assert abs(contrast["estimate"] - planted[name]) < 3 * contrast["se"] < 0.12
             assert (contrast["p_holm"] < 0.01) == (planted[name] != 0)
-    by_attribute = {a["attribute"]: a for a in found["attributes"]}
+    by_attribute = {a["attribute"]: a for a in found.attributes}
     assert [by_attribute[a]["df"] for a in LEVELS] == [1, 2]
     assert max(a["p_holm"] for a in by_attribute.values()) < 1e-4
-    assert (found["n"], found["n_items"], found["interactions"]) == (1800, 300, [])
-    assert found["formula"] == "correct ~ gender + age"
-    assert found["reference"] == {"gender": "male", "age": "mid"}
-    assert found["mixed"]["item_sd"] == pytest.approx(0.4 / 12**0.5, abs=0.05)
+    assert (found.n, found.n_items, found.interactions) == (1800, 300, [])
+    assert found.formula == "correct ~ gender + age"
+    assert found.reference == {"gender": "male", "age": "mid"}
+    assert found.mixed["item_sd"] == pytest.approx(0.4 / 12**0.5, abs=0.05)
 
 
 def test_a_planted_interaction_is_found():
     rows = grid(200, lambda i, c, u: u < 0.4 + 0.3 * (c == {"gender": "female", "age": "old"}))
     found = analyse_grid(rows, LEVELS, interactions=True)
-    (crossed,) = found["interactions"]
+    (crossed,) = found.interactions
     assert (crossed["name"], crossed["df"]) == ("gender x age", 2)
     assert crossed["p_holm"] < 1e-6
-    assert found["formula"] == "correct ~ (gender + age)**2"
+    assert found.formula == "correct ~ (gender + age)**2"
     # an average over the grid, not the effect at the reference level
     gender = by_name(found, "mixed")["gender: female - male"]["estimate"]
     assert gender == pytest.approx(0.1, abs=0.05)
     nothing = analyse_grid(grid(200, noise), LEVELS, interactions=True)
-    assert nothing["interactions"][0]["p"] > 0.01
+    assert nothing.interactions[0]["p"] > 0.01
 
 
 def test_balanced_contrasts_are_differences_of_shares():
@@ -91,7 +92,7 @@ def test_balanced_contrasts_are_differences_of_shares():
             assert by_name(crossed, "mixed")[name]["estimate"] == pytest.approx(share)
             assert by_name(crossed, "logistic")[name]["estimate"] == pytest.approx(share, rel=1e-4)
             assert by_name(plain, "logistic")[name]["estimate"] == pytest.approx(share, rel=0.02)
-        for mean in (m for m in plain["means"] if m["attribute"] == attribute):
+        for mean in (m for m in plain.means if m["attribute"] == attribute):
             assert mean["estimate"] == pytest.approx(shares[mean["level"]])
             assert mean["low"] < mean["estimate"] < mean["high"]
 
@@ -112,15 +113,13 @@ def test_our_start_reaches_what_the_default_reaches():
     x, _ = design(rows, LEVELS)
     y, groups = rows["correct"].to_numpy(float), rows["question_id"].to_numpy()
     reference = sm.MixedLM(y, x, groups=groups).fit(reml=True)
-    found = _fit_mixed(y, x, groups)
-    assert reference.converged and found["about"]["notes"] == []
-    assert found["beta"] == pytest.approx(np.asarray(reference.fe_params), abs=1e-3)
-    assert np.sqrt(np.diag(found["cov"])) == pytest.approx(np.asarray(reference.bse_fe), rel=1e-3)
-    assert found["about"]["log_likelihood"] >= reference.llf
-    assert found["about"]["log_likelihood"] == pytest.approx(reference.llf, abs=1e-3)
-    assert found["about"]["item_sd"] == pytest.approx(
-        float(reference.cov_re[0, 0]) ** 0.5, rel=0.01
-    )
+    found = fit_mixed(y, x, groups)
+    assert reference.converged and found.about["notes"] == []
+    assert found.beta == pytest.approx(np.asarray(reference.fe_params), abs=1e-3)
+    assert np.sqrt(np.diag(found.cov)) == pytest.approx(np.asarray(reference.bse_fe), rel=1e-3)
+    assert found.about["log_likelihood"] >= reference.llf
+    assert found.about["log_likelihood"] == pytest.approx(reference.llf, abs=1e-3)
+    assert found.about["item_sd"] == pytest.approx(float(reference.cov_re[0, 0]) ** 0.5, rel=0.01)
 
 
 def test_the_restricted_likelihood_has_no_higher_point_nearby():
@@ -129,7 +128,7 @@ def test_the_restricted_likelihood_has_no_higher_point_nearby():
     rows = grid(10, lambda i, c, u: u < 0.2 + 0.06 * i, seed=5)
     x, _ = design(rows, LEVELS)
     y, groups = rows["correct"].to_numpy(float), rows["question_id"].to_numpy()
-    about = _fit_mixed(y, x, groups)["about"]
+    about = fit_mixed(y, x, groups).about
     # the likelihood of contrasts that are free of the fixed effects
     free = np.linalg.svd(x.T)[2][x.shape[1] :]
     same = (groups[:, None] == groups[None, :]).astype(float)
@@ -156,27 +155,27 @@ def test_the_order_of_rows_does_not_matter():
 def test_corrections_run_over_the_contrasts_of_each_model():
     found = analyse_grid(grid(40, noise, seed=3), LEVELS)
     for model in ("mixed", "logistic"):
-        p = [c[model]["p"] for c in found["contrasts"]]
-        smallest = min(found["contrasts"], key=lambda c: c[model]["p"])[model]
+        p = [c[model]["p"] for c in found.contrasts]
+        smallest = min(found.contrasts, key=lambda c: c[model]["p"])[model]
         assert smallest["p_holm"] == pytest.approx(min(1, 3 * min(p)))
 
 
 # -- what it refuses, and says so ----------------------------------------------------------------
 
 
-def checked(rows: pd.DataFrame, interactions: bool = False) -> dict:
+def checked(rows: pd.DataFrame, interactions: bool = False) -> GridModels:
     """No warning, no NaN, the same keys always."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = analyse_grid(rows, LEVELS, interactions)
-    json.dumps(found, allow_nan=False)
-    assert [c["name"] for c in found["contrasts"]] == [
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
+    assert [c["name"] for c in found.contrasts] == [
         contrast_name(a, b, LEVELS) for a, levels in LEVELS.items() for b in levels[1:]
     ]
-    assert len(found["means"]) == 5 and len(found["attributes"]) == 2
+    assert len(found.means) == 5 and len(found.attributes) == 2
     for model in ("mixed", "logistic"):
-        about = found[model]
-        fitted = [c[model] is not None for c in found["contrasts"]]
+        about = getattr(found, model)
+        fitted = [c[model] is not None for c in found.contrasts]
         assert all(fitted) or (not any(fitted) and about["notes"] and not about["converged"])
     return found
 
@@ -201,30 +200,30 @@ EXPLAINED = "zero variance: questions and attributes explain every answer"
 )
 def test_neither_model_can_be_fitted(rows, note, interactions):
     found = checked(rows, interactions)
-    assert found["mixed"]["notes"] == found["logistic"]["notes"] == [note]
-    assert {c[m] for c in found["contrasts"] for m in ("mixed", "logistic")} == {None}
-    assert found["mixed"]["item_sd"] is None and found["means"][0]["estimate"] is None
-    assert {(a["chi2"], a["p_holm"]) for a in found["attributes"]} == {(None, None)}
+    assert found.mixed["notes"] == found.logistic["notes"] == [note]
+    assert {c[m] for c in found.contrasts for m in ("mixed", "logistic")} == {None}
+    assert found.mixed["item_sd"] is None and found.means[0]["estimate"] is None
+    assert {(a["chi2"], a["p_holm"]) for a in found.attributes} == {(None, None)}
 
 
 def test_an_empty_combination_matters_to_interactions_only():
     rows = grid(40, noise).query("age != 'old' or gender != 'female'")
-    assert checked(rows)["mixed"]["converged"]
-    assert checked(rows, interactions=True)["mixed"]["notes"] == [EMPTY]
+    assert checked(rows).mixed["converged"]
+    assert checked(rows, interactions=True).mixed["notes"] == [EMPTY]
 
 
 def test_separation():
     rows = grid(30, lambda i, c, u: c["age"] == "young" or u < 0.5)
     found = checked(rows)
-    assert found["logistic"]["notes"] == ["separation: every answer for age young is right"]
+    assert found.logistic["notes"] == ["separation: every answer for age young is right"]
     assert by_name(found, "logistic")["age: old - mid"] is None
     assert by_name(found, "mixed")["age: young - mid"]["estimate"] > 0.3
 
 
 def test_separation_of_a_combination():
     rows = grid(30, lambda i, c, u: c == {"gender": "female", "age": "old"} or u < 0.5)
-    assert checked(rows)["logistic"]["converged"]
-    notes = checked(rows, interactions=True)["logistic"]["notes"]
+    assert checked(rows).logistic["converged"]
+    notes = checked(rows, interactions=True).logistic["notes"]
     assert notes[0] == "separation: a coefficient of the logistic model has no finite value"
 
 
@@ -234,23 +233,23 @@ def test_separation_of_a_combination():
     ids=["only the question", "only an attribute"],
 )
 def test_no_residual_variance(right):
-    assert checked(grid(8, right))["mixed"]["notes"] == [EXPLAINED]
+    assert checked(grid(8, right)).mixed["notes"] == [EXPLAINED]
 
 
 def test_no_variance_between_questions():
     """Each question is right equally often, so the estimate is at its bound."""
     found = checked(grid(8, lambda i, c, u: (c["gender"] == "male") != (c["age"] == "mid")))
-    assert found["mixed"]["item_sd"] < 1e-4 and found["mixed"]["converged"]
-    assert "the variance between questions is zero" in found["mixed"]["notes"]
+    assert found.mixed["item_sd"] < 1e-4 and found.mixed["converged"]
+    assert "the variance between questions is zero" in found.mixed["notes"]
     # all questions react alike: the clustered error vanishes, and none is made up
     gender = by_name(found, "logistic")["gender: female - male"]
     assert gender["estimate"] == pytest.approx(-1 / 3)
     assert (gender["se"], gender["low"], gender["p"], gender["p_holm"]) == (None,) * 4
-    assert found["logistic"]["notes"][-1].startswith("no error can be estimated for gender: female")
+    assert found.logistic["notes"][-1].startswith("no error can be estimated for gender: female")
 
 
 def test_questions_with_one_outcome_are_counted():
-    notes = checked(grid(20, lambda i, c, u: i < 3 or u < 0.5, seed=2))["logistic"]["notes"]
+    notes = checked(grid(20, lambda i, c, u: i < 3 or u < 0.5, seed=2)).logistic["notes"]
     assert any(note.endswith("of 20 questions have one outcome throughout") for note in notes)
 
 
@@ -261,9 +260,9 @@ def test_a_logistic_model_that_does_not_converge_says_so(monkeypatch):
     monkeypatch.setattr(sm.GEE, "fit", lambda self, **kw: fit(self, **kw | {"maxiter": 2}))
     rows = grid(30, lambda i, c, u: u < 0.2 + 0.02 * i).sample(frac=0.6, random_state=0)
     found = checked(rows)
-    assert not found["logistic"]["converged"]
-    assert "the logistic model did not converge" in found["logistic"]["notes"][0]
-    assert found["contrasts"][0]["logistic"]["estimate"] is not None
+    assert not found.logistic["converged"]
+    assert "the logistic model did not converge" in found.logistic["notes"][0]
+    assert found.contrasts[0]["logistic"]["estimate"] is not None
 
 
 def test_a_mixed_model_that_does_not_converge_says_so(monkeypatch):
@@ -274,8 +273,8 @@ def test_a_mixed_model_that_does_not_converge_says_so(monkeypatch):
     monkeypatch.setattr(sm.MixedLM, "fit", lambda self, **kw: fit(self, **kw | short))
     rows = grid(30, lambda i, c, u: u < 0.2 + 0.02 * i).sample(frac=0.6, random_state=0)
     found = checked(rows)
-    assert not found["mixed"]["converged"]
-    assert "the linear mixed model did not converge" in found["mixed"]["notes"][0]
+    assert not found.mixed["converged"]
+    assert "the linear mixed model did not converge" in found.mixed["notes"][0]
 
 
 def test_a_logistic_model_that_gives_up_says_so(monkeypatch):
@@ -285,7 +284,7 @@ def test_a_logistic_model_that_gives_up_says_so(monkeypatch):
         warnings.warn("singular", stacklevel=2)
 
     monkeypatch.setattr(sm.GEE, "fit", fit)
-    notes = checked(grid(30, noise))["logistic"]["notes"]
+    notes = checked(grid(30, noise)).logistic["notes"]
     assert notes == ["the logistic model cannot be fitted: singular"]
 
 
@@ -300,7 +299,7 @@ def test_a_logistic_model_that_gives_up_says_so(monkeypatch):
 def test_no_data_set_breaks_it(n_items, share, kept, seed, interactions):
     rows = grid(n_items, lambda i, c, u: u < share, seed).sample(frac=kept, random_state=seed)
     found = checked(rows, interactions)
-    for contrast in found["contrasts"]:
+    for contrast in found.contrasts:
         for model in ("mixed", "logistic"):
             if contrast[model] and contrast[model]["se"] is not None:
                 assert contrast[model]["low"] < contrast[model]["estimate"]

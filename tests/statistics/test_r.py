@@ -27,7 +27,7 @@ from unswayed.statistics.crossed import (
     proportion,
     simulated_power,
 )
-from unswayed.statistics.mixed import _fit_logistic, _fit_mixed, analyse_grid, design
+from unswayed.statistics.mixed import analyse_grid, design, fit_logistic, fit_mixed
 
 HERE = Path(__file__).parent / "r"
 EXPECTED = json.loads((HERE / "expected.json").read_text("utf-8"))
@@ -90,15 +90,15 @@ MIXED = ("mixed", "mixed_interactions", "mixed_holes", "mixed_holes_interactions
 def test_coefficients_and_standard_errors(which):
     rows, interactions = grid(which), "interactions" in which
     x, _ = design(rows, LEVELS, interactions)
-    fit = _fit_mixed(rows["correct"].to_numpy(float), x, rows["question_id"].to_numpy())
-    assert fit["about"]["converged"]
-    assert named(fit["beta"]) == close(EXPECTED[which]["beta"], MIXED_REL)
-    assert named(np.sqrt(np.diag(fit["cov"]))) == close(EXPECTED[which]["se"], MIXED_REL)
+    fit = fit_mixed(rows["correct"].to_numpy(float), x, rows["question_id"].to_numpy())
+    assert fit.about["converged"]
+    assert named(fit.beta) == close(EXPECTED[which]["beta"], MIXED_REL)
+    assert named(np.sqrt(np.diag(fit.cov))) == close(EXPECTED[which]["se"], MIXED_REL)
 
 
 @pytest.mark.parametrize("which", MIXED)
 def test_variance_components_and_reml_likelihood(analysed, which):
-    about, expected = analysed(which)["mixed"], EXPECTED[which]
+    about, expected = analysed(which).mixed, EXPECTED[which]
     assert about["method"] == "REML"
     assert about["item_sd"] == close(expected["item_sd"], MIXED_REL)
     assert about["residual_sd"] == close(expected["residual_sd"], MIXED_REL)
@@ -108,14 +108,14 @@ def test_variance_components_and_reml_likelihood(analysed, which):
 @pytest.mark.parametrize("which", MIXED)
 def test_contrasts_and_marginal_means(analysed, which):
     found, expected = analysed(which), EXPECTED[which]
-    assert len(found["contrasts"]) == len(expected["contrasts"]) == 8
-    for row in found["contrasts"]:
+    assert len(found.contrasts) == len(expected["contrasts"]) == 8
+    for row in found.contrasts:
         reference = expected["contrasts"][f"{row['attribute']} {row['level']}"]
         for key in ("estimate", "se", "low", "high"):
             assert row["mixed"][key] == close(reference[key], MIXED_REL), key
         assert row["mixed"]["p"] == close(reference["p"], MIXED_REL)
-    assert len(found["means"]) == len(expected["means"]) == 12
-    for row in found["means"]:
+    assert len(found.means) == len(expected["means"]) == 12
+    for row in found.means:
         reference = expected["means"][f"{row['attribute']} {row['level']}"]
         half = stats.norm.ppf(0.975) * reference["se"]
         assert row["estimate"] == close(reference["estimate"], MIXED_REL)
@@ -126,8 +126,8 @@ def test_contrasts_and_marginal_means(analysed, which):
 @pytest.mark.parametrize("which", MIXED)
 def test_joint_wald_tests(analysed, which):
     found, expected = analysed(which), EXPECTED[which]
-    joint = {row["attribute"]: row for row in found["attributes"]}
-    joint |= {row["name"]: row for row in found["interactions"]}
+    joint = {row["attribute"]: row for row in found.attributes}
+    joint |= {row["name"]: row for row in found.interactions}
     wanted = expected["attributes"] | expected.get("interactions", {})
     assert set(joint) == set(wanted) and len(wanted) == (10 if "interactions" in which else 4)
     for name, reference in wanted.items():
@@ -144,14 +144,14 @@ def test_logistic_coefficients_and_bias_reduced_errors(which):
     rows, interactions = grid(which), "interactions" in which
     x, _ = design(rows, LEVELS, interactions)
     y, groups = rows["correct"].to_numpy(float), rows["question_id"].to_numpy()
-    fit = _fit_logistic(y, x, groups, rows, list(ATTRIBUTES))
-    assert named(fit["beta"]) == close(EXPECTED[which]["beta"])
-    assert named(np.sqrt(np.diag(fit["cov"]))) == close(EXPECTED[which]["se"], 1e-5)
+    fit = fit_logistic(y, x, groups, rows, list(ATTRIBUTES))
+    assert named(fit.beta) == close(EXPECTED[which]["beta"])
+    assert named(np.sqrt(np.diag(fit.cov))) == close(EXPECTED[which]["se"], 1e-5)
 
 
 @pytest.mark.parametrize("which", ["gee", "gee_holes_interactions"])
 def test_average_marginal_effects(analysed, which):
-    for row in analysed(which.replace("gee", "mixed"))["contrasts"]:
+    for row in analysed(which.replace("gee", "mixed")).contrasts:
         reference = EXPECTED[which]["effects"][f"{row['attribute']} {row['level']}"]
         for key in ("estimate", "se", "low", "high"):
             assert row["logistic"][key] == close(reference[key], 1e-5), key
@@ -174,7 +174,7 @@ def test_average_marginal_effects_of_statsmodels():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reference = model.fit(cov_type="bias_reduced").get_margeff(dummy=True)
-    found = [c["logistic"] for c in analyse_grid(rows, levels)["contrasts"]]
+    found = [c["logistic"] for c in analyse_grid(rows, levels).contrasts]
     assert [f["estimate"] for f in found] == close(list(reference.margeff), 1e-5)
     assert [f["se"] for f in found] == close(list(reference.margeff_se), 1e-5)
 

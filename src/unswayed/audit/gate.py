@@ -19,8 +19,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from unswayed.audit.summary import ALPHA, check_answers
+from unswayed.audit.evidence import check_answers
 from unswayed.audit.trials import GRID
+from unswayed.audit.verdict import ALPHA
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, read_yaml
 from unswayed.display.numbers import count, listed, p_value, percent

@@ -18,8 +18,8 @@ import pandas as pd
 
 from unswayed.audit.flips import grouped
 from unswayed.audit.rundir import model_name
-from unswayed.audit.summary import ALPHA
 from unswayed.audit.trials import NONE
+from unswayed.audit.verdict import ALPHA
 from unswayed.compare.paired import HIGHER, LOWER, SHARES, UNCLEAR, WITHIN, bounded, level, measured
 from unswayed.compare.runs import KEYS, marks_of, read_alike, read_summaries
 from unswayed.core.errors import InputError

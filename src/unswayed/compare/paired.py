@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.summary import EFFECTS, PERSONA, Matrices, matrices
+from unswayed.audit.effects import EFFECTS, PERSONA, Matrices, matrices
 from unswayed.audit.trials import PAIR_CONDITIONS
 from unswayed.statistics.crossed import Estimate, crossed_mean, proportion
 

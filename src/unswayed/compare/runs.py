@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from unswayed.audit.evidence import check_answers
 from unswayed.audit.flips import grouped
 from unswayed.audit.rundir import model_name, read_answers, read_run
-from unswayed.audit.summary import check_answers, read_summary
+from unswayed.audit.summary import read_summary
 from unswayed.core.errors import InputError
 
 KEYS = ["test", "question_id", "persona_id"]

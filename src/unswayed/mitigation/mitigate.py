@@ -22,7 +22,7 @@ from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.gate import outcome, read_policy
 from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_run
-from unswayed.audit.summary import LEVEL, MARGIN, analyze, read_summary
+from unswayed.audit.summary import MARGIN, analyze, read_summary
 from unswayed.compare.runs import read_alike
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
@@ -48,6 +48,7 @@ from unswayed.models.embedded import model_label
 from unswayed.models.load import folder_hash
 from unswayed.report import write_report
 from unswayed.report.checklist import check_run, tally
+from unswayed.statistics.crossed import LEVEL
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from unswayed.audit.summary import PERSONA
+from unswayed.audit.effects import PERSONA
 from unswayed.audit.trials import NEUTRAL, NONE
 from unswayed.compare.memories import MemoriesComparison, MemoriesTest
 from unswayed.compare.paired import (

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unswayed.audit.evidence import check_answers
 from unswayed.audit.rundir import model_name, read_answers, read_run
-from unswayed.audit.summary import check_answers
 from unswayed.audit.traces import judge as judging
 from unswayed.audit.traces.analysis import PERSONAS, Trace, figures, read_traces
 from unswayed.audit.traces.detector import LABELS, UNUSED, USED, sentence_span

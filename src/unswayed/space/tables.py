@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from unswayed.audit.summary import check_answers, read_summary, summarize
+from unswayed.audit.evidence import check_answers
+from unswayed.audit.summary import read_summary, summarize
 from unswayed.audit.trials import SCHEMA
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text

@@ -9,10 +9,11 @@ combination (or a g-computation) read from that fit.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -22,75 +23,122 @@ from unswayed.statistics.classic import correct
 from unswayed.statistics.crossed import LEVEL
 
 
+class About(TypedDict, total=False):
+    """A model of the grid in summary.json; the logistic one has method, converged and notes."""
+
+    method: str
+    converged: bool
+    item_sd: float | None  # standard deviation between questions, of shares
+    residual_sd: float | None
+    log_likelihood: float | None  # restricted
+    notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A fitted model.
+
+    Attributes:
+        beta: (k,) coefficients, None where it cannot be fitted; cov: (k, k), theirs.
+        df: of t; infinite for a normal.
+    """
+
+    about: About
+    beta: np.ndarray | None = None
+    cov: np.ndarray | None = None
+    df: float = np.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class GridModels:
+    """Both models of the grid: the GRID object of summary.json less cells and paired contrasts.
+
+    Differences and means are shares; those of a model that cannot be fitted are None, and its notes
+    say why.
+
+    Attributes:
+        reference: attribute -> the level that others are compared with.
+        contrasts: attribute, level, reference, name, and in "mixed" and "logistic" estimate, se,
+            low, high, p and its corrections.
+        attributes, interactions: joint Wald tests (chi2, df, p and its corrections).
+        means: attribute, level and the marginal mean with its interval.
+    """
+
+    formula: str
+    n: int
+    n_items: int
+    reference: dict[str, str]
+    mixed: About
+    logistic: About
+    contrasts: list[dict[str, Any]]
+    attributes: list[dict[str, Any]]
+    interactions: list[dict[str, Any]]
+    means: list[dict[str, Any]]
+
+
 def analyse_grid(
-    rows: pd.DataFrame,
-    levels: dict[str, Sequence[str]],
-    interactions: bool = False,
-    level: float = LEVEL,
-) -> dict[str, Any]:
+    rows: pd.DataFrame, levels: dict[str, Sequence[str]], interactions: bool = False
+) -> GridModels:
     """Fit both models and read the contrasts from them.
 
     Args:
         rows: one row per answer with question_id, the attributes of `levels`, and `correct`.
         levels: {attribute: its levels, the reference first}.
         interactions: add all two-way interactions; contrasts are then averages over the grid.
-
-    Returns:
-        The GRID object of summary.json less "cells" and the paired contrasts. A model that cannot
-        be fitted is None-valued in its contrasts, and its notes say why.
     """
     attributes = list(levels)
     y = rows["correct"].astype(float).to_numpy()
     x, terms = design(rows, levels, interactions)
     groups = rows["question_id"].to_numpy()
+    mixed = fit_mixed(y, x, groups)
+    logistic = fit_logistic(y, x, groups, rows, attributes)
     cells = pd.DataFrame(list(itertools.product(*levels.values())), columns=attributes)
-    contrasts = [
-        {"attribute": a, "level": b, "reference": levels[a][0], "name": contrast_name(a, b, levels)}
+    at = {  # the design of all cells, each given that level
+        (a, b): design(cells.assign(**{a: b}), levels, interactions)[0]
         for a in attributes
-        for b in levels[a][1:]
-    ]
-    mixed = _fit_mixed(y, x, groups)
-    logistic = _fit_logistic(y, x, groups, rows, attributes)
-    weights: dict[str, list[np.ndarray]] = {a: [] for a in attributes}
-    for contrast in contrasts:
-        a = contrast["attribute"]
-        plus = design(cells.assign(**{a: contrast["level"]}), levels, interactions)[0]
-        minus = design(cells.assign(**{a: contrast["reference"]}), levels, interactions)[0]
-        weights[a].append(plus.mean(axis=0) - minus.mean(axis=0))
-        contrast["mixed"] = _linear(mixed, weights[a][-1], level)
-        contrast["logistic"] = _marginal_effect(logistic, plus, minus, level)
+        for b in levels[a]
+    }
+    contrasts, weights = [], []
+    for a in attributes:
+        reference, *others = levels[a]
+        weights.append(
+            np.array([at[a, b].mean(axis=0) - at[a, reference].mean(axis=0) for b in others])
+        )
+        contrasts += [
+            {
+                "attribute": a,
+                "level": b,
+                "reference": reference,
+                "name": contrast_name(a, b, levels),
+                "mixed": _linear(mixed, row),
+                "logistic": _marginal_effect(logistic, at[a, b], at[a, reference]),
+            }
+            for b, row in zip(others, weights[-1], strict=True)
+        ]
     for name, fit in (("mixed", mixed), ("logistic", logistic)):
+        correct([contrast[name] for contrast in contrasts if contrast[name]])
         lost = [c["name"] for c in contrasts if c[name] and c[name]["se"] is None]
         if lost:
-            fit["about"]["notes"].append(f"no error can be estimated for {', '.join(lost)}")
-    main = [_joint(mixed, np.array(weights[a])) for a in attributes]
+            fit.about["notes"].append(f"no error can be estimated for {', '.join(lost)}")
+    main = [
+        {"attribute": a} | _joint(mixed, own) for a, own in zip(attributes, weights, strict=True)
+    ]
     pairs = list(itertools.combinations(attributes, 2)) if interactions else []
-    crossed = [_joint(mixed, _columns(terms, pair)) for pair in pairs]
-    for family in ([c["mixed"] for c in contrasts], [c["logistic"] for c in contrasts]):
-        correct([found for found in family if found])
+    crossed = [{"name": f"{a} x {b}"} | _joint(mixed, _columns(terms, (a, b))) for a, b in pairs]
     correct([*main, *crossed])
-    means = []
-    for a in attributes:
-        for b in levels[a]:
-            mean = design(cells.assign(**{a: b}), levels, interactions)[0].mean(axis=0)
-            found = _linear(mixed, mean, level) or {}
-            bounds = {key: found.get(key) for key in ("estimate", "low", "high")}
-            means.append({"attribute": a, "level": b} | bounds)
     joined = " + ".join(attributes)
-    return {
-        "formula": f"correct ~ {f'({joined})**2' if interactions else joined}",
-        "n": len(rows),
-        "n_items": len(np.unique(groups)),
-        "reference": {a: levels[a][0] for a in attributes},
-        "mixed": mixed["about"],
-        "logistic": logistic["about"],
-        "contrasts": contrasts,
-        "attributes": [{"attribute": a} | found for a, found in zip(attributes, main, strict=True)],
-        "interactions": [
-            {"name": f"{a} x {b}"} | found for (a, b), found in zip(pairs, crossed, strict=True)
-        ],
-        "means": means,
-    }
+    return GridModels(
+        formula=f"correct ~ {f'({joined})**2' if interactions else joined}",
+        n=len(rows),
+        n_items=len(np.unique(groups)),
+        reference={a: levels[a][0] for a in attributes},
+        mixed=mixed.about,
+        logistic=logistic.about,
+        contrasts=contrasts,
+        attributes=main,
+        interactions=crossed,
+        means=[_mean(mixed, a, b, cells) for (a, b), cells in at.items()],
+    )
 
 
 def contrast_name(attribute: str, level: str, levels: dict[str, Sequence[str]]) -> str:
@@ -104,7 +152,7 @@ def design(
     """Treatment-coded design matrix (n, columns), and the attributes that make each column."""
     columns, terms = [np.ones(len(rows))], [frozenset()]
     main = [
-        (a, (rows[a] == b).to_numpy(dtype=float)) for a, known in levels.items() for b in known[1:]
+        (a, (rows[a] == b).to_numpy(dtype=float)) for a, names in levels.items() for b in names[1:]
     ]
     for a, column in main:
         columns.append(column)
@@ -117,13 +165,13 @@ def design(
     return np.column_stack(columns), terms
 
 
-def _fit_mixed(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Linear mixed model by REML; "beta" is None where it cannot be fitted."""
+def fit_mixed(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> Fit:
+    """Linear mixed model by REML."""
     import statsmodels.api as sm
 
-    about = {"method": "REML", "converged": False, "item_sd": None, "residual_sd": None}
+    about: About = {"method": "REML", "converged": False, "item_sd": None, "residual_sd": None}
     about["log_likelihood"], about["notes"] = None, []
-    failed = {"about": about, "beta": None}
+    failed = Fit(about)
     if reason := _unfit(y, x, groups):
         about["notes"] = [reason]
         return failed
@@ -157,7 +205,7 @@ def _fit_mixed(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> dict[str, An
         about |= {"converged": False, "log_likelihood": None}
         about["notes"].append("the linear mixed model has no finite errors")
         return failed
-    return {"about": about, "beta": beta, "cov": cov}
+    return Fit(about, beta, cov)
 
 
 def _mixed_start(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> Any:
@@ -182,15 +230,15 @@ def _explained(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> bool:
     return float(rest @ rest) < 1e-10 * len(y)
 
 
-def _fit_logistic(
+def fit_logistic(
     y: np.ndarray, x: np.ndarray, groups: np.ndarray, rows: pd.DataFrame, attributes: list[str]
-) -> dict[str, Any]:
-    """Logistic GEE clustered by question; "beta" is None where it cannot be fitted."""
+) -> Fit:
+    """Logistic GEE clustered by question."""
     import statsmodels.api as sm
 
-    about = {"method": "GEE, exchangeable within questions, bias-reduced sandwich errors"}
+    about: About = {"method": "GEE, exchangeable within questions, bias-reduced sandwich errors"}
     about |= {"converged": False, "notes": []}
-    failed = {"about": about, "beta": None}
+    failed = Fit(about)
     if reason := _unfit(y, x, groups):
         about["notes"] = [reason]
         return failed
@@ -229,7 +277,7 @@ def _fit_logistic(
         notes.insert(0, "separation: a coefficient of the logistic model has no finite value")
         about["converged"] = False
         return failed
-    return {"about": about, "beta": beta, "cov": cov, "df": len(np.unique(groups)) - 1}
+    return Fit(about, beta, cov, len(np.unique(groups)) - 1)
 
 
 def _unfit(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> str | None:
@@ -245,39 +293,45 @@ def _unfit(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> str | None:
     return None
 
 
-def _linear(fit: dict[str, Any], weights: np.ndarray, level: float) -> dict[str, Any] | None:
-    """Estimate, interval and p (normal) of a linear combination of the coefficients."""
-    if fit["beta"] is None:
+def _linear(fit: Fit, weights: np.ndarray) -> dict[str, Any] | None:
+    """Estimate, interval and p of a linear combination (k,) of the coefficients."""
+    if fit.beta is None:
         return None
-    return _wald(float(weights @ fit["beta"]), float(weights @ fit["cov"] @ weights), np.inf, level)
+    return _wald(float(weights @ fit.beta), float(weights @ fit.cov @ weights), fit.df)
 
 
-def _marginal_effect(
-    fit: dict[str, Any], plus: np.ndarray, minus: np.ndarray, level: float
-) -> dict[str, Any] | None:
+def _mean(fit: Fit, attribute: str, level: str, cells: np.ndarray) -> dict[str, Any]:
+    """Marginal mean over the designs (n, k) of all cells with that level."""
+    estimate = _linear(fit, cells.mean(axis=0)) or {}
+    bounds = {key: estimate.get(key) for key in ("estimate", "low", "high")}
+    return {"attribute": attribute, "level": level} | bounds
+
+
+def _marginal_effect(fit: Fit, plus: np.ndarray, minus: np.ndarray) -> dict[str, Any] | None:
     """Average difference of predicted probabilities, by the delta method; t with items - 1 df.
 
     Args:
-        plus, minus: designs of the same cells with the two levels.
+        plus, minus: (n, k) designs of the same cells with the two levels.
     """
-    if fit["beta"] is None:
+    if fit.beta is None:
         return None
-    p_plus, p_minus = (1 / (1 + np.exp(-x @ fit["beta"])) for x in (plus, minus))
+    p_plus, p_minus = (1 / (1 + np.exp(-x @ fit.beta)) for x in (plus, minus))
     gradient = ((p_plus * (1 - p_plus))[:, None] * plus).mean(axis=0)
     gradient -= ((p_minus * (1 - p_minus))[:, None] * minus).mean(axis=0)
-    variance = float(gradient @ fit["cov"] @ gradient)
-    return _wald(float((p_plus - p_minus).mean()), variance, fit["df"], level)
+    variance = float(gradient @ fit.cov @ gradient)
+    return _wald(float((p_plus - p_minus).mean()), variance, fit.df)
 
 
-def _wald(estimate: float, variance: float, df: float, level: float) -> dict[str, Any]:
+def _wald(estimate: float, variance: float, df: float) -> dict[str, Any]:
     """Without an error where its variance vanished or exploded: a share's difference is below 1."""
     if not 1e-12 < variance < 1:
         return {"estimate": estimate} | dict.fromkeys(("se", "low", "high", "p"))
     se = float(np.sqrt(variance))
-    half = float(stats.t.ppf((1 + level) / 2, df)) * se
+    half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * se
     p = float(2 * stats.t.sf(abs(estimate) / se, df))
-    found = {"estimate": estimate, "se": se, "low": estimate - half, "high": estimate + half}
-    return found | {"p": p}
+    return {
+        "estimate": estimate, "se": se, "low": estimate - half, "high": estimate + half, "p": p,
+    }  # fmt: skip
 
 
 def _columns(terms: list[frozenset[str]], attributes: Sequence[str]) -> np.ndarray:
@@ -285,11 +339,11 @@ def _columns(terms: list[frozenset[str]], attributes: Sequence[str]) -> np.ndarr
     return np.eye(len(terms))[[term == frozenset(attributes) for term in terms]]
 
 
-def _joint(fit: dict[str, Any], weights: np.ndarray) -> dict[str, Any]:
+def _joint(fit: Fit, weights: np.ndarray) -> dict[str, Any]:
     """Wald test that several linear combinations (rows) of the coefficients are all zero."""
-    found: dict[str, Any] = {"chi2": None, "df": len(weights), "p": None}
-    if fit["beta"] is not None:
-        values, cov = weights @ fit["beta"], weights @ fit["cov"] @ weights.T
-        found["chi2"] = float(values @ np.linalg.solve(cov, values))
-        found["p"] = float(stats.chi2.sf(found["chi2"], len(weights)))
-    return found
+    chi2 = p = None
+    if fit.beta is not None:
+        values, cov = weights @ fit.beta, weights @ fit.cov @ weights.T
+        chi2 = float(values @ np.linalg.solve(cov, values))
+        p = float(stats.chi2.sf(chi2, len(weights)))
+    return {"chi2": chi2, "df": len(weights), "p": p}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unswayed.audit.summary import PERSONA
+from unswayed.audit.effects import PERSONA
 from unswayed.compare.paired import GAP
 from unswayed.display.numbers import MISSING, count, interval, markdown_text, percent
 from unswayed.display.page import sections

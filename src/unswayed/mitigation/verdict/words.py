@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from unswayed.audit.summary import ALPHA, PERSONA
+from unswayed.audit.effects import PERSONA
+from unswayed.audit.verdict import ALPHA
 from unswayed.compare.paired import BEYOND, GAP, HIGHER, LOWER, UNCLEAR, WITHIN, Interval
 from unswayed.display.numbers import interval, listed, percent
 from unswayed.mitigation.verdict.record import Change, Mitigation
