@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from made_runs import actions, chance, emotions, make_run, pairs
 
-from unswayed.audit import summary as module
 from unswayed.audit.effects import matrices
 from unswayed.audit.evidence import check_answers, check_evidence, require_evidence
 from unswayed.audit.grid import grid_levels
@@ -21,7 +20,7 @@ from unswayed.audit.trials import CONDITIONS, GRID, NONE
 from unswayed.audit.verdict import EQUIVALENT, SKEWED, UNCLEAR
 from unswayed.core.errors import InputError
 from unswayed.data.personas import ATTRIBUTES, grid_personas
-from unswayed.statistics import crossed
+from unswayed.statistics import classic, crossed
 from unswayed.statistics.crossed import crossed_mean, permutation_p, proportion
 
 OPTIONS = ["a", "b", "c", "d"]  # "a" is right
@@ -34,13 +33,8 @@ T, F = 0, 1  # options: the right one, and another
 def fewer_resamples(monkeypatch):
     """Enough for p = 0.002 before correction over a handful of tests; coarser power."""
     monkeypatch.setattr(crossed, "DRAWS", 1000)
-    for name in ("permutation_p", "cochran_q"):
-        original = getattr(module, name)
-
-        def fewer(*args, original=original, **kwargs):
-            return original(*args, **kwargs, resamples=499)
-
-        monkeypatch.setattr(module, name, fewer)
+    monkeypatch.setattr(crossed.permutation_p, "__defaults__", ("cells", 499))
+    monkeypatch.setattr(classic.cochran_q, "__defaults__", (499,))
 
 
 def row(item: int, condition: str, choice: int, test: str, kind: str, **more) -> dict:
