@@ -29,9 +29,10 @@ from unswayed.data.items import Item, builtin_items
 from unswayed.data.personas import Persona, builtin_personas
 from unswayed.mitigation import capability
 from unswayed.mitigation import mitigate as steps
+from unswayed.mitigation.arguments import MitigateArguments
 from unswayed.mitigation.capability import capability_settings
 from unswayed.mitigation.dpo.settings import DpoRecipe, start_adapter
-from unswayed.mitigation.mitigate import MitigateArguments, compare, mitigate, run_facts
+from unswayed.mitigation.mitigate import compare, mitigate, run_facts
 from unswayed.mitigation.sampling import prompt_with_memory
 from unswayed.mitigation.verdict.changes import relative_change, run_changes
 from unswayed.mitigation.verdict.separation import (

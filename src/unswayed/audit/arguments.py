@@ -13,7 +13,10 @@ from unswayed.audit.trials import (
     PAIR_CONDITIONS,
     other_personas,
 )
+from unswayed.core.arguments import REQUIRED, option
+from unswayed.core.commands import batch_size
 from unswayed.core.errors import InputError
+from unswayed.data.items import BUILTIN
 from unswayed.data.personas import Persona, load_personas
 from unswayed.memory.registry import DEFAULT, find_mechanism
 from unswayed.scoring.backends import HF_SHARED
@@ -29,27 +32,80 @@ FIXED_SETTINGS = {
 class AuditArguments:
     """What to audit; the command line's options with the same names and meanings."""
 
-    model: str
-    out: Path
-    adapter: str | None = None
-    items: Sequence[str] = ("builtin",)
-    decisions: Path | None = None
-    conditions: Sequence[str] | None = None  # all that the personas have
-    pairs: int | None = None
-    personas: str | None = None
-    memory: str = DEFAULT
-    memory_style: str | None = None  # the memory's default
-    plum_recipe: Path | None = None
-    scoring: str = "option"
-    seed: int = 0
-    batch_size: int | str = "auto"
-    max_gen_toks: int = 256
-    device: str | None = None
-    dtype: str = "auto"
-    backend: str = HF_SHARED
-    model_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    gen_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    resume: bool = False
+    model: str = option(REQUIRED, "Hub id, folder, or smollm2-135m (embedded)")
+    out: Path = option(REQUIRED, "run directory to write", metavar="DIR")
+    adapter: str | None = option(None, "PEFT adapter on top of it, folder or Hub id")
+    items: Sequence[str] = option(
+        (BUILTIN,),
+        "builtin, understanding, management, or NAME=FILE (names steu, stem, emobench_eu, "
+        "emobench_ea select a reader, any other the generic form); see docs/items.md",
+        metavar="SPEC",
+    )
+    decisions: Path | None = option(
+        None, "annotators' decisions on persona_invariant, JSONL or CSV", metavar="FILE"
+    )
+    conditions: Sequence[str] | None = option(
+        None,
+        "any of none neutral advantaged disadvantaged, with --personas grid any of none grid; "
+        "default: all",
+        metavar="NAME",
+    )
+    pairs: int | None = option(None, "only the first N persona pairs", metavar="N")
+    personas: str | None = option(
+        None,
+        "grid (81 cells of gender, age, religion and ethnicity) or your own pairs, YAML; see "
+        "docs/personas.md; default: 30 built-in pairs",
+        metavar="FILE",
+    )
+    memory: str = option(
+        DEFAULT,
+        "prompt, retrieval, gated (in the prompt where the question needs it), plum (an adapter is "
+        "trained for each persona) or logo (an adapter is trained on the personas that are not "
+        "asked about); see docs/memories.md",
+    )
+    memory_style: str | None = option(
+        None,
+        "of prompt: system, user, bullets, turns or ignore (default: system); of retrieval: bm25-K "
+        "or embedding-K, K snippets (default: bm25-3); of gated: tfidf-Q, Q a percentile (default: "
+        "tfidf-95); of logo: shrinkage-K, K slots that the others' word is worth, or weights "
+        "(default: shrinkage-5); plum has none",
+        metavar="NAME",
+    )
+    plum_recipe: Path | None = option(
+        None,
+        "recipe with whose settings, and for plum augment, adapters are trained, YAML; see "
+        "recipes/plum",
+        metavar="FILE",
+    )
+    scoring: str = option("option", "option, option-sum, letter or generate")
+    seed: int = option(0, "of the order of options and of resampling")
+    batch_size: int | str = option(
+        "auto",
+        "prompts per pass in generation and without shared prefixes, or auto",
+        type=batch_size,
+    )
+    max_gen_toks: int = option(256, "new tokens per generated answer")
+    device: str | None = option(None, "as in torch; default: a GPU if there is one")
+    dtype: str = option("auto", "torch dtype; auto is float32 on CPU")
+    backend: str = option(
+        HF_SHARED,
+        "what runs the model: hf-shared, or a backend of lm-eval, such as vllm or "
+        "local-chat-completions; see docs/backends.md",
+        metavar="NAME",
+    )
+    model_args: Mapping[str, Any] = option(
+        dict,
+        "further arguments of the backend, as for lm-eval, or JSON",
+        type=str,
+        metavar="K=V,...",
+    )
+    gen_kwargs: Mapping[str, Any] = option(
+        dict,
+        "further settings of generated answers, likewise; without any, greedy",
+        type=str,
+        metavar="K=V,...",
+    )
+    resume: bool = option(False, "go on with this run if DIR holds it")
 
     def __post_init__(self) -> None:
         if self.conditions is None:

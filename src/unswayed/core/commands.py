@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from unswayed.core.arguments import add_options
 from unswayed.core.errors import InputError
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
@@ -17,15 +17,22 @@ PIPE_CLOSED = 141  # as the shell says of a program that SIGPIPE ended
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose complaints are an `InputError`: one line instead of usage and message."""
+    """One whose complaints are an `InputError`: one line instead of usage and message.
+
+    Attributes:
+        fills: gives the dataclass whose fields are its options. It is called only to parse, so that
+            a command's help line does not import what the command is about.
+    """
+
+    fills: Callable[[], type] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.fills is not None:
+            add_options(self, self.fills())
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str):
         raise InputError(f"{message} (see `{self.prog} --help`)")
-
-
-def option(default: Any, help: str) -> Any:
-    """A field of a dataclass whose fields are options of a command, with its help."""
-    return dataclasses.field(default=default, metadata={"help": help})
 
 
 def batch_size(text: str) -> int | str:

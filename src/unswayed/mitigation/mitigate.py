@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from unswayed.data.items import keep_invariant, load_items
 from unswayed.data.personas import load_personas
 from unswayed.display.page import write_reports
 from unswayed.memory import gated, prompt
+from unswayed.mitigation.arguments import MitigateArguments
 from unswayed.mitigation.capability import (
     SAME,
     capability_change,
@@ -58,26 +59,6 @@ BEFORE, AFTER = "before", "after"
 BASELINES = {"ignore": (prompt.NAME, "ignore"), "gated": (gated.NAME, None)}
 # What every audit takes from the arguments as it is.
 ASKED = ("items", "decisions", "personas", "scoring", "max_gen_toks", "seed", "batch_size")
-
-
-@dataclasses.dataclass
-class MitigateArguments:
-    """What to train and ask; the command line's options with the same names and meanings."""
-
-    recipe: Sequence[Path]
-    out: Path
-    shared: Path | None = None  # for what does not depend on training; default: out
-    items: Sequence[str] = ("builtin",)
-    decisions: Path | None = None
-    personas: str | None = None
-    pairs: int | None = None  # those that training spared
-    scoring: str = "option"
-    max_gen_toks: int = 256
-    seed: int = 0
-    batch_size: int | str = "auto"
-    capability: Sequence[str] = ()
-    baselines: bool = False
-    policy: Path | None = None
 
 
 def mitigate(arguments: MitigateArguments) -> Mitigation:

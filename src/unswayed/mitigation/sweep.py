@@ -22,11 +22,12 @@ from unswayed.core.ledger import differences
 from unswayed.core.recipes import check_layer, merge
 from unswayed.data.personas import load_personas
 from unswayed.display.numbers import listed
+from unswayed.mitigation.arguments import MitigateArguments
 from unswayed.mitigation.capability import capability_settings
 from unswayed.mitigation.dpo.pairs import pairs_hash, read_splits
 from unswayed.mitigation.dpo.recipe import SECTIONS, read_recipe
 from unswayed.mitigation.dpo.settings import DpoRecipe
-from unswayed.mitigation.mitigate import BEFORE, MitigateArguments, mitigate
+from unswayed.mitigation.mitigate import BEFORE, mitigate
 from unswayed.mitigation.sweep_report import draw, references, sweep_line, tables
 from unswayed.mitigation.verdict.separation import unseen_pairs
 from unswayed.sweep import Key, Sweep, SweepReport, make_runs, read_sweep_file

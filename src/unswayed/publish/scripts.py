@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import shlex
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unswayed import __version__
-from unswayed.core.commands import option, run_command
+from unswayed.core.arguments import add_options, filled, option
+from unswayed.core.commands import Parser, run_command
 from unswayed.core.errors import InputError
 from unswayed.core.files import without_folders
 from unswayed.models.load import parse_settings, public_settings
@@ -162,26 +164,17 @@ def parse(
     Raises:
         InputError: unknown or missing argument.
     """
-    import argparse
-
-    from transformers import HfArgumentParser
-
-    class Parser(HfArgumentParser):
-        def error(self, message: str):  # one line instead of usage and message
-            raise InputError(f"{message} (see {self.prog} --help)")
-
     parser = Parser(
-        arguments_class,
-        prog=f"{name}.py",
+        f"{name}.py",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    arguments, rest = parser.parse_args_into_dataclasses(
-        argv, return_remaining_strings=True, look_for_args_file=False
-    )
-    if rest:
-        parser.error(f"unknown argument {rest[0]}")
+    add_options(parser, arguments_class, as_scripts=True)
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]}")
+    arguments = filled(arguments_class, options)
     arguments.check()
     return arguments
 

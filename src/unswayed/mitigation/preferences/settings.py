@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unswayed.core.commands import option
+from unswayed.core.arguments import option
 from unswayed.core.errors import InputError
 from unswayed.mitigation.overlap import COSINE, RUN
 from unswayed.models.embedded import EMBEDDED

@@ -1,0 +1,68 @@
+"""The command line: `unswayed audit | analyze | report | check | mitigate | remember | ...`.
+
+A module for each command, with `add`, its parser, and `run`, which gives the exit code. Wrong input
+of any kind ends in one line on standard error and exit code 2. What is heavy is imported by `run`,
+so that `unswayed --help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from unswayed import __version__
+from unswayed.cli import (
+    analyze,
+    audit,
+    card,
+    check,
+    compare,
+    lm_eval,
+    logo,
+    mitigate,
+    model,
+    publish,
+    remember,
+    report,
+    tasks,
+    traces,
+)
+from unswayed.core.commands import Parser, run_command
+
+COMMANDS = (
+    audit, analyze, compare, report, check, card, publish, traces, mitigate, remember, logo, tasks,
+    model, lm_eval,
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+
+    def work() -> int:
+        if argv[:1] == ["lm-eval"]:  # everything after it is lm-eval's own
+            return lm_eval.run(argv[1:])
+        arguments = _parser().parse_args(argv)
+        return arguments.run(arguments)
+
+    by_itself = argv[:1] in (["remember"], ["mitigate"], ["logo"])
+    return run_command(
+        "unswayed",
+        work,
+        on_error="what was finished is kept; mend it and run the same command again, an audit "
+        "with --resume",
+        interrupted="the same command goes on" if by_itself else "an audit goes on with --resume",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="unswayed",
+        description="Audit how a model's memory of its user changes how it reads feelings.",
+    )
+    parser.add_argument("--version", action="version", version=f"unswayed {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

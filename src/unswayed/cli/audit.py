@@ -1,0 +1,38 @@
+"""`unswayed audit`: a model asked emotional items under a memory, and a report."""
+
+from __future__ import annotations
+
+import argparse
+
+from unswayed.cli.report import print_report
+from unswayed.core.arguments import filled
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "audit",
+        help="ask a model emotional items under several memories and report what changes",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.fills = _arguments
+
+
+def _arguments() -> type:
+    from unswayed.audit.arguments import AuditArguments
+
+    return AuditArguments
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from unswayed.audit.run import run_audit
+    from unswayed.audit.summary import analyze
+    from unswayed.models.load import parse_settings
+
+    settings = {
+        name: parse_settings(f"--{name.replace('_', '-')}", getattr(arguments, name))
+        for name in ("model_args", "gen_kwargs")
+    }
+    out = run_audit(filled(_arguments(), arguments, **settings))
+    analyze(out)
+    return print_report(out)

@@ -1,0 +1,34 @@
+"""`unswayed report`: a run's report, from its summary."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unswayed.core.commands import OK
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("report", help="draw a run's report again from its summary")
+    parser.set_defaults(run=run)
+    parser.add_argument("dir", type=Path, metavar="DIR", help="run directory")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return print_report(arguments.dir)
+
+
+def print_report(out: Path) -> int:
+    """Draw the report, and print the table, the verdict and the warnings."""
+    from unswayed.audit.summary import read_summary
+    from unswayed.report import result_table, write_report
+
+    page = write_report(out)
+    summary = read_summary(out)
+    print(result_table(summary))
+    print()
+    print(summary["verdict"]["text"])
+    for warning in summary["warnings"]:
+        print(f"Warning: {warning}")
+    print(f"\nReport: {page}")
+    return OK
