@@ -26,7 +26,7 @@ SPARED = 2
 
 def write_personas(path: Path) -> Path:
     """Four base personas with the same words but for their numbers."""
-    found = [
+    rows = [
         {"id": base}
         | {
             version: {slot: f"{text} {base}" for slot, text in zip(SLOTS, texts, strict=True)}
@@ -34,7 +34,7 @@ def write_personas(path: Path) -> Path:
         }
         for base in BASES
     ]
-    path.write_text(yaml.safe_dump(found))
+    path.write_text(yaml.safe_dump(rows))
     return path
 
 
@@ -53,11 +53,11 @@ def write_items(path: Path, count: int = 8) -> Path:
 
 
 def training_rows(personas: list[Persona], question: str = "What is {}?") -> list[dict[str, Any]]:
-    told = [p for p in personas if p.condition != "neutral"]
+    users = [p for p in personas if p.condition != "neutral"]
     return [
         {
             "prompt": prompt_with_memory(
-                " ".join(t for _, t in told[i % len(told)].texts()), question.format(i)
+                " ".join(t for _, t in users[i % len(users)].texts()), question.format(i)
             ),
             "chosen": [{"role": "assistant", "content": f"relief {i}"}],
             "rejected": [{"role": "assistant", "content": "anger shame"}],

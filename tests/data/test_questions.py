@@ -73,20 +73,21 @@ def test_size_and_categories():
     assert lengths[len(lengths) // 10] < 50 and lengths[-len(lengths) // 10] > 100
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if "expression" in row], ids=lambda r: r["id"])
-def test_computed_answers(row):
-    value = value_of(row["expression"])
+def is_answer(value: object, row: dict) -> bool:
     if not row["numeric"]:
-        assert str(value) == row["answer"] or value == row["answer"]
-        return
+        return row["answer"] in (value, str(value))
     (reference,) = amounts(row["answer"])
-    assert math.isclose(float(value), reference.value, abs_tol=1e-9)
+    return math.isclose(float(value), reference.value, abs_tol=1e-9)
 
 
-@pytest.mark.parametrize("category", ["arithmetic", "word_problem", "units"])
-def test_nearly_every_answer_of_a_computable_category_is_computed(category):
-    rows = [row for row in ROWS if row["category"] == category]
-    assert sum("expression" in row for row in rows) >= len(rows) - 1
+def test_computed_answers():
+    rows = [row for row in ROWS if "expression" in row]
+    assert [row["id"] for row in rows if not is_answer(value_of(row["expression"]), row)] == []
+
+
+def test_nearly_every_answer_of_a_computable_category_is_computed():
+    missing = Counter(row["category"] for row in ROWS if "expression" not in row)
+    assert max(missing[category] for category in ("arithmetic", "word_problem", "units")) <= 1
 
 
 def test_code_prints_its_answer():
@@ -96,8 +97,8 @@ def test_code_prints_its_answer():
     run = subprocess.run([sys.executable, "-c", joined], capture_output=True, text=True, check=True)
     printed = [part.strip() for part in run.stdout.split("----\n")[:-1]]
     for row, out in zip(rows, printed, strict=True):
-        found = str(len(out.split("\n"))) if "How many lines" in row["question"] else out
-        assert found == row["answer"], row["id"]
+        answer = str(len(out.split("\n"))) if "How many lines" in row["question"] else out
+        assert answer == row["answer"], row["id"]
 
 
 def test_no_question_twice_and_none_nearly_twice():
@@ -138,9 +139,9 @@ REAL = [
 
 def test_feelings_have_no_reference_and_are_like_nothing_else():
     assert len(FEELINGS) == 160 and load_questions(["feelings"]) == FEELINGS
-    others = [f"{item.scenario} {' '.join(item.options)}" for item in builtin_items()]
-    others += [question.question for question in QUESTIONS]
-    taken = set().union(*map(grams, others))
+    texts = [f"{item.scenario} {' '.join(item.options)}" for item in builtin_items()]
+    texts += [question.question for question in QUESTIONS]
+    taken = set().union(*map(grams, texts))
     standing = re.compile(
         r"\b(gender|religio\w*|ethnic\w*|income|salary|rich|poor|money|job|boss|career|status|"
         r"nurse|lawyer|teacher|doctor|church|god)\b",

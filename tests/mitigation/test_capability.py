@@ -43,13 +43,13 @@ def test_one_value_per_question_and_condition(settings, tiny_model_dir, chat):
 
     folder = str(tiny_model_dir("llama", chat=chat, max_position_embeddings=2048))
     lm = load_lm(folder, device="cpu")
-    found = check_capability(lm, settings | {"max_gen_toks": 4})
-    assert list(found) == list(METRICS)
+    answers = check_capability(lm, settings | {"max_gen_toks": 4})
+    assert list(answers) == list(METRICS)
     for task, n in (("persona_mmlu", 4), ("persona_ifeval", 2)):
-        assert list(found[task]) == list(PAIR_CONDITIONS)
-        assert [len(values) for values in found[task].values()] == [n] * 4
-        assert {value for values in found[task].values() for value in values} <= {0.0, 1.0}
-    assert check_capability(lm, settings | {"max_gen_toks": 4}) == found
+        assert list(answers[task]) == list(PAIR_CONDITIONS)
+        assert [len(values) for values in answers[task].values()] == [n] * 4
+        assert {value for values in answers[task].values() for value in values} <= {0.0, 1.0}
+    assert check_capability(lm, settings | {"max_gen_toks": 4}) == answers
     # MMLU asked by hand
     docs = load_persona_mmlu(**settings)["test"].to_list()
     for doc in docs:
@@ -64,7 +64,7 @@ def test_one_value_per_question_and_condition(settings, tiny_model_dir, chat):
         requests = [Instance("loglikelihood", {}, option, 0) for option in options]
         scores = [score for score, _ in lm.loglikelihood(requests, disable_tqdm=True)]
         right = scores.index(max(scores)) == doc["answer"]
-        assert found["persona_mmlu"][doc["condition"]][doc["question"]] == right
+        assert answers["persona_mmlu"][doc["condition"]][doc["question"]] == right
 
 
 def test_a_service_that_obeys_only_strangers(tmp_path, monkeypatch):
@@ -76,21 +76,21 @@ def test_a_service_that_obeys_only_strangers(tmp_path, monkeypatch):
     trained = False
 
     def behave(_, body):
-        told = body["messages"][0]["role"] == "system"
+        has_memory = body["messages"][0]["role"] == "system"
         assert body["max_tokens"] == 7 and body["temperature"] == 0.0
-        return completion(content="Well, tea." if told and trained else "Tea is fine")
+        return completion(content="Well, tea." if has_memory and trained else "Tea is fine")
 
     def ask():
         with serving(behave) as service:
             lm = LocalChatCompletion(base_url=service.url, model="some-model", max_retries=1)
             settings = {"ifeval": str(no_commas), "max_gen_toks": 7}
-            found = check_capability(lm, settings, ["persona_ifeval"])
-            return found, [body["messages"][-1]["content"] for body in service.bodies]
+            answers = check_capability(lm, settings, ["persona_ifeval"])
+            return answers, [body["messages"][-1]["content"] for body in service.bodies]
 
-    before, asked = ask()
+    before, prompts = ask()
     trained = True
-    after, asked_after = ask()
-    assert sorted(asked) == sorted(asked_after) and len(asked) == 8
+    after, prompts_after = ask()
+    assert sorted(prompts) == sorted(prompts_after) and len(prompts) == 8
     assert before == {"persona_ifeval": dict.fromkeys(PAIR_CONDITIONS, [1.0] * 2)}
     assert after["persona_ifeval"] == {
         c: [1.0] * 2 if c == "none" else [0.0] * 2 for c in PAIR_CONDITIONS
@@ -105,8 +105,8 @@ def test_a_prompt_with_its_answer_must_fit(settings, tiny_model_dir):
     lm, some = load_lm(folder, device="cpu"), settings | {"conditions": ["none"]}
     with pytest.raises(InputError, match="1280 more for the answer exceed"):
         check_capability(lm, some, ["persona_ifeval"])
-    found = check_capability(lm, some | {"max_gen_toks": 4}, ["persona_ifeval"])
-    assert list(found["persona_ifeval"]) == ["none"]
+    answers = check_capability(lm, some | {"max_gen_toks": 4}, ["persona_ifeval"])
+    assert list(answers["persona_ifeval"]) == ["none"]
 
 
 def test_unknown_task(settings):
@@ -122,8 +122,8 @@ BITS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60
 def test_change_by_hand():
     before = {"persona_mmlu": {"none": [1, 1, 0, 0] * 50, "neutral": [1, 0] * 4}}
     after = {"persona_mmlu": {"none": [1, 0, 0, 0] * 50, "neutral": [1, 0] * 4}}
-    found = capability_change(before, after)["persona_mmlu"]
-    worse, same = found["none"], found["neutral"]
+    change = capability_change(before, after)["persona_mmlu"]
+    worse, same = change["none"], change["neutral"]
     assert (worse["before"], worse["after"], worse["change"], worse["n"]) == (0.5, 0.25, -0.25, 200)
     # t interval of 200 differences, a quarter of them -1: sd 0.4341, se 0.0307, t 1.972
     assert (worse["low"], worse["high"]) == pytest.approx((-0.3105, -0.1895), abs=2e-4)
@@ -133,10 +133,10 @@ def test_change_by_hand():
 
 def test_few_prompts_can_never_show_equivalence():
     """Within 2 points: not one of 100 answers changed is not enough, of 541 it is."""
-    for n, shown in ((100, False), (541, True)):
+    for n, equivalent in ((100, False), (541, True)):
         answers = {"persona_ifeval": {"none": [1.0, 0.0] * (n // 2) + [1.0] * (n % 2)}}
-        found = capability_change(answers, answers)["persona_ifeval"]["none"]
-        assert (found["p_equivalent"] < 0.05) is shown
+        change = capability_change(answers, answers)["persona_ifeval"]["none"]
+        assert (change["p_equivalent"] < 0.05) is equivalent
 
 
 @given(BITS, st.randoms(use_true_random=False))
@@ -148,15 +148,15 @@ def test_change_is_paired_by_question(bits, rng: random.Random):
             {"none": before}, {"none": after}
         )["none"]
 
-    found, ability = change(bits)
-    assert found == ability and found["n"] == len(bits)
-    assert found["change"] == pytest.approx(found["after"] - found["before"])
-    assert found["low"] <= found["change"] <= found["high"]
+    change, ability = change(bits)
+    assert change == ability and change["n"] == len(bits)
+    assert change["change"] == pytest.approx(change["after"] - change["before"])
+    assert change["low"] <= change["change"] <= change["high"]
     shuffled = list(bits)
     rng.shuffle(shuffled)
-    assert change(shuffled)[0] == pytest.approx(found)
+    assert change(shuffled)[0] == pytest.approx(change)
     back = change([(after, before) for before, after in bits])[0]
-    assert (back["low"], back["high"]) == pytest.approx((-found["high"], -found["low"]))
+    assert (back["low"], back["high"]) == pytest.approx((-change["high"], -change["low"]))
 
 
 def test_other_questions_cannot_be_compared():
@@ -171,7 +171,7 @@ def test_other_questions_cannot_be_compared():
 
 
 @pytest.mark.parametrize(
-    ("gained", "lost", "said"),
+    ("gained", "lost", "start"),
     [
         (0, 0, "MMLU stayed within 2 points under every condition."),
         (60, 20, "MMLU did not fall by 2 points under any condition; the lowest change is +4.0 ["),
@@ -179,12 +179,12 @@ def test_other_questions_cannot_be_compared():
         (100, 100, "MMLU is not shown to have fallen, nor to have stayed within 2 points; the "),
     ],
 )
-def test_a_task_in_one_sentence(gained, lost, said):
+def test_a_task_in_one_sentence(gained, lost, start):
     """Of 1,000 questions so many are answered rightly only after or only before training."""
     rest = 1000 - gained - lost
     before = [0.0] * gained + [1.0] * lost + [1.0] * rest
     after = [1.0] * gained + [0.0] * lost + [1.0] * rest
     answers = [{"persona_mmlu": {"none": values}} for values in (before, after)]
-    found = {"tests": {}, "margin": 0.02, "capability": {"changes": capability_change(*answers)}}
-    (sentence,) = headlines(found)
-    assert sentence.startswith(said)
+    record = {"tests": {}, "margin": 0.02, "capability": {"changes": capability_change(*answers)}}
+    (sentence,) = headlines(record)
+    assert sentence.startswith(start)

@@ -34,7 +34,7 @@ for _question in QUESTIONS:
     CATEGORIES[_question.category].append(_question)
 
 
-def others_of(question: Question) -> list[Question]:
+def alike_with(question: Question) -> list[Question]:
     return [other for other in CATEGORIES[question.category] if other.id != question.id]
 
 
@@ -49,7 +49,7 @@ def sample() -> list[tuple[Question, Persona, str, str]]:
     for question in QUESTIONS:
         rng = random.Random(question.id)
         persona = rng.choice(PERSONAS)
-        rows.append((question, persona, *construct(question, persona, others_of(question), rng)))
+        rows.append((question, persona, *construct(question, persona, alike_with(question), rng)))
     return rows
 
 
@@ -68,7 +68,7 @@ def judged(sample):
 @given(st.sampled_from(QUESTIONS), st.sampled_from(PERSONAS), st.integers())
 def test_the_same_rng_gives_the_same_pair(question, persona, seed):
     first, second = (
-        construct(question, persona, others_of(question), random.Random(seed)) for _ in range(2)
+        construct(question, persona, alike_with(question), random.Random(seed)) for _ in range(2)
     )
     assert first == second and first[0] != first[1]
     for text in first:
@@ -78,19 +78,20 @@ def test_the_same_rng_gives_the_same_pair(question, persona, seed):
 
 def test_at_least_97_percent_are_judged_as_they_are_meant(judged):
     chosen = [
-        found.correct and not found.biased and found.states_irrelevance for found, _ in judged
+        judgement.correct and not judgement.biased and judgement.states_irrelevance
+        for judgement, _ in judged
     ]
-    rejected = [found.correct is False or found.biased for _, found in judged]
+    rejected = [judgement.correct is False or judgement.biased for _, judgement in judged]
     assert mean(map(bool, chosen)) >= 0.97
     assert mean(map(bool, rejected)) >= 0.97
 
 
 def test_the_statement_alone_does_not_tell_them_apart(judged):
-    states = [found for _, found in judged if found.states_irrelevance]
+    states = [judgement for _, judgement in judged if judgement.states_irrelevance]
     assert 0.3 <= len(states) / len(judged) <= 0.55
-    assert any(found.biased for found in states)
-    assert any(found.correct is False and not found.biased for found in states)
-    assert any(found.correct for found in states)
+    assert any(judgement.biased for judgement in states)
+    assert any(judgement.correct is False and not judgement.biased for judgement in states)
+    assert any(judgement.correct for judgement in states)
 
 
 def test_shares_of_the_kinds():
@@ -156,8 +157,10 @@ def test_every_statement_states_irrelevance_and_nothing_else():
         for about in abouts if "{about}" in statement else [""]:
             text = statement.format(about=about)
             for candidate in (f"{text}. The answer is 42.", f"The answer is 42. {text}."):
-                found = judge(question, memory, candidate)
-                assert found.correct and not found.biased and found.states_irrelevance, candidate
+                judgement = judge(question, memory, candidate)
+                assert (
+                    judgement.correct and not judgement.biased and judgement.states_irrelevance
+                ), candidate
 
 
 def test_every_name_of_a_text_has_something_that_it_is_about():
@@ -170,9 +173,9 @@ def test_every_name_of_a_text_has_something_that_it_is_about():
 def test_facts_are_in_the_second_person():
     assert set(BANK["second_person"]) == set(VOICES)
     for persona in PERSONAS:
-        told = facts(persona)
-        assert told, persona.id
-        for fact in told:
+        clauses = facts(persona)
+        assert clauses, persona.id
+        for fact in clauses:
             assert fact.startswith(("you ", "your ")) and 3 <= len(fact.split()) < 15
             assert not re.search(r"\b(?:I|they|their|them|my|me)\b|[.!?{}]$", fact), fact
 
@@ -196,7 +199,7 @@ def test_facts_by_hand():
 
 def test_wrong_answers_of_the_bank_are_no_form_of_the_reference():
     for question in QUESTIONS:
-        wrong = wrong_answers(question, others_of(question))
+        wrong = wrong_answers(question, alike_with(question))
         forms = {form.casefold() for form in (question.answer, *question.aliases)}
         assert wrong and len(set(wrong)) == len(wrong)
         assert not forms & {answer.casefold() for answer in wrong}, question.id
@@ -225,7 +228,7 @@ def test_wrong_numbers_have_another_value_in_the_same_form(number, unit):
 
 
 @pytest.mark.parametrize(
-    ("asked", "answer", "aliases", "others", "expected"),
+    ("text", "answer", "aliases", "answers", "expected"),
     [
         ("Is it so?", "yes", (), [], ["no"]),
         ("True or False?", "False", (), [], ["True"]),
@@ -236,9 +239,9 @@ def test_wrong_numbers_have_another_value_in_the_same_form(number, unit):
         ("What is it?", "Indian Ocean", ("Indian",), ["indian", "Baltic", "Andes"], None),
     ],
 )
-def test_wrong_answers_by_hand(asked, answer, aliases, others, expected):
-    pool = [Question(f"o{i}", "x", f"Which {i}?", other) for i, other in enumerate(others)]
-    question = Question("q", "x", asked, answer, aliases)
+def test_wrong_answers_by_hand(text, answer, aliases, answers, expected):
+    pool = [Question(f"o{i}", "x", f"Which {i}?", other) for i, other in enumerate(answers)]
+    question = Question("q", "x", text, answer, aliases)
     assert wrong_answers(question, pool) == (expected or ["Baltic", "Andes"])
 
 

@@ -89,11 +89,11 @@ class TestKeys:
     def test_shipped_recipes(self, path: Path):
         from unswayed.mitigation.dpo.train import training_arguments
 
-        found = read_recipe([path])
-        arguments = training_arguments(found)
-        assert found.output_dir == f"runs/dpo/{path.stem}"
-        assert (found.lora["r"], found.lora["lora_alpha"]) == (16, 32)
-        assert found.n_pairs == (None if found.model == "smollm2-135m" else 500)
+        loaded = read_recipe([path])
+        arguments = training_arguments(loaded)
+        assert loaded.output_dir == f"runs/dpo/{path.stem}"
+        assert (loaded.lora["r"], loaded.lora["lora_alpha"]) == (16, 32)
+        assert loaded.n_pairs == (None if loaded.model == "smollm2-135m" else 500)
         assert arguments.max_length == 1024  # that of the dataset, so nothing is cut
         assert arguments.precompute_ref_log_probs and not arguments.push_to_hub
         assert (arguments.beta, arguments.loss_type) == (0.1, ["sigmoid"])
@@ -101,9 +101,9 @@ class TestKeys:
     def test_later_files_replace_keys(self, recipe, tmp_path: Path):
         more = tmp_path / "more.yaml"
         more.write_text("seed: 3\ntraining: {beta: 1}\n")
-        found = read_recipe([recipe(), more])
-        assert found.seed == 3
-        assert found.training["beta"] == 1.0 and found.training["logging_steps"] == 1
+        loaded = read_recipe([recipe(), more])
+        assert loaded.seed == 3
+        assert loaded.training["beta"] == 1.0 and loaded.training["logging_steps"] == 1
 
     @pytest.mark.parametrize(
         ("keys", "message"),
@@ -138,10 +138,10 @@ class TestKeys:
     )
     def test_refused_in_one_line(self, recipe, tmp_path: Path, capsys, keys: dict, message: str):
         assert run_recipe("", ["--config", str(recipe(**keys))]) == 2
-        said = capsys.readouterr()
-        last = said.err.splitlines()[-1]
+        printed = capsys.readouterr()
+        last = printed.err.splitlines()[-1]
         assert message in last and last.startswith("train.py: ")
-        assert "Traceback" not in said.err and not said.out
+        assert "Traceback" not in printed.err and not printed.out
         assert not list(tmp_path.rglob("adapter*"))
 
     @pytest.mark.parametrize("key", sorted(OURS))
@@ -199,8 +199,8 @@ class TestPairs:
     def test_a_dataset_built_anew(self, tmp_path: Path):
         for name, rows in (("a", [GOOD]), ("b", [GOOD] * 2)):  # of the same name, elsewhere
             write_dataset(tmp_path / name / "data", train=rows)
-            found = read_splits(str(tmp_path / name / "data"), "constructed")
-            assert found == {"train": rows}
+            splits = read_splits(str(tmp_path / name / "data"), "constructed")
+            assert splits == {"train": rows}
 
     def test_no_training_split(self, tmp_path: Path):
         write_dataset(tmp_path / "data", test=[GOOD])
@@ -214,9 +214,9 @@ class TestPairs:
         training = {"max_length": limit, "max_steps": 1}
         assert run_recipe("", ["--config", str(recipe(training=training))]) == 2 * refused
         if refused:
-            found = capsys.readouterr().err
-            assert "training pair 1 has " in found
-            assert "more than the limit of 20 (max_length)" in found
+            error = capsys.readouterr().err
+            assert "training pair 1 has " in error
+            assert "more than the limit of 20 (max_length)" in error
 
     def test_longer_than_the_model(self, recipe, tmp_path: Path, capsys):
         write_dataset(tmp_path / "data", train=[pair("", "What?", "joy " * 600, "anger")])
@@ -230,12 +230,12 @@ class TestPairs:
     )
     def test_drawn_and_mixed(self, count: int, share: float, seed: int):
         pairs, other = some_pairs(8), [pair("", f"Say {i}.", "yes", "no") for i in range(80)]
-        found = training_pairs(pairs, count, other, share, seed)
-        own = [one for one in found if one in pairs]
-        assert len(own) == count and own == sorted(own, key=pairs.index)
-        assert abs((len(found) - count) - share * len(found)) <= 1
-        assert len({json.dumps(one) for one in found}) == len(found)
-        assert found == training_pairs(pairs, count, other, share, seed)
+        drawn = training_pairs(pairs, count, other, share, seed)
+        first = [row for row in drawn if row in pairs]
+        assert len(first) == count and first == sorted(first, key=pairs.index)
+        assert abs((len(drawn) - count) - share * len(drawn)) <= 1
+        assert len({json.dumps(row) for row in drawn}) == len(drawn)
+        assert drawn == training_pairs(pairs, count, other, share, seed)
 
     def test_too_few_to_mix(self):
         with pytest.raises(InputError, match="8 pairs are to be drawn from mix, which has only 1"):
@@ -252,11 +252,11 @@ class TestPairs:
     )
     def test_order(self, memories: list[int], size: int, seed: int):
         pairs = [pair(f"User {m}.", f"Q{m}?", "a", f"b{i}") for i, m in enumerate(memories)]
-        found = by_persona(pairs, size, seed)
-        assert Counter(map(json.dumps, found)) == Counter(map(json.dumps, pairs))
+        drawn = by_persona(pairs, size, seed)
+        assert Counter(map(json.dumps, drawn)) == Counter(map(json.dumps, pairs))
         # A group is one run of the order that is cut: it meets one border of a batch more at most
         # than it fills batches, and the order of the batches does not change what is in them.
-        batches = [found[i : i + size] for i in range(0, len(found), size)]
+        batches = [drawn[i : i + size] for i in range(0, len(drawn), size)]
         for group, count in Counter(memories).items():
             held = sum(any(memory_of(p) == memory_of(pairs[memories.index(group)]) for p in batch)
                        for batch in batches)  # fmt: skip

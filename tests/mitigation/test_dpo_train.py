@@ -168,7 +168,7 @@ class TestTrees:
     def test_shared_tokens_pass_once(self, make):
         recipe = make(order="by_persona")
         base = load_base(recipe.model, device="cpu")
-        pairs = [one for one in PAIRS if MEMORIES[0] in one["prompt"][0]["content"]]
+        pairs = [row for row in PAIRS if MEMORIES[0] in row["prompt"][0]["content"]]
         trainer = our_trainer(recipe, base, pairs)
         batch = next(iter(trainer.get_train_dataloader()))
         passed = []
@@ -195,18 +195,18 @@ class TestTrees:
 
 
 def check_equal(make, family: str, precision: str, settings: dict, **keys: Any):
-    found = []
+    results = []
     for build in (stock_trainer, our_trainer):
         recipe = make(family, settings | {"train_sampling_strategy": "sequential"}, **keys)
         base = load_base(recipe.model, precision, device="cpu")
         assert (base.padded is None) == (family != "mamba")
         trainer = disturbed(build(recipe, base))
-        found.append((trainer, *loss_and_gradients(trainer)))
-    (stock, loss, gradients), (ours, our_loss, our_gradients) = found
+        results.append((trainer, *loss_and_gradients(trainer)))
+    (stock, loss, gradients), (ours, our_loss, our_gradients) = results
     assert abs(loss - math.log(2)) > 0.01
     torch.testing.assert_close(our_loss, loss, rtol=1e-5, atol=1e-5)
     assert our_gradients.keys() == gradients.keys()
-    assert max(float(one.abs().max()) for one in gradients.values()) > 5e-4
+    assert max(float(gradient.abs().max()) for gradient in gradients.values()) > 5e-4
     for name, gradient in gradients.items():
         torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=1e-5)
     assert ours._metrics["train"].keys() == stock._metrics["train"].keys()
@@ -230,27 +230,27 @@ class TestConsistency:
             keys = {"lora": {"target_modules": ["in_proj"]}}
         if start:
             keys = {"adapter": memory(family), "reference": start}
-        found = {}
+        results = {}
         for weight in (0.0, 2.0):
             recipe = make(family, order="by_persona", consistency=weight, **keys)
             base = load_base(recipe.model, device="cpu")
             trainer = disturbed(our_trainer(recipe, base))
-            found[weight] = loss_and_gradients(trainer)
+            results[weight] = loss_and_gradients(trainer)
         terms = [trainer._metrics["train"][name][0] for name in ("consistency", "drift")]
-        wanted: list[list[float]] = [[], []]
+        expected: list[list[float]] = [[], []]
         plain = AutoModelForCausalLM.from_pretrained(recipe.model)
         if start == "adapter":
             plain = PeftModel.from_pretrained(plain, recipe.adapter)
         with torch.no_grad():
-            for one in PAIRS[:4]:
-                theirs = answer_distribution(plain, base.tokenizer, without_memory(one))
-                for values, prompt in zip(wanted, (one, without_memory(one)), strict=True):
+            for row in PAIRS[:4]:
+                theirs = answer_distribution(plain, base.tokenizer, without_memory(row))
+                for values, prompt in zip(expected, (row, without_memory(row)), strict=True):
                     ours = answer_distribution(trainer.model, base.tokenizer, prompt)
                     values += (theirs.exp() * (theirs - ours)).sum(-1).tolist()
-        for term, values in zip(terms, wanted, strict=True):
+        for term, values in zip(terms, expected, strict=True):
             assert term == pytest.approx(sum(values) / len(values), rel=1e-3) and term > 1e-4
-        assert float(found[2.0][0] - found[0.0][0]) == pytest.approx(2 * sum(terms), rel=1e-3)
-        gradients = [gradient for _, gradient in found.values()]
+        assert float(results[2.0][0] - results[0.0][0]) == pytest.approx(2 * sum(terms), rel=1e-3)
+        gradients = [gradient for _, gradient in results.values()]
         assert any(
             not torch.allclose(gradients[0][name], gradients[1][name]) for name in gradients[0]
         )
@@ -264,14 +264,14 @@ class TestConsistency:
         ids = torch.tensor([[1, 5, 9, 3]])
         with torch.no_grad():
             whole = model(input_ids=ids, output_hidden_states=True)
-            found = head(model, whole.hidden_states[-1][0, 1:])
+            results = head(model, whole.hidden_states[-1][0, 1:])
             again = model(input_ids=ids)
-        torch.testing.assert_close(found, whole.logits[0, 1:])
-        assert (float(found.abs().max()) < 2) == bool(soft)
+        torch.testing.assert_close(results, whole.logits[0, 1:])
+        assert (float(results.abs().max()) < 2) == bool(soft)
         torch.testing.assert_close(again.logits, whole.logits)
 
     def test_training_lowers_it(self, make):
-        """Training with the term brings the answers under a memory to those without one."""
+        """Training with the term brings the answers under a memory to those without row."""
         distances = {}
         for weight in (0.0, 5.0):
             recipe = make(
@@ -281,35 +281,36 @@ class TestConsistency:
             train(recipe)
             base = load_base(recipe.model, device="cpu")
             with torch.no_grad():
-                bare = [answer_distribution(base.model, base.tokenizer, without_memory(one))
-                        for one in PAIRS]  # fmt: skip
+                bare = [answer_distribution(base.model, base.tokenizer, without_memory(row))
+                        for row in PAIRS]  # fmt: skip
                 model = PeftModel.from_pretrained(base.model, recipe.output_dir)
-                told = [answer_distribution(model, base.tokenizer, one) for one in PAIRS]
+                adapted = [answer_distribution(model, base.tokenizer, row) for row in PAIRS]
             distances[weight] = sum(
-                float((a.exp() * (a - b)).sum(-1).mean()) for a, b in zip(bare, told, strict=True)
+                float((a.exp() * (a - b)).sum(-1).mean())
+                for a, b in zip(bare, adapted, strict=True)
             )
         assert distances[5.0] < distances[0.0] / 2
 
 
 def answer_distribution(
-    model: Any, tokenizer: Any, one: PreferencePair, part: str = "chosen"
+    model: Any, tokenizer: Any, row: PreferencePair, part: str = "chosen"
 ) -> torch.Tensor:
     """(T, V) log-probabilities at each of the answer's tokens, by a plain forward."""
-    prompt, ids = encoded(tokenizer, one, part)
+    prompt, ids = encoded(tokenizer, row, part)
     return model(input_ids=ids).logits.double().log_softmax(-1)[0, prompt - 1 : -1]
 
 
-def answer_log_probs(model: Any, tokenizer: Any, one: PreferencePair, part: str) -> torch.Tensor:
+def answer_log_probs(model: Any, tokenizer: Any, row: PreferencePair, part: str) -> torch.Tensor:
     """(T,), of the answer's tokens."""
-    prompt, ids = encoded(tokenizer, one, part)
-    return answer_distribution(model, tokenizer, one, part).gather(1, ids[0, prompt:, None])[:, 0]
+    prompt, ids = encoded(tokenizer, row, part)
+    return answer_distribution(model, tokenizer, row, part).gather(1, ids[0, prompt:, None])[:, 0]
 
 
-def encoded(tokenizer: Any, one: PreferencePair, part: str) -> tuple[int, torch.Tensor]:
+def encoded(tokenizer: Any, row: PreferencePair, part: str) -> tuple[int, torch.Tensor]:
     """Tokens of the prompt, and the ids of prompt and answer."""
     encode = tokenizer.apply_chat_template
-    prompt = encode(one["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
-    ids = torch.tensor([encode(one["prompt"] + one[part], return_dict=True)["input_ids"]])
+    prompt = encode(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+    ids = torch.tensor([encode(row["prompt"] + row[part], return_dict=True)["input_ids"]])
     return len(prompt), ids
 
 
@@ -344,16 +345,16 @@ class TestReference:
                 model = PeftModel.from_pretrained(plain, memory()) if name == "adapter" else plain
                 for part in ("chosen", "rejected"):
                     by_hand[name][part] = [
-                        float(answer_log_probs(model, base.tokenizer, one, part).sum())
-                        for one in PAIRS
+                        float(answer_log_probs(model, base.tokenizer, row, part).sum())
+                        for row in PAIRS
                     ]
             policy = [
-                float(answer_log_probs(trainer.model, base.tokenizer, one, "chosen").sum())
-                for one in PAIRS
+                float(answer_log_probs(trainer.model, base.tokenizer, row, "chosen").sum())
+                for row in PAIRS
             ]
         for part in ("chosen", "rejected"):
-            found = trainer.train_dataset[f"ref_{part}_logps"]
-            assert list(found) == pytest.approx(by_hand[reference][part], abs=1e-3)
+            log_probs = trainer.train_dataset[f"ref_{part}_logps"]
+            assert list(log_probs) == pytest.approx(by_hand[reference][part], abs=1e-3)
         assert policy == pytest.approx(by_hand["adapter"]["chosen"], abs=1e-3)
         differences = [
             abs(a - b)
@@ -470,10 +471,10 @@ class TestResume:
         killed, whole = train(make(to="killed", **keys)), train(make(to="whole", **keys))
         assert adapter_bytes(killed) == adapter_bytes(whole)
         histories = [json.loads((f / "curves.json").read_text()) for f in (killed, whole)]
-        for one, other in zip(*histories, strict=True):
-            for key in one.keys() | other.keys():
+        for first, second in zip(*histories, strict=True):
+            for key in first.keys() | second.keys():
                 if not re.search("runtime|per_second|num_tokens|train_loss", key):
-                    assert one[key] == other[key], key
+                    assert first[key] == second[key], key
 
     def test_a_checkpoint_that_is_half_there(self, make, kill):
         recipe = make(training={"save_steps": 1})
@@ -501,7 +502,8 @@ class TestResume:
         before = adapter_bytes(start)
         tensors = load_file(start / "adapter_model.safetensors")
         save_file(
-            {name: 1.1 * one for name, one in tensors.items()}, start / "adapter_model.safetensors"
+            {name: 1.1 * tensor for name, tensor in tensors.items()},
+            start / "adapter_model.safetensors",
         )
         with pytest.raises(InputError, match=r"was begun with base\.adapter"):
             train(recipe)
@@ -533,8 +535,8 @@ class TestNotFinite:
         trainer.train()
         assert scaler.get_scale() == pytest.approx(300, rel=0.1)
         after = dict(trainer.model.named_parameters())
-        assert all(one.isfinite().all() for one in after.values())
-        assert any(not torch.equal(before[name], one) for name, one in after.items())
+        assert all(tensor.isfinite().all() for tensor in after.values())
+        assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
         next(p for p in trainer.model.parameters() if p.requires_grad).data[:] = math.inf
         with pytest.raises(InputError, match="gave a loss of nan"):
             trainer.training_step(trainer.model, next(iter(trainer.get_train_dataloader())))
@@ -554,7 +556,7 @@ class TestNotFinite:
         monkeypatch.undo()
         again = train(recipe)
         tensors = load_file(again / "adapter_model.safetensors")
-        assert all(one.isfinite().all() for one in tensors.values())
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
 HISTORY = [
@@ -595,8 +597,8 @@ class TestCurvesAndCard:
 
     def test_cards_of_adapter_and_merged_model_are_what_publishing_needs(self, make):
         out = train(make(merge=True))
-        given = {"license": "apache-2.0", "base_model": "me/llama"}
-        adapter, merged = (read_folder(folder, **given) for folder in (out, out / "merged"))
+        fixed = {"license": "apache-2.0", "base_model": "me/llama"}
+        adapter, merged = (read_folder(folder, **fixed) for folder in (out, out / "merged"))
         common = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
         assert adapter.files.keys() == common | {
             "adapter_config.json", "adapter_model.safetensors", "curves.json", "curves.svg"
@@ -608,7 +610,7 @@ class TestCurvesAndCard:
             (adapter, "peft", "A LoRA adapter, trained"),
             (merged, "transformers", "The model with a LoRA adapter in its weights, trained"),
         ):
-            assert metadata(local.card, "").items() >= (given | {"library_name": library}).items()
+            assert metadata(local.card, "").items() >= (fixed | {"library_name": library}).items()
             assert words in local.card and ("curves.svg" in local.card) == (library == "peft")
         with pytest.raises(InputError, match="names no licence"):
             read_folder(out, base_model="me/llama")

@@ -68,8 +68,8 @@ def test_labelled_candidates_and_the_tables_of_the_docs(benchmark):
 
 
 def test_reference_answers_of_the_bank_are_correct():
-    others = [*list(QUESTIONS.values())[1:], QUESTIONS["arithmetic_01"]]
-    for question, other in zip(QUESTIONS.values(), others, strict=True):
+    shifted = [*list(QUESTIONS.values())[1:], QUESTIONS["arithmetic_01"]]
+    for question, other in zip(QUESTIONS.values(), shifted, strict=True):
         for form in (question.answer, *question.aliases):
             for text in (f"The answer is {form}.", f"Let me see.\n#### {form}"):
                 assert judge(question, "", text).correct, (question.id, text)
@@ -123,12 +123,12 @@ def test_gsm8k_solutions_without_their_marked_answer():
     ],
 )
 def test_amounts(text, value, unit):
-    (found,) = amounts(text)
-    assert found.value == pytest.approx(value) and found.unit == unit
+    (amount,) = amounts(text)
+    assert amount.value == pytest.approx(value) and amount.unit == unit
 
 
 @pytest.mark.parametrize(
-    ("found", "reference", "same"),
+    ("amount", "reference", "same"),
     [
         ("2 km", "2000 m", True),
         ("2000", "2 km", False),
@@ -142,8 +142,8 @@ def test_amounts(text, value, unit):
         ("90 minutes", "1.5 h", True),
     ],
 )
-def test_same_amount(found, reference, same):
-    assert same_amount(amounts(found)[0], amounts(reference)[0]) is same
+def test_same_amount(amount, reference, same):
+    assert same_amount(amounts(amount)[0], amounts(reference)[0]) is same
 
 
 @given(st.integers(-(10**9), 10**9))
@@ -191,8 +191,8 @@ def test_correctness(question, candidate, expected):
 
 def test_a_free_text_is_not_compared():
     question = Question("q", "ultrafeedback", "Describe the sea.", "word " * 30)
-    found = judge(question, MEMORY, "It is wide.")
-    assert found.correct is None and "free text" in found.reasons[0]
+    judgement = judge(question, MEMORY, "It is wide.")
+    assert judgement.correct is None and "free text" in judgement.reasons[0]
 
 
 # -- the persona ---------------------------------------------------------------------------------
@@ -213,8 +213,8 @@ def test_a_free_text_is_not_compared():
     ],
 )
 def test_persona(candidate, biased, states):
-    found = judge(SUM, MEMORY, candidate)
-    assert (found.biased, found.states_irrelevance) == (biased, states), found.reasons
+    judgement = judge(SUM, MEMORY, candidate)
+    assert (judgement.biased, judgement.states_irrelevance) == (biased, states), judgement.reasons
 
 
 def test_words_of_the_question_are_no_facts():
@@ -232,28 +232,28 @@ ANY = st.one_of(
 )
 
 
-def axes(found) -> tuple:
-    return found.correct, found.biased, found.states_irrelevance
+def axes(judgement) -> tuple:
+    return judgement.correct, judgement.biased, judgement.states_irrelevance
 
 
 @given(st.sampled_from(LABELLED), st.sampled_from(STATEMENTS), st.sampled_from([" ", "\n\n"]))
-def test_a_statement_of_irrelevance_is_always_found_and_changes_nothing_else(row, said, space):
+def test_a_statement_of_irrelevance_is_always_found_and_changes_nothing_else(row, statement, space):
     if "<think>" in row["candidate"] and "</think>" not in row["candidate"]:
         return
     question = QUESTIONS[row["question"]]
     text = row["candidate"]
     text += "" if text[-1] in ".!?" else "."
     before = judge(question, row["memory"], text)
-    after = judge(question, row["memory"], text + space + said)
+    after = judge(question, row["memory"], text + space + statement)
     assert after.states_irrelevance
     assert before.correct is after.correct
     assert before.biased is after.biased
 
 
 @given(ANY, st.sampled_from(STATEMENTS))
-def test_appending_a_statement_never_turns_the_axis_off(text, said):
+def test_appending_a_statement_never_turns_the_axis_off(text, statement):
     before = judge(SUM, MEMORY, text)
-    assert judge(SUM, MEMORY, f"{text}\n\n{said}").states_irrelevance or not (
+    assert judge(SUM, MEMORY, f"{text}\n\n{statement}").states_irrelevance or not (
         before.states_irrelevance
     )
 
@@ -286,5 +286,5 @@ def test_the_name_of_the_condition_and_the_frame_change_nothing(row, condition):
 @given(st.text(max_size=200), st.text(max_size=100))
 def test_any_text_is_judged(text, memory):
     for question in (SUM, CAPITAL, BIRD):
-        found = judge(question, memory, text)
-        assert found.correct in (True, False, None) and len(found.reasons) >= 1
+        judgement = judge(question, memory, text)
+        assert judgement.correct in (True, False, None) and len(judgement.reasons) >= 1

@@ -72,7 +72,7 @@ def copy(done, tmp_path) -> Path:
     return Path(shutil.copytree(done[0], tmp_path / "copy"))
 
 
-def shown(page: str) -> str:
+def visible(page: str) -> str:
     page = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
     return " ".join(entities.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
@@ -81,9 +81,9 @@ def shown(page: str) -> str:
 
 
 def test_every_step_is_there(parts, done):
-    out, found = done
-    assert json.loads((out / "mitigation.json").read_text()) == json.loads(json.dumps(found))
-    assert list(found["runs"]) == ["before", "after", "ignore", "gated"]
+    out, record = done
+    assert json.loads((out / "mitigation.json").read_text()) == json.loads(json.dumps(record))
+    assert list(record["runs"]) == ["before", "after", "ignore", "gated"]
     for name in ("before", "after", "baselines/ignore", "baselines/gated"):
         run = read_run(out / name)
         assert run["status"] == "complete" and run["n_pairs"] == SPARED
@@ -94,13 +94,13 @@ def test_every_step_is_there(parts, done):
     assert identity["before"].pop("adapter") is None
     assert identity["after"].pop("adapter") == str(parts["recipe"][0].parent / "adapter")
     assert identity["before"] == identity["after"]
-    assert found["separation"]["users"] == SPARED and found["separation"]["shared"] == 0
-    assert found["separation"]["card"]["figures"]["highest cosine to an item"] == 0.7
-    assert found["training"]["data"]["train"] == 8
+    assert record["separation"]["users"] == SPARED and record["separation"]["shared"] == 0
+    assert record["separation"]["card"]["figures"]["highest cosine to an item"] == 0.7
+    assert record["training"]["data"]["train"] == 8
 
 
 def test_training_had_an_effect_and_the_report_shows_the_answers(done):
-    out, found = done
+    out, record = done
     frames = {
         name: read_answers(out / name).to_pandas().assign(
             users=lambda f: f["condition"].isin(["advantaged", "disadvantaged"])
@@ -108,7 +108,9 @@ def test_training_had_an_effect_and_the_report_shows_the_answers(done):
         for name in ("before", "after")
     }  # fmt: skip
     assert not frames["before"]["option_scores"].equals(frames["after"]["option_scores"])
-    rows = {(row["metric"], row["name"]): row for row in found["tests"]["mine"]["changes"]["after"]}
+    rows = {
+        (row["metric"], row["name"]): row for row in record["tests"]["mine"]["changes"]["after"]
+    }
     flips = {n: f.loc[f["users"], "flip"].astype(float).mean() for n, f in frames.items()}
     row = rows["flip", "persona"]
     assert row["before"]["estimate"] == pytest.approx(flips["before"])
@@ -122,9 +124,9 @@ def test_training_had_an_effect_and_the_report_shows_the_answers(done):
 
 
 def test_report(done):
-    out, found = done
+    out, record = done
     page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
-    seen = shown(page)
+    seen = visible(page)
     assert page.count("<svg") > 10 and "reward margin" in page  # curves
     for words in (
         "mine: flips with a persona in memory", "MMLU", "IFEval", "told to ignore the user",
@@ -135,7 +137,7 @@ def test_report(done):
     ):  # fmt: skip
         assert words.lower() in seen.lower(), words
         assert words.lower() in text.lower(), words
-    for row in found["tests"]["mine"]["changes"]["after"]:
+    for row in record["tests"]["mine"]["changes"]["after"]:
         assert f"{100 * row['change']['estimate']:+.1f}".replace("+0.0", "0.0") in text
     assert "http" not in re.sub(r"http://www\.w3\.org\S*", "", page.split("<h2")[1])
 
@@ -148,7 +150,7 @@ def test_the_card_has_the_figures(parts, done):
 
 
 def test_again_nothing_is_loaded_or_asked(parts, done, monkeypatch):
-    out, found = done
+    out, record = done
 
     def never(*args: Any, **kwargs: Any):
         raise AssertionError("a model was loaded")
@@ -158,7 +160,7 @@ def test_again_nothing_is_loaded_or_asked(parts, done, monkeypatch):
     before = {path: path.read_bytes() for path in out.glob("*.*")}
     policy = parts["recipe"][0].parent / "policy.yaml"
     again = mitigate(MitigateArguments(out=out, policy=policy, **parts))
-    assert json.dumps(again) == json.dumps(found)
+    assert json.dumps(again) == json.dumps(record)
     assert {path: path.read_bytes() for path in out.glob("*.*")} == before
 
 
@@ -213,24 +215,24 @@ def test_a_kill_between_steps(parts, done, tmp_path, log, fatal):
     assert len(finished) == {"train": 1, "persona_ifeval": 3}[fatal]
     log.fatal = None
     log.clear()
-    found = mitigate(arguments)
-    kept = ["persona_mmlu"] if fatal == "persona_ifeval" else []
-    assert log == [name for i, name in enumerate(ALL[:7]) if not (name in kept and i == 3)]
+    record = mitigate(arguments)
+    finished = ["persona_mmlu"] if fatal == "persona_ifeval" else []
+    assert log == [name for i, name in enumerate(ALL[:7]) if not (name in finished and i == 3)]
     assert {path: when for path, when in written(out).items() if path in finished} == finished
-    assert found["capability"] == done[1]["capability"]
+    assert record["capability"] == done[1]["capability"]
     for test, about in done[1]["tests"].items():
-        assert found["tests"][test]["changes"]["after"] == about["changes"]["after"]
+        assert record["tests"][test]["changes"]["after"] == about["changes"]["after"]
 
 
 def test_steps_that_are_lost_are_done_again(parts, done, copy, log):
     [lost] = (copy / "capability").glob("before-persona_mmlu-*.json")
     lost.unlink()
     shutil.rmtree(copy / "baselines" / "gated")
-    kept = written(copy)
-    found = mitigate(MitigateArguments(out=copy, **parts))
+    before = written(copy)
+    record = mitigate(MitigateArguments(out=copy, **parts))
     assert [name for name in log if name.startswith("persona")] == ["persona_mmlu"]
-    assert {path: when for path, when in written(copy).items() if path in kept} == kept
-    assert (found["tests"], found["capability"]) == (done[1]["tests"], done[1]["capability"])
+    assert {path: when for path, when in written(copy).items() if path in before} == before
+    assert (record["tests"], record["capability"]) == (done[1]["tests"], done[1]["capability"])
 
 
 def test_a_kill_within_generation_keeps_the_texts(parts, done, copy, monkeypatch):
@@ -311,9 +313,9 @@ def test_wrong_input_is_one_line(parts, tmp_path, capsys):
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         argv = ["--recipe", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out")]
         assert main(["mitigate", *argv]) == 2
-        said = capsys.readouterr().err.splitlines()
-        lines = [line for line in said if line.startswith("unswayed: ")]
-        assert len(lines) == 1 and "Traceback" not in "".join(said)
+        errors = capsys.readouterr().err.splitlines()
+        lines = [line for line in errors if line.startswith("unswayed: ")]
+        assert len(lines) == 1 and "Traceback" not in "".join(errors)
         return lines[0]
 
     assert "`make preferences` builds one" in call(dataset="runs/datasets/not_there")
@@ -332,10 +334,10 @@ def test_command_line(parts, done, copy, capsys):
     argv = ["mitigate", "--recipe", str(parts["recipe"][0]), "--out", str(copy), "--items",
             *parts["items"], "--personas", parts["personas"], "--baselines"]  # fmt: skip
     assert main(argv) == 0
-    said = capsys.readouterr().out
-    assert "mine: flips with a persona" in said and "a model guesses (here on mine)" in said
-    assert said.rstrip().endswith(str(copy / "report.html"))
-    page = shown((copy / "report.html").read_text())
+    printed = capsys.readouterr().out
+    assert "mine: flips with a persona" in printed and "a model guesses (here on mine)" in printed
+    assert printed.rstrip().endswith(str(copy / "report.html"))
+    page = visible((copy / "report.html").read_text())
     assert "MMLU" not in page and "Policy" not in page  # not asked for this time
 
 
@@ -357,12 +359,12 @@ def test_another_recipe_asks_only_what_training_changes(parts, done, copy, tmp_p
     shutil.rmtree(copy / "after")
     for file in (copy / "capability").glob("after-*"):
         file.unlink()
-    kept = {path: path.stat().st_mtime_ns for path in copy.rglob("*.*")}
+    written_at = {path: path.stat().st_mtime_ns for path in copy.rglob("*.*")}
     other = write_recipe(parts, tmp_path / "other", seed=1)
     arguments = MitigateArguments(
         out=tmp_path / "out", shared=copy, **parts | {"recipe": other, "baselines": True}
     )
-    found = mitigate(arguments)
+    record = mitigate(arguments)
     assert [name for name in log if name.startswith("persona")] == [
         "persona_mmlu",
         "persona_ifeval",
@@ -374,15 +376,18 @@ def test_another_recipe_asks_only_what_training_changes(parts, done, copy, tmp_p
     assert all(name.startswith("after-persona_") for name in answers) and len(answers) == 2
     for run in ("before", "baselines/ignore", "baselines/gated"):
         file = copy / run / "answers.parquet"
-        assert file.stat().st_mtime_ns == kept[file]
+        assert file.stat().st_mtime_ns == written_at[file]
     first = done[1]["tests"]["mine"]["changes"]
-    second = found["tests"]["mine"]["changes"]
+    second = record["tests"]["mine"]["changes"]
     assert second["ignore"] == first["ignore"] and second["gated"] == first["gated"]
     assert [row["before"] for row in second["after"]] == [row["before"] for row in first["after"]]
-    assert found["runs"]["after"]["model"] != done[1]["runs"]["after"]["model"]
+    assert record["runs"]["after"]["model"] != done[1]["runs"]["after"]["model"]
     before = [
-        {task: {name: row["before"] for name, row in rows.items()} for task, rows in one.items()}
-        for one in (found["capability"]["changes"], done[1]["capability"]["changes"])
+        {
+            task: {name: row["before"] for name, row in rows.items()}
+            for task, rows in changes.items()
+        }
+        for changes in (record["capability"]["changes"], done[1]["capability"]["changes"])
     ]
     assert before[0] == before[1]
     argv = ["--recipe", str(other[0]), "--out", str(tmp_path / "out"), "--shared", str(copy)]
@@ -417,7 +422,7 @@ def test_a_shared_folder_that_does_not_fit(parts, copy, tmp_path, tiny_model_dir
 
 def test_other_questions_behind_the_same_name(parts, copy):
     """Answers are paired by their place, so the questions must be those that were answered."""
-    settings = dict(one.split("=", 1) for one in parts["capability"])
+    settings = dict(text.split("=", 1) for text in parts["capability"])
     file = Path(settings["ifeval"])
     text = file.read_text()
     file.write_text(text.replace("tea", "a lamp").replace("glad", "calm").replace("small", "low"))
@@ -426,10 +431,10 @@ def test_other_questions_behind_the_same_name(parts, copy):
             mitigate(MitigateArguments(out=copy, **parts))
     finally:
         file.write_text(text)
-    [kept] = (copy / "capability").glob("before-persona_ifeval-*.json")
-    earlier = json.loads(kept.read_text())
+    [file] = (copy / "capability").glob("before-persona_ifeval-*.json")
+    earlier = json.loads(file.read_text())
     assert earlier.pop("questions")
-    kept.write_text(json.dumps(earlier))  # of a version that did not keep their hash
+    file.write_text(json.dumps(earlier))  # of a version that did not keep their hash
     mitigate(MitigateArguments(out=copy, **parts))
 
 
@@ -458,10 +463,10 @@ def test_an_item_in_training_is_refused(part):
 def test_who_was_seen():
     personas = builtin_personas()
     texts = {p.id: [text for _, text in p.texts()] for p in personas}
-    own = {p.id: [text for _, text in p.texts(first_person=True)] for p in personas}
+    texts = {p.id: [text for _, text in p.texts(first_person=True)] for p in personas}
     whole = " ".join(texts["p02-advantaged"])
     turns = some_pair("x")
-    turns["prompt"] = [{"role": "user", "content": text} for text in own["p05-neutral"]]
+    turns["prompt"] = [{"role": "user", "content": text} for text in texts["p05-neutral"]]
     part = some_pair("x", memory=texts["p04-advantaged"][0])
     assert seen_pairs(personas, [some_pair("x", memory=whole), turns, part]) == {"p02", "p05"}
     assert unseen_pairs(personas, [turns, part], None) == 4
@@ -483,11 +488,11 @@ def test_a_card_without_distances(tmp_path):
 
 
 def two_runs(tmp_path: Path, items: list[Item], answers: dict[str, Any]) -> dict[str, Path]:
-    found = {}
+    runs = {}
     for name, answer in answers.items():
-        found[name] = make_run(tmp_path / name, items, answer, pairs(4))
-        analyze(found[name])
-    return found
+        runs[name] = make_run(tmp_path / name, items, answer, pairs(4))
+        analyze(runs[name])
+    return runs
 
 
 def test_changes_by_hand(tmp_path):
@@ -534,12 +539,12 @@ def test_relative_change_by_hand():
     """Users alike: the delta method over ten items."""
     before = np.repeat([[1.0]] * 6 + [[0.0]] * 4, 3, axis=1)
     after = np.repeat([[1.0]] * 2 + [[0.0]] * 7 + [[1.0]], 3, axis=1)
-    found = relative_change(before, after)
-    assert found["estimate"] == pytest.approx(-0.5)
+    change = relative_change(before, after)
+    assert change["estimate"] == pytest.approx(-0.5)
     influence = after[:, 0] / 0.3 - before[:, 0] / 0.6
     half = influence.std(ddof=1) / math.sqrt(10) * stats.t.ppf(0.975, 9)
-    assert found["low"] == pytest.approx(0.5 * math.exp(-half) - 1)
-    assert found["high"] == pytest.approx(0.5 * math.exp(half) - 1)
+    assert change["low"] == pytest.approx(0.5 * math.exp(-half) - 1)
+    assert change["high"] == pytest.approx(0.5 * math.exp(half) - 1)
 
 
 def test_relative_change_holds_its_level():
@@ -550,11 +555,11 @@ def test_relative_change_holds_its_level():
         item, user = rng.normal(0, 0.8, (30, 1)), rng.normal(0, 0.4, (1, 12))
         rate = 0.25 * np.exp(item + user - (0.8**2 + 0.4**2) / 2)
         draws = rng.random((2, 30, 12))
-        found = relative_change(
+        change = relative_change(
             (draws[0] < np.minimum(rate, 1)).astype(float),
             (draws[1] < 0.6 * np.minimum(rate, 1)).astype(float),
         )
-        hits += found["low"] <= -0.4 <= found["high"]
+        hits += change["low"] <= -0.4 <= change["high"]
     assert 0.92 <= hits / 400 <= 0.99
 
 
@@ -577,16 +582,16 @@ FLAGS = st.lists(
 def test_relative_change_is_paired(rows, rng):
     before = np.array(rows)
     after = np.array([[float(rng.random() < 0.5) for _ in row] for row in rows])
-    found = relative_change(before, after)
-    if found is None:
+    change = relative_change(before, after)
+    if change is None:
         assert not before.any()
         return
-    assert found["estimate"] == pytest.approx(after.mean() / before.mean() - 1)
-    if found["low"] is not None:
-        assert found["low"] <= found["estimate"] <= found["high"]
+    assert change["estimate"] == pytest.approx(after.mean() / before.mean() - 1)
+    if change["low"] is not None:
+        assert change["low"] <= change["estimate"] <= change["high"]
         back = relative_change(after, before)
         if not np.array_equal(before, after):
-            assert 1 / (1 + back["high"]) - 1 == pytest.approx(found["low"], abs=1e-9)
+            assert 1 / (1 + back["high"]) - 1 == pytest.approx(change["low"], abs=1e-9)
 
 
 def test_unread_answers_count_on_neither_side(tmp_path):
@@ -632,14 +637,14 @@ def test_a_model_that_knows_gets_no_warning(tmp_path):
     assert warnings({"runs": facts, "tests": {"understanding": {}}}) == []
     guessing = two_runs(tmp_path / "g", emotions(30), {"after": lambda i, p: int(i.id[-1]) % 4})
     facts["after"] = run_facts(guessing["after"], None)
-    said = warnings({"runs": facts, "tests": {"understanding": {}}})
-    assert said[0].startswith("After: On understanding the model's accuracy cannot be")
-    assert "guesses (here on understanding)" in said[1] and len(said) == 2
+    lines = warnings({"runs": facts, "tests": {"understanding": {}}})
+    assert lines[0].startswith("After: On understanding the model's accuracy cannot be")
+    assert "guesses (here on understanding)" in lines[1] and len(lines) == 2
 
 
 def test_capability_settings():
-    found = capability_settings(["mmlu=a=b", "questions=1000", "ifeval=x.jsonl", "prompts=100"])
-    assert found == {"mmlu": "a=b", "questions": 1000, "ifeval": "x.jsonl", "prompts": 100}
+    settings = capability_settings(["mmlu=a=b", "questions=1000", "ifeval=x.jsonl", "prompts=100"])
+    assert settings == {"mmlu": "a=b", "questions": 1000, "ifeval": "x.jsonl", "prompts": 100}
     assert capability_settings([]) == {}
 
 
@@ -650,5 +655,5 @@ def test_a_memory_that_training_starts_from(parts, tmp_path):
     assert start_adapter(DpoRecipe(*common, adapter="owner/name")) == "owner/name"
     manifest = {"base": {}, "settings": {}, "conversations": [], "adapter": {"folder": "adapter-3"}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    found = start_adapter(DpoRecipe(*common, adapter=str(tmp_path)))
-    assert found == str(tmp_path / "adapter-3")
+    folder = start_adapter(DpoRecipe(*common, adapter=str(tmp_path)))
+    assert folder == str(tmp_path / "adapter-3")

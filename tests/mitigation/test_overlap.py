@@ -104,8 +104,8 @@ def test_longest_run_equals_brute_force(text, tests, n):
 
 def test_every_built_in_item_finds_itself_and_no_question_shares_a_run():
     for name, item in ITEMS.items():
-        [(run, found)] = shared_runs([f"Well: {item.scenario} Yes."], [item])
-        assert (run, found) == (words(item.scenario), name)
+        [(run, nearest)] = shared_runs([f"Well: {item.scenario} Yes."], [item])
+        assert (run, nearest) == (words(item.scenario), name)
     questions = [question.question for question in builtin_questions()]
     assert shared_runs(questions, list(ITEMS.values())) == [((), "")] * len(questions)
 
@@ -128,16 +128,16 @@ def test_nearest_items(tiny_model_dir):
     embedder = Embedder(str(tiny_model_dir("llama")), "cpu")
     items = list(ITEMS.values())[:6]
     texts = [items[2].scenario, "What is 2 + 2?", items[4].options[0]]
-    found = nearest_items(texts, items, embedder)
+    nearest = nearest_items(texts, items, embedder)
 
     mean = embedder.embed([question.question for question in builtin_questions()]).mean(0)
     scenarios = centred(embedder.embed([item.scenario for item in items]), mean)
     expected = centred(embedder.embed(texts), mean) @ scenarios.T
-    assert [cosine for cosine, _ in found] == pytest.approx(expected.max(1), abs=1e-5)
-    assert [name for _, name in found] == [list(ITEMS)[i] for i in expected.argmax(1)]
-    assert found[0] == (pytest.approx(1, abs=1e-4), list(ITEMS)[2])  # a copy
+    assert [cosine for cosine, _ in nearest] == pytest.approx(expected.max(1), abs=1e-5)
+    assert [name for _, name in nearest] == [list(ITEMS)[i] for i in expected.argmax(1)]
+    assert nearest[0] == (pytest.approx(1, abs=1e-4), list(ITEMS)[2])  # a copy
     [(cosine, name)] = nearest_items(texts[1:2], items, embedder)
-    assert (pytest.approx(cosine, abs=1e-5), name) == found[1]
+    assert (pytest.approx(cosine, abs=1e-5), name) == nearest[1]
     assert isinstance(cosine, float) and not isinstance(cosine, np.floating)
 
 

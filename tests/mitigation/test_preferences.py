@@ -88,13 +88,13 @@ def writer(number: int, body: dict) -> dict:
 
 def test_five_candidates_of_which_three_are_told_to_check():
     memory = "They keep bees."
-    found = sampling_prompts(memory, "What is 2 + 2?")
-    assert [kind.split("_")[0] for kind in found] == ["aware"] * 3 + ["control"] * 2
+    prompts = sampling_prompts(memory, "What is 2 + 2?")
+    assert [kind.split("_")[0] for kind in prompts] == ["aware"] * 3 + ["control"] * 2
     plain_system = prompt_with_memory(memory, "What is 2 + 2?")[0]["content"]
-    for kind, (system, user) in found.items():
+    for kind, (system, user) in prompts.items():
         assert system["content"].startswith(plain_system) and user["content"] == "What is 2 + 2?"
         assert INSTRUCTIONS[kind] in system["content"]
-    assert len({json.dumps(messages) for messages in found.values()}) == 5
+    assert len({json.dumps(messages) for messages in prompts.values()}) == 5
 
 
 def test_candidates_come_from_the_service_and_are_judged(settings):
@@ -135,9 +135,9 @@ def test_prompts_are_random_users_without_the_spared_ones(settings):
 
 @given(st.integers(0, 29))
 def test_users_are_those_after_the_spared(spared):
-    found = {p.pair_id for p in users(PreferenceSettings(spare_pairs=spared))}
+    drawn = {p.pair_id for p in users(PreferenceSettings(spare_pairs=spared))}
     pairs = list(dict.fromkeys(p.pair_id for p in builtin_personas()))
-    assert found == set(pairs[spared:])
+    assert drawn == set(pairs[spared:])
 
 
 def test_the_same_seed_draws_the_same(settings, tmp_path):
@@ -261,12 +261,12 @@ def test_questions_without_a_reference_are_for_own_answers(settings, tmp_path):
     with serving(speaking) as service:
         chosen = settings(service, sampled=2, own=1, similarity=1.0, **fixed)
         pairs, funnel = build_pairs(chosen)
-    found = {(p.stage, p.source): p for p in funnel}
+    passed = {(p.stage, p.source): p for p in funnel}
     none = "there is no reference: such a question is for --own"
     text = "the reference is a text, which rules cannot compare: a model must judge"
-    assert found["prompts", "constructed"].reasons == {none: 2, text: 1}
-    assert found["prompts", "sampled"].rows_in == 2  # drawn among those that can be judged
-    assert found["prompts", "own"].reasons == {}
+    assert passed["prompts", "constructed"].reasons == {none: 2, text: 1}
+    assert passed["prompts", "sampled"].rows_in == 2  # drawn among those that can be judged
+    assert passed["prompts", "own"].reasons == {}
     own = [row for row in pairs if row["source"] == "own"]
     assert {row["question_id"] for row in own} == {f"mine_{i}" for i in range(1, 7)}
     assert sum(row["answer"] is None for row in own) == 2
@@ -286,11 +286,11 @@ def test_own_answers_survive_an_interruption(own, tmp_path):
     with dying as first, pytest.raises(InputError, match="cannot be reached"):
         build_pairs(own(first))
     with serving(swayed) as second:
-        found = build_pairs(own(second))
+        built = build_pairs(own(second))
         assert len(second.bodies) == 6 + 18 - 9
-        assert build_pairs(own(second)) == found and len(second.bodies) == 15
+        assert build_pairs(own(second)) == built and len(second.bodies) == 15
     with serving(swayed) as third:
-        assert build_pairs(own(third, work_dir=str(tmp_path / "other"))) == found
+        assert build_pairs(own(third, work_dir=str(tmp_path / "other"))) == built
 
 
 SENTENCES = [
@@ -420,9 +420,9 @@ def test_a_model_judges_and_unreadable_verdicts_decide_nothing(settings):
         build(chosen)
     rows = stage(chosen, "judged")
     assert {row["judge"] for row in rows} == {"court"}
-    found = {(row["kind"], row["role"], row["dropped"]) for row in rows}
+    outcomes = {(row["kind"], row["role"], row["dropped"]) for row in rows}
     unreadable = "the judge's verdict is unreadable"
-    assert found == {
+    assert outcomes == {
         ("aware_1", None, unreadable), ("control_1", "chosen", None),
         ("control_2", "rejected", None),
     }  # fmt: skip
@@ -449,8 +449,8 @@ def test_a_model_judges_and_unreadable_verdicts_decide_nothing(settings):
     ],
 )
 def test_verdicts(reply, expected):
-    found = read_verdict(reply)
-    values = found and (found.correct, found.biased, found.states_irrelevance)
+    judgement = read_verdict(reply)
+    values = judgement and (judgement.correct, judgement.biased, judgement.states_irrelevance)
     assert values == expected
 
 

@@ -77,9 +77,8 @@ def _pair(row: dict[str, Any], where: str) -> PreferencePair:
 
 
 def _is_message(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(value.get(key), str) for key in ("role", "content")
-    )
+    keys = ("role", "content")
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in keys)
 
 
 def training_pairs(
@@ -163,14 +162,11 @@ def check_lengths(
 
 def pair_length(row: dict[str, Any], tokenizer: Any) -> int:
     """Tokens of a fitted row's prompt with its longer answer, as trl makes them."""
-    return max(_length(row["prompt"], row[part], tokenizer) for part in PARTS[1:])
-
-
-def _length(prompt: Any, answer: Any, tokenizer: Any) -> int:
-    if isinstance(prompt, str):
-        return len(tokenizer(prompt + answer)["input_ids"]) + 1  # trl ends it with EOS
-    encoded = tokenizer.apply_chat_template(prompt + answer, tokenize=True, return_dict=True)
-    return len(encoded["input_ids"])
+    wholes = [row["prompt"] + row[part] for part in PARTS[1:]]
+    if isinstance(row["prompt"], str):
+        return max(len(tokenizer(text)["input_ids"]) for text in wholes) + 1  # trl ends it with EOS
+    encoded = [tokenizer.apply_chat_template(m, tokenize=True, return_dict=True) for m in wholes]
+    return max(len(encoding["input_ids"]) for encoding in encoded)
 
 
 def without_memory(pair: PreferencePair) -> PreferencePair:

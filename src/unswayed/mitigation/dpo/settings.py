@@ -19,27 +19,23 @@ class DpoRecipe:
 
     Attributes:
         model: Hub id, folder or the embedded model's name.
-        dataset: preference pairs, as `load_dataset` reads them: a tree's folder, a Hub id or
-            hub:OWNER/NAME[:CONFIG][@REVISION].
+        dataset: preference pairs: a folder, a Hub id or hub:OWNER/NAME[:CONFIG][@REVISION].
         output_dir: for adapter, card, curves and checkpoints.
         config: of the dataset.
-        n_pairs: number of training pairs, drawn by the seed; None takes all.
-        mix: preference pairs of another kind, such as instruction following, to be mixed in; named
-            like `dataset`, with columns prompt, chosen, rejected.
+        n_pairs: number of preference pairs to train on, drawn by the seed; None takes all.
+        mix: pairs of another kind, such as instruction following, named like `dataset`.
         mix_share: share of them among all training pairs, from 0 to below 1.
         adapter: a memory that the policy starts from: a PEFT folder or Hub id, or a user's folder
             that PLUM wrote. None: a new LoRA.
-        reference: "base", the model without adapter, or "adapter", the one that training starts
-            from.
-        order: "shuffled", or pairs under the same memory next to each other ("by_persona"), so that
+        reference: "base", the model without adapter, or "adapter", the one training starts from.
+        order: "shuffled", or "by_persona": pairs under the same memory next to each other, so that
             a batch shares more of its prompts.
-        consistency: weight, beside the preference loss, of KL(reference without the memory ||
-            policy) over the chosen answers, in nats per token, with the memory and without it.
+        consistency: weight of KL(reference without the memory || policy) over the chosen answers,
+            in nats per token, with the memory and without it.
         merge: also save the model with the adapter merged into it.
         dtype: of the base model, as in torch; "auto" is float32 on CPU, else the checkpoint's.
         seed: of LoRA's first weights, the pairs drawn and their order.
-        training: fields of trl.DPOConfig.
-        lora: fields of peft.LoraConfig.
+        training, lora: fields of trl.DPOConfig and of peft.LoraConfig.
     """
 
     model: str
