@@ -94,10 +94,9 @@ def mitigate(arguments: MitigateArguments) -> Mitigation:
     check_same_model(runs[BEFORE], runs[AFTER], start, adapter)
     capability = None
     if settings:
+        how = (settings, questions, arguments.batch_size)
         answers = [
-            kept_capability(
-                folder / "capability", name, runs[name], settings, questions, arguments.batch_size
-            )
+            kept_capability(folder / "capability", name, runs[name], *how)
             for name, folder in ((BEFORE, shared), (AFTER, out))
         ]
         capability = {"settings": settings, "changes": capability_change(*answers)}
