@@ -100,7 +100,7 @@ def sweep(model, item, scenario, options, request: gr.Request):
 
 
 def audit(model, items, personas, pairs, request: gr.Request):
-    """A small audit: how far it is, and the files once it is done."""
+    """A small audit: what is said, and the files once it is done."""
     session = request.session_hash or ""
     for note, files, share in space.audit(session, model, items, personas, pairs):
         yield note + pages.progress_bar(share), files or None
