@@ -33,7 +33,6 @@ from unswayed.display.numbers import MISSING, interval, markdown_text, p_value, 
 from unswayed.logo.tables import brief_table, difference_table, slice_table
 from unswayed.logo.tables import tables as logo_tables
 from unswayed.memory.registry import DEFAULT
-from unswayed.mitigation.preferences import Passage
 from unswayed.mitigation.sweep_report import (
     capability_table,
     effect_table,
@@ -268,10 +267,9 @@ def preferences_table(found: dict) -> str:
             f"{splits['train']:,} training and {splits.get('test', 0):,} test pairs `{config}`"
             for config, splits in build["pairs"].items()
         )
-        funnel = [Passage(**passage) for passage in build["funnel"]]
         parts.append(
             f"{build['build']}: {made}, in {duration(build['seconds'])}\n\n"
-            f"`{build['command']}`\n\n{funnel_table(funnel)}"
+            f"`{build['command']}`\n\n{funnel_table(build['funnel'])}"
         )
     return "\n\n".join(parts)
 

@@ -92,19 +92,20 @@ def make_tree(
     facts: Mapping[str, Any],
     template: str,
     *,
-    own: bool = False,
+    sources: Sequence[Source] = (),
     license_statement: str | None = None,
     **view: Any,
 ) -> Tree:
     """A dataset with its card.
 
     Args:
-        name, tables, facts: as of `Tree`.
-        own: texts are the user's; there is no licence then until one is stated.
+        name, tables, facts: as of `Tree`; the template sees the last two as well.
+        sources: if one is the user's own there is no licence until one is stated.
         view: what the template needs besides.
     """
     title, tasks, tags = ABOUT[name]
     license = {"license": LICENSE}
+    own = any(source.own for source in sources)
     if own:
         stated = {"license": "other", "license_name": "stated-in-the-card"}
         license = stated if license_statement else {}
@@ -114,12 +115,13 @@ def make_tree(
         "task_categories": [*tasks],
         "tags": ["unswayed", *tags],
     }
-    view |= {"title": title, "license_statement": license_statement, "version": __version__}
-    body = render_markdown("unswayed.datasets", f"{template}.md.jinja", view)
+    view |= {"title": title, "version": __version__, "tables": tables, "sources": sources}
+    view |= {"own": own, "license_statement": license_statement}
+    body = render_markdown("unswayed.datasets", f"{template}.md.jinja", {**facts, **view})
     return Tree(name, tables, metadata, facts, body)
 
 
-def funnel_table(funnel: Sequence[Any]) -> str:
-    """Rows in, rows out and reasons, stage by stage, of `mitigation.preferences.Passage`s."""
+def funnel_table(funnel: Sequence[Mapping[str, Any]]) -> str:
+    """Rows in, rows out and reasons, stage by stage, of the fact "funnel" of a card."""
     table = render_markdown("unswayed.datasets", "funnel.md.jinja", {"funnel": funnel})
     return table.rstrip("\n")

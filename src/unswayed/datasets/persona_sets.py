@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
@@ -96,29 +95,22 @@ def item_tree(
         raise InputError(f"--scoring {scoring!r} is not one of {', '.join(SCORINGS)}")
     test_items = items_of_kind(items, decisions, kind)
     rows = {config: trial_rows(test_items, config, scoring, seed) for config in chosen}
-    hashes = {config: prompts_hash(rows[config]) for config in chosen}
     facts = {
         "seed": seed,
         "scoring": scoring,
         "items_sha256": items_hash(test_items),
-        "prompts_sha256": hashes,
+        "prompts_sha256": {config: prompts_hash(rows[config]) for config in chosen},
     }
-    source = source_of(items)
     return make_tree(
         DATASETS[kind],
         _tables(rows, TRIAL_FEATURES),
         facts,
         "items",
-        own=source.own,
+        sources=[source_of(items)],
         license_statement=license_statement,
         kind=kind,
-        source=source,
         test=test_items[0].test,
-        counts=_counts(rows, hashes),
         n_items=len(test_items),
-        items_sha256=facts["items_sha256"],
-        scoring=scoring,
-        seed=seed,
         command=command,
     )
 
@@ -133,32 +125,14 @@ def persona_tree(*, configs: Sequence[str] | None, command: str) -> Tree:
     users = {config: users_of(config) for config in chosen}
     rows = {config: [persona_row(user) for user in users[config]] for config in chosen}
     hashes = {config: personas_hash(users[config]) for config in chosen}
-    return make_tree(
-        "personas",
-        _tables(rows, PERSONA_FEATURES),
-        {"personas_sha256": hashes},
-        "personas",
-        counts=_counts(rows, hashes),
-        command=command,
-    )
+    facts = {"personas_sha256": hashes}
+    tables = _tables(rows, PERSONA_FEATURES)
+    return make_tree("personas", tables, facts, "personas", command=command)
 
 
 def _tables(rows: Mapping[str, list[dict]], features: Features) -> dict[str, dict[str, Dataset]]:
     """Rows by config as tables of the one split."""
     return {config: {SPLIT: Dataset.from_list(rows[config], features)} for config in rows}
-
-
-def _counts(rows: Mapping[str, list[dict]], hashes: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What each config holds, for the card."""
-    return [
-        {
-            "config": config,
-            "rows": len(rows[config]),
-            "users": len({row["persona_id"] for row in rows[config]} - {None}),
-            "sha256": hashes[config],
-        }
-        for config in rows
-    ]
 
 
 def choose_configs(configs: Sequence[str] | None, allowed: Iterable[str]) -> list[str]:

@@ -44,7 +44,7 @@ def preference_tree(
     tables: dict[str, dict[str, Dataset]] = {}
     for config in chosen:
         rows = training_rows(pairs, config, settings)
-        splits = {split: Dataset.from_list(some, FEATURES) for split, some in rows.items()}
+        splits = {split: Dataset.from_list(part, FEATURES) for split, part in rows.items()}
         if "train" in splits:
             tables[config] = splits
         elif any(passage.source == config for passage in funnel):
@@ -54,11 +54,6 @@ def preference_tree(
             f"none of {len(pairs)} pairs is for training in {', '.join(chosen)}: use more "
             "questions, or a smaller --test_share"
         )
-    sources = [question_source(spec) for spec in settings.questions or ["builtin"]]
-    counts = {
-        config: {name: len(table) for name, table in splits.items()}
-        for config, splits in tables.items()
-    }
     facts = {
         "seed": settings.seed,
         "prompts_sha256": digest(
@@ -79,11 +74,8 @@ def preference_tree(
         tables,
         facts,
         "preferences",
-        own=any(source.own for source in sources),
+        sources=[question_source(spec) for spec in settings.questions or ["builtin"]],
         license_statement=license_statement,
-        sources=sources,
-        counts=counts,
-        funnel=funnel,
         overlap=overlap_figures(pairs),
         settings=settings,
         against=[without_folders(spec) for spec in settings.against or ["the built-in items"]],
