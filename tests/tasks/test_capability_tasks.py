@@ -17,7 +17,7 @@ from unswayed.audit.trials import PAIR_CONDITIONS
 from unswayed.core.errors import InputError
 from unswayed.data.personas import DIMENSIONS, builtin_personas
 from unswayed.memory.prompt import PromptMemory
-from unswayed.scoring.harness import ask
+from unswayed.scoring.harness import task_samples
 from unswayed.tasks.ability.utils import load_mmlu
 from unswayed.tasks.capability import utils
 
@@ -237,7 +237,7 @@ def test_without_memory_ifeval_is_the_stock_task(ifeval, tmp_path, tiny_model_di
         lm, None, chat, 12,
     )  # fmt: skip
     names = ["ability_ifeval", "persona_ifeval"]
-    ours = ask(lm, names, {"ifeval": ifeval, "pairs": 1}, chat, {"max_gen_toks": 12})
+    ours = task_samples(lm, names, {"ifeval": ifeval, "pairs": 1}, chat, {"max_gen_toks": 12})
     plain, told = ours["ability_ifeval"], ours["persona_ifeval"]
     assert len(theirs) == len(plain) == 3 and len(told) == 12
     for i, other in enumerate(theirs):
@@ -257,10 +257,10 @@ def test_without_memory_ifeval_is_the_stock_task(ifeval, tmp_path, tiny_model_di
 def test_without_memory_mmlu_is_the_stock_task(mmlu, tmp_path, tiny_model_dir, chat):
     import datasets
 
-    from unswayed.tasks.ability.utils import _mmlu_rows
+    from unswayed.tasks.ability.utils import mmlu_rows
 
     for split in ("test", "dev"):
-        rows = _mmlu_rows(mmlu, split)["abstract_algebra"]
+        rows = mmlu_rows(mmlu, split)["abstract_algebra"]
         datasets.Dataset.from_list(rows).to_parquet(tmp_path / f"{split}.parquet")
     lm = tiny_lm(tiny_model_dir, chat)
     theirs = stock_samples(
@@ -270,7 +270,7 @@ def test_without_memory_mmlu_is_the_stock_task(mmlu, tmp_path, tiny_model_dir, c
         f"    test: {tmp_path / 'test.parquet'}\n    dev: {tmp_path / 'dev.parquet'}\n",
         lm, 5, chat, 1,
     )  # fmt: skip
-    ours = ask(lm, ["persona_mmlu"], {"mmlu": mmlu, "pairs": 1}, chat)["persona_mmlu"]
+    ours = task_samples(lm, ["persona_mmlu"], {"mmlu": mmlu, "pairs": 1}, chat)["persona_mmlu"]
     assert len(theirs) == 3 and len(ours) == 20
     for i, other in enumerate(theirs):
         mine = ours[4 * i]

@@ -176,7 +176,7 @@ def test_mmlu_is_the_stock_task(mmlu, tmp_path, tiny_model_dir, chat):
 
     parquet = tmp_path / "hub"
     for split in ("test", "dev"):
-        rows = ability._mmlu_rows(str(mmlu), split)["abstract_algebra"]
+        rows = ability.mmlu_rows(str(mmlu), split)["abstract_algebra"]
         datasets.Dataset.from_list(rows).to_parquet(parquet / f"{split}.parquet")
     stock = Path(lm_eval.__file__).parent / "tasks" / "mmlu" / "default"
     (tmp_path / "tasks").mkdir()

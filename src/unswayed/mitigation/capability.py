@@ -20,7 +20,7 @@ from unswayed.core.journal import Journal
 from unswayed.core.ledger import differences, digest
 from unswayed.models.load import load_lm, model_info
 from unswayed.plum.ability import MARGIN, ability_change
-from unswayed.scoring.harness import ask
+from unswayed.scoring.harness import task_samples
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def check_capability(
     chat = getattr(tokenizer, "chat_template", "") is not None  # a service has its own
     generation = {} if length is None else {"max_gen_toks": length}
     answers: Answers = {}
-    for name, samples in ask(lm, tasks, chosen, chat, generation).items():
+    for name, samples in task_samples(lm, tasks, chosen, chat, generation).items():
         answers[name] = {}
         for sample in samples:
             condition = sample["doc"]["condition"]

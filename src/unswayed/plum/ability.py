@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unswayed.scoring.harness import ask
+from unswayed.scoring.harness import task_samples
 
 MARGIN = 0.02  # a change below two points does not matter
 
@@ -26,7 +26,7 @@ def check_ability(
     Returns:
         Task -> 0 or 1 for each question, in the task's order.
     """
-    found = ask(lm, tasks, settings, chat)
+    found = task_samples(lm, tasks, settings, chat)
     return {name: [sample["acc"] for sample in samples] for name, samples in found.items()}
 
 

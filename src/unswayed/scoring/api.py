@@ -46,7 +46,7 @@ class ChatService:
         self._apart = 60.0 / requests_per_minute if requests_per_minute else 0.0  # seconds
         self._next_start = 0.0
         self._lock = threading.Lock()
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def generate_until(self, requests: list, disable_tqdm: bool = False) -> list[str]:
         """The texts of all requests; each goes to the cache hook as soon as it is there.
@@ -94,7 +94,7 @@ class ChatService:
             except (UnusableReply, requests.exceptions.InvalidJSONError) as error:
                 what = str(error) if isinstance(error, UnusableReply) else "it is not JSON"
                 if not again:
-                    self._say(f"a reply is unusable and counts as unparsed: {what}")
+                    self._warn_once(f"a reply is unusable and counts as unparsed: {what}")
                     return ""
             except Exception as error:
                 response = getattr(error, "response", None)
@@ -104,7 +104,7 @@ class ChatService:
                 what = self._failure(error, response, status)
                 if not again or (status and status < 500 and status not in TEMPORARY):
                     raise InputError(f"{what}. {KEPT}") from None
-            self._say(f"{what}; trying again, {tries} times in all")
+            self._warn_once(f"{what}; trying again, {tries} times in all")
             if stop.wait(pause(number, response)):  # another request has ended the work
                 raise InputError(f"{what}. {KEPT}")
         raise AssertionError("the last try returns or raises")
@@ -125,24 +125,23 @@ class ChatService:
             if isinstance(error, requests.Timeout):
                 return f"{server} gave no reply within {self.timeout} s (model argument timeout)"
             return f"{server} cannot be reached ({root_cause(error)})"
-        said = error_text(response) if response is not None else str(error)
+        reason = error_text(response) if response is not None else str(error)
         if len(self.api_key) >= 8:  # some services quote it; "EMPTY" is none
-            said = said.replace(self.api_key, "***")
-        hint = {
-            401: ": is the API key in the environment right?",
-            403: ": is the API key in the environment right?",
-            404: ": base_url is the full address of the chat, often .../v1/chat/completions",
-            405: ": base_url is the full address of the chat, often .../v1/chat/completions",
-        }.get(status, "")
-        if status == 400 and "temperature" in said.lower():
+            reason = reason.replace(self.api_key, "***")
+        hint = ""
+        if status in (401, 403):
+            hint = ": is the API key in the environment right?"
+        elif status in (404, 405):
+            hint = ": base_url is the full address of the chat, often .../v1/chat/completions"
+        elif status == 400 and "temperature" in reason.lower():
             hint = ": some models take no temperature, try --gen-kwargs temperature=none"
-        return f"{server} answers {status}{hint}" + (f" ({said})" if said else "")
+        return f"{server} answers {status}{hint}" + (f" ({reason})" if reason else "")
 
-    def _say(self, text: str) -> None:
+    def _warn_once(self, text: str) -> None:
         """Log a trouble the first time it comes up."""
         with self._lock:
-            if text not in self._said:
-                self._said.add(text)
+            if text not in self._logged:
+                self._logged.add(text)
                 log.warning("%s", text)
 
     def _create_payload(self, messages: list[dict], **kwargs: Any) -> dict:
@@ -151,10 +150,10 @@ class ChatService:
         Servers differ in what they make of an empty list of stop sequences: some refuse it, and
         lm-eval 0.4.13 makes [null] of it for Anthropic.
         """
-        wanted = kwargs["gen_kwargs"].get("temperature")
+        temperature = kwargs["gen_kwargs"].get("temperature")
         payload = super()._create_payload(messages, **kwargs)
-        if payload.get("temperature") != wanted:  # its rule for some names of OpenAI's
-            self._say(f"lm-eval asks this model with temperature {payload['temperature']}")
+        if payload.get("temperature") != temperature:  # its rule for some names of OpenAI's
+            self._warn_once(f"lm-eval asks this model with temperature {payload['temperature']}")
         for name in {"stop", "stop_sequences"} & payload.keys():
             payload[name] = [text for text in payload[name] if text]
         return {name: value for name, value in payload.items() if value not in (None, [])}
@@ -193,20 +192,20 @@ def reply_text(reply: Any) -> str:
 def error_text(response: requests.Response) -> str:
     """What a server says about a refusal, in at most 300 characters."""
     try:
-        said = response.json()
+        text = response.json()
     except requests.exceptions.InvalidJSONError:
-        said = response.text
+        text = response.text
     for field in ("error", "message", "detail"):  # {"error": {"message": ...}}, {"detail": ...}
-        if isinstance(said, dict) and said.get(field):
-            said = said[field]
-    return " ".join(str(said).split())[:300]
+        if isinstance(text, dict) and text.get(field):
+            text = text[field]
+    return " ".join(str(text).split())[:300]
 
 
 def pause(tried: int, response: requests.Response | None) -> float:
     """Seconds before another try: the server's Retry-After if it is a number, else lm-eval's."""
-    asked = "" if response is None else response.headers.get("Retry-After", "")
-    if asked.isdigit():
-        return min(LONGEST_PAUSE, float(asked))
+    seconds = "" if response is None else response.headers.get("Retry-After", "")
+    if seconds.isdigit():
+        return min(LONGEST_PAUSE, float(seconds))
     return min(10.0, max(1.0, 2.0 ** (tried - 2)))
 
 

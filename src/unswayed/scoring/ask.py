@@ -13,7 +13,7 @@ from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.core.journal import Journal
-from unswayed.scoring.backends import HF_SHARED, first_line, is_service
+from unswayed.scoring.backends import HF_SHARED, check_length, first_line, is_service
 from unswayed.scoring.chat import ChatFormat, Message, end_token
 from unswayed.scoring.replies import strip_thinking
 
@@ -184,10 +184,4 @@ def check_lengths(lm: Any, requests: list[tuple[str, str]], new_tokens: int) -> 
     if is_service(type(lm)) or not hasattr(lm, "tok_encode"):
         return
     for prompt, continuation in requests:
-        length = len(lm.tok_encode(prompt + continuation))
-        if length + new_tokens > lm.max_length:
-            raise InputError(
-                f"a prompt of {length} tokens and {new_tokens} more for the answer exceed this "
-                f"model's context of {lm.max_length} tokens: shorten the memory or take a model "
-                f"with a longer context (the prompt begins {prompt[:60]!r})"
-            )
+        check_length(len(lm.tok_encode(prompt + continuation)), new_tokens, lm.max_length, prompt)

@@ -88,8 +88,8 @@ def why_padded(model: Any) -> str | None:
     first = trunk + draw(3)
     for text in (trunk + draw(7), trunk[:5] + draw(4), draw(6)):
         fault = probe(  # in pairs, so that a leak cannot average out
-            [_alone(model, first) + _alone(model, text)],
-            lambda text=text: [_together(model, [first, text])],
+            [_log_prob(model, [first], False) + _log_prob(model, [text], False)],
+            lambda text=text: [_log_prob(model, [first, text], True)],
             [len(first) + len(text) - 2],
             TRAINING[model.dtype != torch.float32],
         )
@@ -98,30 +98,18 @@ def why_padded(model: Any) -> str | None:
     return None
 
 
-def _alone(model: Any, text: Sequence[int]) -> float:
-    """Log-probability of a text after its first token."""
-    ids = torch.tensor([text])
-    inputs = {"input_ids": ids[:, :-1], "attention_mask": torch.ones_like(ids[:, :-1])}
-    return _sum_log_probs(model, inputs, range(len(text) - 1), text[1:])
-
-
-def _together(model: Any, texts: Sequence[Sequence[int]]) -> float:
-    """Their sum, from one token tree."""
+def _log_prob(model: Any, texts: Sequence[list[int]], tree: bool) -> float:
+    """Log-probability of all tokens but each text's first, from one pass over one token tree; or,
+    of a single text, from a plain pass."""
     pack = make_pack(build_tree([(text[:1], text[1:]) for text in texts]), prefix=0)
-    inputs = {
-        "input_ids": pack.ids[None],
-        "position_ids": pack.positions[None],
-        "attention_mask": tree_mask(model, pack, model.device),
-    }
+    inputs = {"input_ids": pack.ids[None].to(model.device)}
+    if tree:
+        inputs["position_ids"] = pack.positions[None].to(model.device)
+        inputs["attention_mask"] = tree_mask(model, pack, model.device)
+    else:
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    log_probs = model(**inputs, use_cache=False).logits[0].float().log_softmax(-1)
     rows, targets = zip(*((row, read.target) for row, read in pack.reads), strict=True)
-    return _sum_log_probs(model, inputs, rows, targets)
-
-
-def _sum_log_probs(
-    model: Any, inputs: dict[str, Any], rows: Sequence[int], targets: Sequence[int]
-) -> float:
-    tensors = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
-    log_probs = model(**tensors, use_cache=False).logits[0].float().log_softmax(-1)
     return float(log_probs[list(rows), list(targets)].sum())
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from unswayed.core.errors import InputError
+
 HF_SHARED = "hf-shared"
 
 
 def is_service(backend: type) -> bool:
+    """Whether a server is asked, which takes conversations and gives texts only."""
     return getattr(backend, "takes_messages", False)
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says, as one sentence of at most 240 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = text[:240]
     return text if text.endswith((".", "!", "?")) else text + "."
@@ -21,3 +25,17 @@ def answers_singly(lm: Any) -> bool:
     """Whether an answer cannot depend on which other requests are still to be asked."""
     size = getattr(lm, "batch_size", getattr(lm, "_batch_size", None))  # the latter over HTTP
     return is_service(type(lm)) or size == 1
+
+
+def check_length(tokens: int, new_tokens: int, most: int, text: str) -> None:
+    """Nothing is cut.
+
+    Raises:
+        InputError: a prompt of `tokens` and what follows it exceed the model's `most`.
+    """
+    if tokens + new_tokens > most:
+        raise InputError(
+            f"a prompt of {tokens} tokens and {new_tokens} more for the answer exceed this model's "
+            f"context of {most} tokens: shorten the memory or take a model with a longer context "
+            f"(the prompt begins {text[:60]!r})"
+        )

@@ -12,7 +12,7 @@ from unswayed.core.progress import no_bars_in_logs
 TASKS = Path(str(files("unswayed") / "tasks"))  # our tasks' YAML files, for --include_path
 
 
-def ask(
+def task_samples(
     lm: Any,
     tasks: Sequence[str],
     settings: Mapping[str, Any],
@@ -40,7 +40,7 @@ def ask(
         include_path=str(TASKS), include_defaults=not ours.issuperset(tasks), metadata=metadata
     )
     with no_bars_in_logs():
-        found = lm_eval.simple_evaluate(
+        results = lm_eval.simple_evaluate(
             model=lm,
             tasks=list(tasks),
             task_manager=manager,
@@ -52,5 +52,5 @@ def ask(
         )
     return {
         name: sorted(samples, key=lambda sample: sample["doc_id"])
-        for name, samples in found["samples"].items()
+        for name, samples in results["samples"].items()
     }

@@ -26,7 +26,6 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import DynamicCache
 
-from unswayed.core.errors import InputError
 from unswayed.core.progress import Progress
 from unswayed.scoring.attention import (
     SCORING,
@@ -35,6 +34,7 @@ from unswayed.scoring.attention import (
     tree_mask,
     tree_obstacle,
 )
+from unswayed.scoring.backends import check_length
 from unswayed.scoring.chat import fold_system, takes_system_role
 from unswayed.scoring.tree import Node, Pack, build_tree, make_pack
 
@@ -81,7 +81,8 @@ class SharedPrefixLM(HFLM):
             InputError: a request does not fit the model's context; nothing is truncated.
         """
         for key, context, continuation in requests:  # key is None in loglikelihood_rolling
-            self._check_length(len(context), len(continuation) - 1, key[0] if key else None)
+            text = key[0] if key else ""
+            check_length(len(context), len(continuation) - 1, self.max_length, text)
         if self.fallback_reason:
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
         try:
@@ -99,7 +100,7 @@ class SharedPrefixLM(HFLM):
         for request in requests:
             context, settings = request.args
             new = normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
-            self._check_length(len(self.tok_encode(context)), int(new), context)
+            check_length(len(self.tok_encode(context)), int(new), self.max_length, context)
         return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
     def apply_chat_template(
@@ -112,14 +113,6 @@ class SharedPrefixLM(HFLM):
         if not takes_system_role(self.tokenizer):
             chat_history = fold_system(chat_history)
         return super().apply_chat_template(chat_history, add_generation_prompt)
-
-    def _check_length(self, context: int, more: int, text: str | None) -> None:
-        if context + more > self.max_length:
-            raise InputError(
-                f"a prompt of {context} tokens and {more} more for the answer exceed this model's "
-                f"context of {self.max_length} tokens: shorten the memory or take a model with a "
-                f"longer context (the prompt begins {(text or '')[:60]!r})"
-            )
 
     def _score_shared(
         self, requests: list[Request], quiet: bool, pack_tokens: int | str | None = None

@@ -32,8 +32,8 @@ def question_text(item: Item, scoring: str, seed: int = 0) -> str:
     """The user's question for a way of scoring."""
     if scoring in ("option", "option-sum"):
         return f"{item.scenario}\nAnswer:"
-    shown = [item.options[i] for i in option_order(item, scoring, seed)]
-    lines = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, shown, strict=False))
+    options = [item.options[i] for i in option_order(item, scoring, seed)]
+    lines = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False))
     if scoring == "letter":
         return f"{item.scenario}\n{lines}\nAnswer:"
     return (
@@ -61,9 +61,3 @@ def pick_option(log_probs: Sequence[float], texts: Sequence[str], scoring: str) 
     """Index of the winning option from summed log-probabilities (nats); the first of equals."""
     values = choice_scores(log_probs, texts, scoring)
     return values.index(max(values))
-
-
-# -- rendering -----------------------------------------------------------------------------------
-
-
-# -- reading an answer out of text ---------------------------------------------------------------

@@ -10,11 +10,7 @@ from typing import Any
 from unswayed.data.items import LETTERS
 
 THINKING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-
-
 LAST_THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
-
-
 OPEN_THOUGHT = re.compile(r"<(?:think|thinking|reasoning)>", re.IGNORECASE)
 
 
@@ -33,32 +29,32 @@ def strip_thinking(text: str) -> str:
 def json_objects(text: str) -> list[dict[str, Any]]:
     """The JSON objects in a reply, in the order in which they begin; thinking is not read."""
     text = strip_thinking(text)
-    found = []
+    objects = []
     for start in (i for i, c in enumerate(text) if c == "{"):
         try:
             value, _ = json.JSONDecoder().raw_decode(text, start)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
-            found.append(value)
-    return found
+            objects.append(value)
+    return objects
 
 
-def extract_answer(text: str, shown: Sequence[str]) -> int | None:
-    """Index into `shown` of the option that a generated text picks, or None if it picks none.
+def extract_answer(text: str, options: Sequence[str]) -> int | None:
+    """Index into `options` of the one that a generated text picks, or None if it picks none.
 
     In this order, thinking blocks removed: a JSON field "answer"; the text is a letter; "answer is
     X" or "Answer: X" (the last such statement); a line or the text that opens with a letter and a
     mark ("B." or "(B)"); the only option whose text occurs.
     """
     text = strip_thinking(text)
-    letters = LETTERS[: len(shown)]
+    letters = LETTERS[: len(options)]
 
     def index(value: str) -> int | None:
         value = value.strip().strip("*`\"'").strip().rstrip(".)").lstrip("(")
         if len(value) == 1 and value.upper() in letters:
             return letters.index(value.upper())
-        same = [i for i, option in enumerate(shown) if option.lower().strip(".") == value.lower()]
+        same = [i for i, option in enumerate(options) if option.lower().strip(".") == value.lower()]
         return same[0] if len(same) == 1 else None
 
     for match in re.finditer(r"\{[^{}]*\}", text):
@@ -66,10 +62,10 @@ def extract_answer(text: str, shown: Sequence[str]) -> int | None:
             field = json.loads(match[0]).get("answer")
         except json.JSONDecodeError:
             continue
-        if field is not None and (found := index(str(field))) is not None:
-            return found
-    if (found := index(text)) is not None:
-        return found
+        if field is not None and (picked := index(str(field))) is not None:
+            return picked
+    if (picked := index(text)) is not None:
+        return picked
     # A letter counts if the statement ends there: "Answer: A person ..." states no letter.
     stated = re.findall(
         rf"(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*[*`\"']*\(?([{letters}])"
@@ -80,23 +76,23 @@ def extract_answer(text: str, shown: Sequence[str]) -> int | None:
     if stated:
         return letters.index(stated[-1].upper())
     named = re.findall(r"answer(?:\s+is)?\s*:?\s*([^\n]+)", text, re.IGNORECASE)
-    if named and (found := index(named[-1])) is not None:
-        return found
+    if named and (picked := index(named[-1])) is not None:
+        return picked
     opened = re.findall(
         rf"^\s*[*`\"']*(?:\(([{letters}])\)|([{letters}])[.):])", text, re.MULTILINE
     )
     if len(set(opened)) == 1:
         return letters.index("".join(opened[0]))
-    return _only_label(text, shown)
+    return _only_label(text, options)
 
 
-def _only_label(text: str, shown: Sequence[str]) -> int | None:
+def _only_label(text: str, options: Sequence[str]) -> int | None:
     """The only option whose text occurs as words; a label inside a longer label does not count."""
     rest = text.lower()
-    found = []
-    for i in sorted(range(len(shown)), key=lambda i: -len(shown[i])):
-        pattern = rf"(?<!\w){re.escape(shown[i].lower().rstrip('.'))}(?!\w)"
+    matches = []
+    for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
+        pattern = rf"(?<!\w){re.escape(options[i].lower().rstrip('.'))}(?!\w)"
         rest, count = re.subn(pattern, " ", rest)
         if count:
-            found.append(i)
-    return found[0] if len(found) == 1 else None
+            matches.append(i)
+    return matches[0] if len(matches) == 1 else None

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from unswayed.core.progress import Progress
 from unswayed.scoring.lm import SharedPrefixLM, crop
 from unswayed.scoring.tree import Node, make_pack
 
@@ -38,7 +41,8 @@ class PrefixKeepingLM(SharedPrefixLM):
         """Encode and keep what two prompts begin with, if this model shares prefixes."""
         if self.fallback_reason:
             return
-        prefix = common(self.tok_encode(text), self.tok_encode(other))
+        pairs = zip(self.tok_encode(text), self.tok_encode(other), strict=False)
+        prefix = tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         if not prefix or prefix in self._kept or len(prefix) > self._budget:
             return
         cache = DynamicCache()
@@ -48,7 +52,7 @@ class PrefixKeepingLM(SharedPrefixLM):
         while sum(map(len, self._kept)) > self._budget:
             self._kept.popitem(last=False)
 
-    def _passes(self, tree, budget, bar):
+    def _passes(self, tree: list[Node], budget: int, bar: Progress) -> Iterator[tuple]:
         root = tree[0]
         # The position before an answer is read, so it must not be in the prefix.
         first = min((read.offset for read in root.reads), default=len(root.tokens))
@@ -78,13 +82,3 @@ def without(node: Node, n: int) -> Node:
         reads=[dataclasses.replace(read, offset=read.offset - n) for read in node.reads],
         n_tokens=node.n_tokens - n,
     )
-
-
-def common(left: list[int], right: list[int]) -> tuple[int, ...]:
-    """What two sequences of tokens begin with."""
-    n = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        n += 1
-    return tuple(left[:n])

@@ -42,7 +42,7 @@ def load_mmlu(
     """
     if not 0 <= shots <= 5:
         raise InputError(f"shots is {shots}: MMLU has 0 to 5 examples of a subject")
-    test, dev = _mmlu_rows(mmlu, "test"), _mmlu_rows(mmlu, "dev")
+    test, dev = mmlu_rows(mmlu, "test"), mmlu_rows(mmlu, "dev")
     docs = []
     for subject, rows in _evenly(test, questions, seed).items():
         examples = dev.get(subject, [])[:shots]
@@ -50,14 +50,14 @@ def load_mmlu(
             raise InputError(
                 f"mmlu {mmlu}: subject {subject} has {len(examples)} examples in dev, not {shots}"
             )
-        before = "".join(f"{_asked(e)} {LETTERS[e['answer']]}\n\n" for e in examples)
+        before = "".join(f"{_question(e)} {LETTERS[e['answer']]}\n\n" for e in examples)
         about = subject.replace("_", " ")
         docs += [
             {
                 "subject": subject,
                 "description": "The following are multiple choice questions (with answers) about "
                 f"{about}.\n\n",
-                "prompt": before + _asked(row),
+                "prompt": before + _question(row),
                 "answer": row["answer"],
             }
             for row in rows
@@ -65,14 +65,14 @@ def load_mmlu(
     return {"test": datasets.Dataset.from_list(docs)}
 
 
-def _asked(row: dict) -> str:
+def _question(row: dict) -> str:
     options = "".join(
         f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, row["choices"], strict=True)
     )
     return f"{row['question'].strip()}\n{options}Answer:"
 
 
-def _mmlu_rows(source: str, split: str) -> dict[str, list[dict]]:
+def mmlu_rows(source: str, split: str) -> dict[str, list[dict]]:
     """Subject -> rows with question, choices (4) and answer (0 to 3)."""
     folder = Path(source)
     if not (folder / split).is_dir():
@@ -109,26 +109,37 @@ def _evenly(groups: dict[str, list[dict]], total: int | None, seed: int) -> dict
     """
     if total is None:
         return groups
-    left = _checked(total, sum(map(len, groups.values())))
+    left = _checked(total, sum(map(len, groups.values())), "questions")
     order = sorted(groups)
     random.Random(seed).shuffle(order)
-    wanted = dict.fromkeys(sorted(groups), 0)
+    sizes = dict.fromkeys(sorted(groups), 0)
     while left:
-        given = [name for name in order if wanted[name] < len(groups[name])][:left]
-        for name in given:
-            wanted[name] += 1
-        left -= len(given)
-    return {name: drawn(groups[name], n, f"{seed}/{name}") for name, n in wanted.items() if n}
+        larger = [name for name in order if sizes[name] < len(groups[name])][:left]
+        for name in larger:
+            sizes[name] += 1
+        left -= len(larger)
+    return {
+        name: [groups[name][i] for i in drawn(len(groups[name]), n, f"{seed}/{name}")]
+        for name, n in sizes.items()
+        if n
+    }
 
 
-def _checked(total: int, there: int) -> int:
-    if not 1 <= total <= there:
-        raise InputError(f"questions is {total}: between 1 and {there} are there")
-    return total
+def _checked(n: int, most: int, setting: str) -> int:
+    if not 1 <= n <= most:
+        raise InputError(f"{setting} is {n}: between 1 and {most} are there")
+    return n
 
 
-def drawn(rows: list[dict], n: int, seed: str) -> list[dict]:
-    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), n))]
+def drawn(most: int, n: int | None, seed: str, setting: str = "questions") -> list[int]:
+    """Numbers of `n` of `most` rows, drawn by seed, in their order; of all without `n`.
+
+    Raises:
+        InputError: there are not as many; names the setting.
+    """
+    if n is None:
+        return list(range(most))
+    return sorted(random.Random(seed).sample(range(most), _checked(n, most, setting)))
 
 
 def load_arc(
@@ -136,7 +147,7 @@ def load_arc(
 ) -> dict[str, datasets.Dataset]:
     """ARC-Challenge (Clark et al. 2018, arXiv 1803.05457), or a file with its columns."""
     rows = load_rows(arc, "ARC-Challenge", "test", ("question", "choices", "answerKey"))
-    return {"test": _some(rows, questions, seed)}
+    return {"test": rows.select(drawn(len(rows), questions, f"{seed}"))}
 
 
 def load_hellaswag(
@@ -154,7 +165,7 @@ def load_hellaswag(
             "choices": [_clean(ending) for ending in r["endings"]],
             "gold": int(r["label"]),
         }
-        for r in _some(rows, questions, seed)
+        for r in rows.select(drawn(len(rows), questions, f"{seed}"))
     ]
     return {"test": datasets.Dataset.from_list(prepared)}
 
@@ -162,13 +173,6 @@ def load_hellaswag(
 def _clean(text: str) -> str:
     text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
     return text.replace("  ", " ")
-
-
-def _some(rows: datasets.Dataset, questions: int | None, seed: int) -> datasets.Dataset:
-    if questions is None:
-        return rows
-    n = _checked(questions, len(rows))
-    return rows.select(sorted(random.Random(f"{seed}").sample(range(len(rows)), n)))
 
 
 def load_rows(

@@ -17,7 +17,7 @@ seed        of all that is drawn (default 0)
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -36,19 +36,6 @@ COLUMNS = ("key", "prompt", "instruction_id_list", "kwargs")
 # -- documents -----------------------------------------------------------------------------------
 
 
-def load_persona_mmlu(
-    pairs: int | None = None,
-    personas: str | None = None,
-    conditions: list[str] | None = None,
-    seed: int = 0,
-    **settings: Any,
-) -> dict[str, datasets.Dataset]:
-    """The questions of `ability_mmlu` with the same settings, each under every condition."""
-    docs = load_mmlu(seed=seed, **settings)["test"].to_list()
-    told = with_memory(docs, load_personas(personas), conditions, pairs, seed)
-    return {"test": datasets.Dataset.from_list(told)}
-
-
 def load_ifeval(
     ifeval: str = "google/IFEval", prompts: int | None = None, seed: int = 0, **_: Any
 ) -> dict[str, datasets.Dataset]:
@@ -58,20 +45,32 @@ def load_ifeval(
         InputError: a column is missing, an instruction or its kwargs are unknown to lm-eval, fewer
             than `prompts` rows, or the checks cannot be run here.
     """
-    return {"test": datasets.Dataset.from_list(_ifeval_docs(ifeval, prompts, seed))}
+    rows = load_rows(ifeval, None, "train", COLUMNS).select_columns(list(COLUMNS)).to_list()
+    rows = [rows[i] for i in drawn(len(rows), prompts, f"{seed}", "prompts")]
+    for row in rows:
+        if fault := _fault(row):
+            raise InputError(f"ifeval {ifeval}, key {row['key']}: {fault}")
+    return {"test": datasets.Dataset.from_list(rows)}
 
 
-def load_persona_ifeval(
-    pairs: int | None = None,
-    personas: str | None = None,
-    conditions: list[str] | None = None,
-    seed: int = 0,
-    **settings: Any,
-) -> dict[str, datasets.Dataset]:
-    """The prompts of `ability_ifeval` with the same settings, each under every condition."""
-    docs = load_ifeval(seed=seed, **settings)["test"].to_list()
-    told = with_memory(docs, load_personas(personas), conditions, pairs, seed)
-    return {"test": datasets.Dataset.from_list(told)}
+def under_conditions(load: Callable[..., dict[str, datasets.Dataset]]) -> Callable:
+    """A task's documents with the same settings, each under every condition."""
+
+    def load_docs(
+        pairs: int | None = None,
+        personas: str | None = None,
+        conditions: list[str] | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> dict[str, datasets.Dataset]:
+        docs = load(seed=seed, **settings)["test"].to_list()
+        docs = with_memory(docs, load_personas(personas), conditions, pairs, seed)
+        return {"test": datasets.Dataset.from_list(docs)}
+
+    return load_docs
+
+
+load_persona_mmlu, load_persona_ifeval = map(under_conditions, (load_mmlu, load_ifeval))
 
 
 def with_memory(
@@ -119,31 +118,19 @@ def _note(persona: Persona) -> str:
     return memory.messages("")[0]["content"]
 
 
-def _ifeval_docs(source: str, prompts: int | None, seed: int) -> list[dict[str, Any]]:
-    rows = load_rows(source, None, "train", COLUMNS).select_columns(list(COLUMNS)).to_list()
-    if prompts is not None:
-        if not 1 <= prompts <= len(rows):
-            raise InputError(f"prompts is {prompts}: between 1 and {len(rows)} are there")
-        rows = drawn(rows, prompts, f"{seed}")
-    for row in rows:
-        if fault := _fault(row):
-            raise InputError(f"ifeval {source}, key {row['key']}: {fault}")
-    return rows
-
-
 def _fault(row: Mapping[str, Any]) -> str | None:
     """What keeps lm-eval from checking an answer to this row."""
-    names, given = row["instruction_id_list"], row["kwargs"]
+    names, arguments = row["instruction_id_list"], row["kwargs"] or []
     if not row["prompt"] or not names:
         return "prompt or instruction_id_list is empty"
-    if len(names) != len(given or []):
-        return f"{len(names)} instructions have {len(given or [])} kwargs"
-    known = _ifeval().instructions_registry.INSTRUCTION_DICT
-    for name, kwargs in zip(names, given, strict=True):
-        if name not in known:
+    if len(names) != len(arguments):
+        return f"{len(names)} instructions have {len(arguments)} kwargs"
+    instructions = _ifeval().instructions_registry.INSTRUCTION_DICT
+    for name, kwargs in zip(names, arguments, strict=True):
+        if name not in instructions:
             return f"lm-eval has no instruction {name!r}"
         try:
-            known[name](name).build_description(**{k: v for k, v in kwargs.items() if v})
+            instructions[name](name).build_description(**{k: v for k, v in kwargs.items() if v})
         except (TypeError, ValueError, AttributeError) as error:
             return f"kwargs {kwargs} do not fit {name}: {error}"
     return None
@@ -165,8 +152,8 @@ def results_ifeval(doc: dict, results: list[str]) -> dict[str, Any]:
 
 def results_persona_ifeval(doc: dict, results: list[str]) -> dict[str, Any]:
     """The four metrics under the condition's name."""
-    found = results_ifeval(doc, results)
-    return {f"{name}_{doc['condition']}": value for name, value in found.items()}
+    metrics = results_ifeval(doc, results)
+    return {f"{name}_{doc['condition']}": value for name, value in metrics.items()}
 
 
 def inst_level_acc(values: list[list[bool]]) -> float:

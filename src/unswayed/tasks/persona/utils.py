@@ -52,8 +52,8 @@ def load_docs(
 ) -> dict[str, datasets.Dataset]:
     """One document per trial, in the split `test`; keys that lm-eval adds are ignored."""
     if dataset:
-        given = {"items": items, "decisions": decisions, "personas": personas}
-        if extra := [name for name, value in given.items() if value is not None]:
+        settings = {"items": items, "decisions": decisions, "personas": personas}
+        if extra := [name for name, value in settings.items() if value is not None]:
             raise InputError(f"{extra[0]} has no meaning beside dataset, which has its own")
         return {"test": _published_docs(dataset, scoring, conditions or PAIR_CONDITIONS, pairs)}
     if memory_style not in ("system", "user"):

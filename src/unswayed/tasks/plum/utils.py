@@ -24,8 +24,10 @@ from unswayed.data.conversations import (
     make_conversation,
 )
 from unswayed.data.hub import read_dataset
+from unswayed.memory import Memory
 from unswayed.memory.baselines import FullMemory, SummaryMemory
 from unswayed.memory.conversation_memory import ConversationMemory
+from unswayed.memory.prompt import PromptMemory
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.models.embedded import EMBEDDED
 from unswayed.plum.qa import CLOSED, QAPair, bank_pairs
@@ -46,20 +48,20 @@ def load_docs(
         InputError: unknown memory, or a dataset without such questions.
     """
     conversations, pairs = _published(dataset) if dataset else _builtin()
-    asked = [pair for pair in pairs if pair.kind in CLOSED]
-    if not asked:
+    closed = [pair for pair in pairs if pair.kind in CLOSED]
+    if not closed:
         raise InputError(f"dataset {dataset} has no closed questions of the use test")
-    told = _memory(memory, k, embedder)
-    if told:
-        told.remember_conversations(conversations)
+    prompts = _memory(memory, k, embedder)
+    if isinstance(prompts, ConversationMemory):
+        prompts.remember_conversations(conversations)
     docs = []
-    for pair in asked:
-        messages = told.messages(pair.question) if told else []
+    for pair in closed:
+        *system, _ = prompts.messages(pair.question)
         docs.append(
             {
                 "conversation": pair.conversation,
                 "kind": pair.kind,
-                "system_prompt": messages[0]["content"] if len(messages) > 1 else "",
+                "system_prompt": system[0]["content"] if system else "",
                 "question": pair.question,
                 "gold": list(CLOSED).index(pair.kind),
             }
@@ -67,15 +69,16 @@ def load_docs(
     return {"test": datasets.Dataset.from_list(docs)}
 
 
-def _memory(name: str, k: int, embedder: str) -> ConversationMemory | None:
-    if name not in MEMORIES:
-        raise InputError(f"memory {name!r} is not one of {', '.join(MEMORIES)}")
+def _memory(name: str, k: int, embedder: str) -> Memory:
     if name == "embedding":
         from unswayed.models.vectors import Embedder
 
         return RetrievalMemory(k, Embedder(embedder))
-    made = {"bm25": lambda: RetrievalMemory(k), "summary": SummaryMemory, "full": FullMemory}
-    return made[name]() if name in made else None
+    makers = {"none": PromptMemory, "bm25": lambda: RetrievalMemory(k)}
+    makers |= {"summary": SummaryMemory, "full": FullMemory}
+    if name not in makers:
+        raise InputError(f"memory {name!r} is not one of {', '.join(MEMORIES)}")
+    return makers[name]()
 
 
 def _builtin() -> tuple[list[Conversation], list[QAPair]]:
@@ -88,10 +91,10 @@ def _published(source: str) -> tuple[list[Conversation], list[QAPair]]:
         make_conversation(row["conversation_id"], row["time"], row["messages"]) for row in rows
     ]
     pairs = [
-        QAPair(row["conversation_id"], asked["kind"], asked["question"], asked["answer"])
+        QAPair(row["conversation_id"], qa["kind"], qa["question"], qa["answer"])
         for row in rows
-        for asked in row["questions"]
-        if asked["use"] == "test"
+        for qa in row["questions"]
+        if qa["use"] == "test"
     ]
     return conversations, pairs
 
