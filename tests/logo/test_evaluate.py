@@ -41,7 +41,7 @@ from unswayed.logo.globals import taught
 from unswayed.logo.mediator import Calibration, Facts, Gate, Row, fit_gate
 from unswayed.logo.plan import make_plan
 from unswayed.logo.recipe import LogoSettings, Recipe
-from unswayed.logo.tables import draw, measures, recovered_table, slices, summarise, tables
+from unswayed.logo.tables import draw, measures, recovered_texts, slices, summarise, tables
 from unswayed.models.base import load_base
 from unswayed.plum.settings import PlumSettings
 from unswayed.scoring.lm import SharedPrefixLM
@@ -643,10 +643,8 @@ def test_figures_by_hand():
 
 def test_recovery_over_seeds_by_hand():
     runs = [{"recovered": {"test": {"all": a, "long": None}}} for a in (0.5, 0.9)]
-    assert recovered_table({"runs": runs}).splitlines()[2:] == [
-        "| test | 0.70 (0.50 to 0.90) | – |"
-    ]
-    assert recovered_table({"runs": [{"recovered": None}]}) == ""
+    assert recovered_texts({"runs": runs}) == {"test": {"all": "0.70 (0.50 to 0.90)", "long": "–"}}
+    assert recovered_texts({"runs": [{"recovered": None}]}) == {}
 
 
 def test_metrics_of_a_task():
