@@ -18,6 +18,7 @@ import dataclasses
 import json
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from unswayed.core.cards import CARD
 from unswayed.datasets.cards import funnel_table
 from unswayed.datasets.trees import card_metadata
 from unswayed.display.numbers import MISSING, interval, markdown_text, p_value, percent
-from unswayed.logo.tables import brief_table, difference_table, slice_table
+from unswayed.display.tables import plain_table
 from unswayed.logo.tables import tables as logo_tables
 from unswayed.memory.registry import DEFAULT
 from unswayed.mitigation.sweep_report import (
@@ -50,169 +51,179 @@ HERE = Path(__file__).parent
 PAGES = [HERE.parent / name for name in ("README.md", "docs/plum.md", "docs/logo.md")]
 
 
+def keep(name: str, content: dict, indent: int | None = 1, ensure_ascii: bool = False) -> None:
+    """Write results/NAME.json."""
+    text = json.dumps(content, ensure_ascii=ensure_ascii, indent=indent)
+    (HERE / f"{name}.json").write_text(text + "\n", "utf-8")
+
+
 def add(name: str, run_dir: Path) -> None:
     """Write results/NAME.json: the run's summary and what is needed to repeat it."""
     summary = analyze(run_dir)
     write_report(run_dir)
     run = read_run(run_dir)
-    content = {
-        "command": f"unswayed audit {' '.join(_options(run['arguments']))} --out DIR",
-        "seconds": run["seconds"],
-        "model": run["model"],
-        "hashes": run["hashes"],
-        "versions": run["versions"],
-        "summary": summary,
-    }
-    (HERE / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    kept = {key: run[key] for key in ("seconds", "model", "hashes", "versions")}
+    keep(name, {"command": audit_command(run), **kept, "summary": summary}, ensure_ascii=True)
 
 
-def _options(arguments: dict) -> list[str]:
-    """What was given to `unswayed audit`, without paths of a machine."""
-    found = ["--model", arguments["model"]]
+def audit_command(run: dict) -> str:
+    """`unswayed audit` as it was given, without paths of a machine."""
+    arguments = run["arguments"]
+    options = ["--model", arguments["model"]]
     specs = [re.sub(r"=.*/", "=", spec) for spec in arguments["items"]]
     if specs != ["builtin"]:
-        found += ["--items", *specs]
+        options += ["--items", *specs]
     if arguments["personas"] == "grid":
-        found += ["--personas", "grid"]
+        options += ["--personas", "grid"]
     if arguments["pairs"]:
-        found += ["--pairs", str(arguments["pairs"])]
+        options += ["--pairs", str(arguments["pairs"])]
     if arguments.get("memory", DEFAULT) != DEFAULT:
-        found += ["--memory", arguments["memory"]]
-        found += ["--memory-style", arguments["memory_style"]] if arguments["memory_style"] else []
+        options += ["--memory", arguments["memory"]]
+        style = arguments["memory_style"]
+        options += ["--memory-style", style] if style else []
     if arguments.get("plum_recipe"):
-        found += ["--plum-recipe", f"recipes/plum/{Path(arguments['plum_recipe']).name}"]
-    return found
+        options += ["--plum-recipe", f"recipes/plum/{Path(arguments['plum_recipe']).name}"]
+    return f"unswayed audit {' '.join(options)} --out DIR"
 
 
-def audit_table(found: dict) -> str:
+def table(head: str, rows: Iterable[Sequence[str]], left: int = 1, rule: str = "") -> str:
+    """Rows under headings that are divided by bars; the first `left` columns are text."""
+    columns = head.split(" | ")
+    numbers = len(columns) - left
+    return plain_table(columns, rows, rule or f"|{'---|' * left}{'--:|' * numbers}")
+
+
+def titled(result: dict, *blocks: str, of: str = "") -> str:
+    """Blocks under the command, and what else stands with it."""
+    return "\n\n".join([f"`{result['command']}`" + (f" ({of})" if of else ""), *blocks])
+
+
+def audit_table(result: dict) -> str:
     """The table of an audit, with its command, run time and verdict."""
-    return (
-        f"`{found['command']}` ({duration(found['seconds'])} on two cores)\n\n"
-        f"{result_table(found['summary'])}\n\n{found['summary']['verdict']['text']}"
-    )
+    summary = result["summary"]
+    took = f"{duration(result['seconds'])} on two cores"
+    return titled(result, result_table(summary), summary["verdict"]["text"], of=took)
 
 
-def scoring_table(found: dict) -> str:
+def scoring_table(result: dict) -> str:
     """The speed of scoring against stock lm-eval."""
+    requests = [
+        ("option text, 3 memories of 200 tokens x 14 items x 5 options", result["option_text"]),
+        ("letters, the same", result["letters"]),
+    ]
+    requests += [
+        (f"memory of {row['tokens']} tokens, 2 x 3 items x 5", row)
+        for row in result["by_memory_tokens"]
+    ]
+    requests += [
+        (f"{row['personas']} memories of 200 tokens x 2 items x 5", row)
+        for row in result["by_personas"]
+    ]
     rows = [
-        ("option text, 3 memories of 200 tokens x 14 items x 5 options", found["option_text"]),
-        ("letters, the same", found["letters"]),
-        *(
-            (f"memory of {r['tokens']} tokens, 2 x 3 items x 5", r)
-            for r in found["by_memory_tokens"]
-        ),
-        *(
-            (f"{r['personas']} memories of 200 tokens x 2 items x 5", r)
-            for r in found["by_personas"]
-        ),
-    ]
-    lines = [
-        "| requests | ours (s) | stock at batch 1 (s) | at batch 16 (s) | ratio | difference |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    for label, row in rows:
-        batch_16 = f"{row['stock_bs16_s']:.1f}" if "stock_bs16_s" in row else "–"
-        lines.append(
-            f"| {label} | {row['ours_s']:.1f} | {row['stock_bs1_s']:.1f} | {batch_16} "
-            f"| {row['ratio']:.1f} | {row['largest_difference']:.1e} |"
-        )
-    peak = found["peak"]
-    return (
-        f"`{found['command']}` ({found['machine']}; the ratio is to the faster stock run, the "
-        "difference the largest of a score, in nats)\n\n"
-        + "\n".join(lines)
-        + f"\n\nOption scoring reaches {peak['ours_gflops']} GFLOP/s, {peak['share']:.0%} of the "
-        f"{peak['matmul_gflops']} GFLOP/s that a bare matrix product reaches here."
-    )
+        [label, f"{row['ours_s']:.1f}", f"{row['stock_bs1_s']:.1f}",
+         f"{row['stock_bs16_s']:.1f}" if "stock_bs16_s" in row else MISSING,
+         f"{row['ratio']:.1f}", f"{row['largest_difference']:.1e}"]
+        for label, row in requests
+    ]  # fmt: skip
+    peak = result["peak"]
+    return titled(
+        result,
+        table("requests | ours (s) | stock at batch 1 (s) | at batch 16 (s) | ratio | difference",
+              rows),
+        f"Option scoring reaches {peak['ours_gflops']} GFLOP/s, {peak['share']:.0%} of the "
+        f"{peak['matmul_gflops']} GFLOP/s that a bare matrix product reaches here.",
+        of=f"{result['machine']}; the ratio is to the faster stock run, the difference the largest "
+        "of a score, in nats",
+    )  # fmt: skip
 
 
-def grid_table(found: dict) -> str:
+def grid_table(result: dict) -> str:
     """The grid's contrasts: the mixed model, the logistic one and the paired test."""
-    (name, test), *_ = found["summary"]["tests"].items()
-    models = ("mixed", "logistic", "paired")
-    lines = [
-        "| Contrast (points) | mixed model | p | logistic model | p | paired test | p |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for contrast in test["grid"]["contrasts"]:
-        cells = [
-            f"{interval(contrast[m], sign=True)} | {p_value(contrast[m]['p'])}" for m in models
+    (name, test), *_ = result["summary"]["tests"].items()
+    rows = [
+        [contrast["name"]]
+        + [
+            text
+            for model in ("mixed", "logistic", "paired")
+            for text in (interval(contrast[model], sign=True), p_value(contrast[model]["p"]))
         ]
-        lines.append(f"| {contrast['name']} | {' | '.join(cells)} |")
+        for contrast in test["grid"]["contrasts"]
+    ]
     whole = test["conditions"]["grid"]
-    return (
-        f"`{found['command']}` ({duration(found['seconds'])} on two cores: {test['n_items']} items "
-        f"x {test['n_cells']} cells, and without memory; accuracy on {name} "
+    return titled(
+        result,
+        table("Contrast (points) | mixed model | p | logistic model | p | paired test | p", rows),
+        result["summary"]["verdict"]["text"],
+        of=f"{duration(result['seconds'])} on two cores: {test['n_items']} items x "
+        f"{test['n_cells']} cells, and without memory; accuracy on {name} "
         f"{percent(whole['accuracy']['estimate'])} %, flips "
-        f"{percent(whole['flip_rate']['estimate'])} %; p before correction)\n\n"
-        + "\n".join(lines)
-        + f"\n\n{found['summary']['verdict']['text']}"
+        f"{percent(whole['flip_rate']['estimate'])} %; p before correction",
     )
 
 
-def calibration_table(found: dict) -> str:
+def calibration_table(result: dict) -> str:
     """False positives, coverage and power in simulated audits."""
 
-    def cell(row: dict, name: str) -> str:
+    def rate(row: dict, name: str) -> str:
         return percent(row[name]["rate"]) if name in row else MISSING
 
-    lines = [
-        "| Simulated audits | clusters | false positives: ours | McNemar | coverage, gap 0 "
-        "| coverage, gap 5 | equivalence claimed at the margin |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
-    rows = found["pairs"]
-    for row in [row for row in rows if not row["gap"]]:
+    audits, rows = result["pairs"], []
+    for row in [row for row in audits if not row["gap"]]:
         same = ("n_items", "n_users", "item_sd", "user_sd", "reacting")
         other = next(
-            (r for r in rows if r["gap"] and all(r.get(k) == row.get(k) for k in same)), {}
+            (r for r in audits if r["gap"] and all(r.get(k) == row.get(k) for k in same)), {}
         )
         clusters = [n for n, sd in (("items", row["item_sd"]), ("users", row["user_sd"])) if sd]
         rare = ", hardly any reacts" if "reacting" in row else ""
-        lines.append(
-            f"| {row['n_items']} items x {row['n_users']} pairs{rare} "
-            f"| {' and '.join(clusters) or 'none'} | {cell(row, 'rejected')} "
-            f"| {cell(row, 'mcnemar')} | {cell(row, 'covered')} | {cell(other, 'covered')} "
-            f"| {cell(other, 'equivalent')} |"
-        )
-    grid = [
-        "| Simulated grids, 81 cells | paired test: false positives | coverage | mixed model "
-        "| coverage | logistic | coverage |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in found["grid"]:
-        what = "items react alike" if not row["item_sd"] else "items react in their own way"
-        what += ", texts of cells too" if row["cell_sd"] else ""
-        cells = [
-            cell(row, f"{model}_{rate}")
-            for model in ("paired", "mixed", "logistic")
-            for rate in ("rejected", "covered")
+        rates = [rate(row, name) for name in ("rejected", "mcnemar", "covered")]
+        rates += [rate(other, name) for name in ("covered", "equivalent")]
+        size = f"{row['n_items']} items x {row['n_users']} pairs{rare}"
+        rows.append([size, " and ".join(clusters) or "none", *rates])
+    grids = [
+        [
+            f"{row['n_items']} items; items react "
+            + ("in their own way" if row["item_sd"] else "alike")
+            + (", texts of cells too" if row["cell_sd"] else ""),
+            *(
+                rate(row, f"{model}_{name}")
+                for model in ("paired", "mixed", "logistic")
+                for name in ("rejected", "covered")
+            ),
         ]
-        grid.append(f"| {row['n_items']} items; {what} | {' | '.join(cells)} |")
-    low, high = (percent(bound) for bound in found["monte_carlo_5_percent"])
+        for row in result["grid"]
+    ]
+    low, high = map(percent, result["monte_carlo_5_percent"])
     power = ", ".join(
-        f"{percent(p['power']['rate'])} ({percent(p['predicted'])})" for p in found["power"]
+        f"{percent(p['power']['rate'])} ({percent(p['predicted'])})" for p in result["power"]
     )
-    gaps = ", ".join(f"{100 * p['gap']:g}" for p in found["power"])
-    n, n_grid = rows[0]["rejected"]["n"], found["grid"][0]["paired_rejected"]["n"]
-    return (
-        f"`{found['command']}` ({duration(found['seconds'])}; percent of {n:,} audits a row, whose "
-        f"rate of 5 % has the Monte-Carlo interval {low} to {high}; of {n_grid:,} grids a row)\n\n"
-        + "\n".join(lines)
-        + "\n\n"
-        + "\n".join(grid)
-        + f"\n\nPower at true gaps of {gaps} points, 41 items x 30 pairs and both clusters, in "
-        f"percent, with what `simulated_power` predicts in brackets: {power}."
-    )
+    gaps = ", ".join(f"{100 * p['gap']:g}" for p in result["power"])
+    n, n_grid = audits[0]["rejected"]["n"], result["grid"][0]["paired_rejected"]["n"]
+    return titled(
+        result,
+        table(
+            "Simulated audits | clusters | false positives: ours | McNemar | coverage, gap 0 | "
+            "coverage, gap 5 | equivalence claimed at the margin", rows, left=2,
+        ),
+        table(
+            "Simulated grids, 81 cells | paired test: false positives | coverage | mixed model | "
+            "coverage | logistic | coverage", grids,
+        ),
+        f"Power at true gaps of {gaps} points, 41 items x 30 pairs and both clusters, in "
+        f"percent, with what `simulated_power` predicts in brackets: {power}.",
+        of=f"{duration(result['seconds'])}; percent of {n:,} audits a row, whose rate of 5 % has "
+        f"the Monte-Carlo interval {low} to {high}; of {n_grid:,} grids a row",
+    )  # fmt: skip
 
 
-def check_table(found: dict) -> str:
+def check_table(result: dict) -> str:
     """Outcomes of the gate on several runs."""
-    lines = ["| Run | Outcome | Exit code | Deciding checks |", "|---|---|--:|---|"]
-    for run in found["runs"]:
-        decisive = "; ".join(markdown_text(text) for text in run["decisive"])
-        lines.append(f"| {run['run']} | {run['outcome']} | {run['exit_code']} | {decisive} |")
-    return f"`{found['command']}`\n\n" + "\n".join(lines)
+    rows = [
+        [run["run"], run["outcome"], f"{run['exit_code']}",
+         "; ".join(map(markdown_text, run["decisive"]))]
+        for run in result["runs"]
+    ]  # fmt: skip
+    head = "Run | Outcome | Exit code | Deciding checks"
+    return titled(result, table(head, rows, rule="|---|---|--:|---|"))
 
 
 def add_check(*runs: str) -> None:
@@ -233,8 +244,7 @@ def add_check(*runs: str) -> None:
             }
         )
     command = "unswayed check DIR --policy configs/policies/default.yaml"
-    text = json.dumps({"command": command, "runs": rows}, indent=1) + "\n"
-    (HERE / "check.json").write_text(text, "utf-8")
+    keep("check", {"command": command, "runs": rows}, ensure_ascii=True)
 
 
 def add_preferences(*builds: str) -> None:
@@ -255,14 +265,13 @@ def add_preferences(*builds: str) -> None:
             }
         )
     command = "python datasets_scripts/persona_preferences.py"
-    content = json.dumps({"command": command, "builds": rows}, indent=1) + "\n"
-    (HERE / "preferences.json").write_text(content, "utf-8")
+    keep("preferences", {"command": command, "builds": rows}, ensure_ascii=True)
 
 
-def preferences_table(found: dict) -> str:
+def preferences_table(result: dict) -> str:
     """Funnels of preference builds, stage by stage."""
     parts = []
-    for build in found["builds"]:
+    for build in result["builds"]:
         made = "; ".join(
             f"{splits['train']:,} training and {splits.get('test', 0):,} test pairs `{config}`"
             for config, splits in build["pairs"].items()
@@ -274,87 +283,75 @@ def preferences_table(found: dict) -> str:
     return "\n\n".join(parts)
 
 
-def sweep_table(found: dict) -> str:
+def sweep_table(result: dict) -> str:
     """Recall of the memories of a sweep."""
-    return f"`{found['command']}`\n\n{tables(found['results'])}"
+    return titled(result, tables(result["results"]))
 
 
-def ablation_table(found: dict) -> str:
+def ablation_table(result: dict) -> str:
     """What the runs of a short sweep remember, a line each."""
-    sources = ("said", "unrelated", "near", "random")
-    lines = [
-        "| Run | seeds | rephrased | AUC | new phrases | AUC | what was said | unrelated topics "
-        "| near phrases | random phrases | backward transfer |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for name, runs in groups(found["results"]).items():
+    sources, rows = ("said", "unrelated", "near", "random"), []
+    for name, runs in groups(result["results"]).items():
         recall = {kind: [run["recall"][kind] for run in runs] for kind in runs[0]["recall"]}
-        by_source = [one["by_source"] for one in recall["all"]]
+        by_source = [run["by_source"] for run in recall["all"]]
         curves = [run["forgetting"]["all"] for run in runs if run["forgetting"]]
-        cells = [name, str(len(runs))]
+        cells = [name, f"{len(runs)}"]
         for kind in ("rephrased", "new_phrase"):
-            cells.append(cell([one["closed"]["recall"] for one in recall[kind]]))
-            cells.append(f"{np.mean([one['auc'] for one in recall[kind]]):.2f}")
-        cells += [cell([one[source]["recall"] for one in by_source]) for source in sources]
-        cells.append(cell([curve["backward_transfer"] for curve in curves], share=False))
-        lines.append(f"| {' | '.join(cells)} |")
-    asked = found["results"][0]["recall"]["rephrased"]["closed"]
-    counts = found["results"][0]["recall"]["all"]["by_source"]
-    return (
-        f"`{found['command']}` (percent; {asked['conversations']} conversations, {asked['n']} "
-        "questions of either set and run; by what they ask about, both sets together: "
-        + ", ".join(f"{counts[source]['n']} {source}" for source in sources)
-        + ")\n\n"
-        + "\n".join(lines)
-    )
+            cells.append(cell([run["closed"]["recall"] for run in recall[kind]]))
+            cells.append(f"{np.mean([run['auc'] for run in recall[kind]]):.2f}")
+        cells += [cell([run[source]["recall"] for run in by_source]) for source in sources]
+        rows.append([*cells, cell([curve["backward_transfer"] for curve in curves], share=False)])
+    recall = result["results"][0]["recall"]
+    n, counts = recall["rephrased"]["closed"], recall["all"]["by_source"]
+    return titled(
+        result,
+        table(
+            "Run | seeds | rephrased | AUC | new phrases | AUC | what was said | unrelated topics "
+            "| near phrases | random phrases | backward transfer", rows,
+        ),
+        of=f"percent; {n['conversations']} conversations, {n['n']} questions of either set and "
+        "run; by what they ask about, both sets together: "
+        + ", ".join(f"{counts[source]['n']} {source}" for source in sources),
+    )  # fmt: skip
 
 
-def _timed(found: dict, lines: list[str]) -> str:
-    """A table of times, with the command and the machine."""
-    return f"`{found['command']}` ({found['machine']})\n\n" + "\n".join(lines)
-
-
-def plum_training_table(found: dict) -> str:
+def plum_training_table(result: dict) -> str:
     """PLUM's training against TRL's."""
-    lines = [
-        "| batch | ours (tokens/s) | TRL's SFTTrainer (tokens/s) | ratio | loss after: ours, TRL |",
-        "|--:|--:|--:|--:|--:|",
-    ]
-    for row in found["by_batch_size"]:
-        lines.append(
-            f"| {row['batch_size']} | {row['ours_tokens_per_s']:.0f} | "
-            f"{row['trl_tokens_per_s']:.0f} | {row['ratio']:.1f} | {row['ours_loss']:.6f}, "
-            f"{row['trl_loss']:.6f} |"
-        )
-    return _timed(found, lines)
+    rows = [
+        [f"{row['batch_size']}", f"{row['ours_tokens_per_s']:.0f}",
+         f"{row['trl_tokens_per_s']:.0f}", f"{row['ratio']:.1f}",
+         f"{row['ours_loss']:.6f}, {row['trl_loss']:.6f}"]
+        for row in result["by_batch_size"]
+    ]  # fmt: skip
+    head = "batch | ours (tokens/s) | TRL's SFTTrainer (tokens/s) | ratio | loss after: ours, TRL"
+    return titled(result, table(head, rows, left=0), of=result["machine"])
 
 
-def dpo_training_table(found: dict) -> str:
+def dpo_training_table(result: dict) -> str:
     """A step of DPO against TRL's."""
-    lines = [
-        "| batch of 8 | ours (s a step) | TRL's DPOTrainer (s) | ratio | reference (s a batch): "
-        "ours, TRL | ratio | loss of the last step: ours, TRL |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in found["by_batch"]:
-        lines.append(
-            f"| {row['batches']} | {row['ours_step_s']:.1f} | {row['trl_step_s']:.1f} | "
-            f"{row['ratio']:.1f} | {row['ours_reference_s']:.1f}, {row['trl_reference_s']:.1f} | "
-            f"{row['reference_ratio']:.1f} | {row['ours_losses'][-1]:.6f}, "
-            f"{row['trl_losses'][-1]:.6f} |"
-        )
-    return _timed(found, lines)
+    rows = [
+        [row["batches"], f"{row['ours_step_s']:.1f}", f"{row['trl_step_s']:.1f}",
+         f"{row['ratio']:.1f}", f"{row['ours_reference_s']:.1f}, {row['trl_reference_s']:.1f}",
+         f"{row['reference_ratio']:.1f}",
+         f"{row['ours_losses'][-1]:.6f}, {row['trl_losses'][-1]:.6f}"]
+        for row in result["by_batch"]
+    ]  # fmt: skip
+    head = (
+        "batch of 8 | ours (s a step) | TRL's DPOTrainer (s) | ratio | reference (s a batch): "
+        "ours, TRL | ratio | loss of the last step: ours, TRL"
+    )
+    return titled(result, table(head, rows), of=result["machine"])
 
 
-def mitigation_table(found: dict) -> str:
+def mitigation_table(result: dict) -> str:
     """What a sweep of DPO changed, test by test, and what it cost."""
-    results = found["results"]
+    results = result["results"]
     parts = [
-        f"`{found['command']}`",
+        f"`{result['command']}`",
         "Percent, changes in points; means over seeds, in parentheses with their 95 % interval "
         "over three seeds or more, in brackets the 95 % interval of one audit.",
     ]
-    for test, known in found["references"].items():
+    for test, known in result["references"].items():
         about = results[0]["tests"][test]
         parts += [
             f"{test}, {about['n_items']} items x {about['n_pairs']} pairs:",
@@ -370,105 +367,89 @@ def mitigation_table(found: dict) -> str:
 def add_memories(*run_dirs: str) -> None:
     """Write results/memories.json: audits under several memories, compared."""
     dirs = [Path(run_dir) for run_dir in run_dirs]
-    runs = [read_run(run_dir) for run_dir in dirs]
-    content = {
-        "command": "unswayed compare DIR DIR ... --out OUT",
-        "audits": [
-            {
-                "command": f"unswayed audit {' '.join(_options(run['arguments']))} --out DIR",
-                "seconds": run["seconds"],
-            }
-            for run in runs
-        ],
-        **compare_memories(dirs),
-    }
-    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-    (HERE / "memories.json").write_text(text, "utf-8")
+    audits = [
+        {"command": audit_command(run), "seconds": run["seconds"]} for run in map(read_run, dirs)
+    ]
+    command = "unswayed compare DIR DIR ... --out OUT"
+    keep("memories", {"command": command, "audits": audits, **compare_memories(dirs)})
 
 
-def add_logo(name: str, found: dict, options: list[str]) -> None:
+def add_logo(name: str, result: dict, options: list[str]) -> None:
     """Write results/NAME.json: of LoGo, with its differences in the main metric alone.
 
     Args:
         options: with which it was made, but for --out.
     """
-    same = [one for one in found["differences"] if one["metric"] == found["metric"]]
+    differences = [row for row in result["differences"] if row["metric"] == result["metric"]]
     command = " ".join(["unswayed logo", *options, "--out OUT"])
-    content = {"command": command, **found, "differences": same}
-    text = json.dumps(content, ensure_ascii=False, indent=None) + "\n"
-    (HERE / f"{name}.json").write_text(text, "utf-8")
+    keep(name, {"command": command, **result, "differences": differences}, indent=None)
 
 
-def logo_table(found: dict) -> str:
+def logo_table(result: dict) -> str:
     """All tables of an evaluation of LoGo."""
-    return f"`{found['command']}`\n\n{logo_tables(found)}"
+    return titled(result, logo_tables(result))
 
 
-def logo_comparison(found: dict) -> str:
+def logo_comparison(result: dict) -> str:
     """Evaluations of LoGo side by side."""
-    return f"`{found['command']}`\n\n{settings_tables(found)}"
+    return titled(result, settings_tables(result))
 
 
-def logo_brief(found: dict) -> str:
+def logo_brief(result: dict) -> str:
     """Methods x groups of users."""
-    return f"`{found['command']}`\n\n{brief_table(found)}"
+    return titled(result, logo_tables(result, ["brief"]))
 
 
-def logo_slices(found: dict) -> str:
+def logo_slices(result: dict) -> str:
     """Groups of users and segments of time x methods, and what LoGo gains there."""
-    made = slice_table(found), difference_table(found)
-    return "\n\n".join([f"`{found['command']}`", *made])
+    return titled(result, logo_tables(result, ["slices"]), logo_tables(result, ["differences"]))
 
 
-def logo_training_table(found: dict) -> str:
+def logo_training_table(result: dict) -> str:
     """What LoGo's global memory costs with more users and segments."""
-    lines = [
-        "| users | their answers | segments | lessons | communities and lessons (s) | "
-        "training (s) | a thousand lessons (s) |",
-        "|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in found["rows"]:
-        lines.append(
-            f"| {row['users']} | {row['answers']:,} | {row['segments']} | {row['lessons']} | "
-            f"{row['lessons_s']:.1f} | {row['training_s']:.0f} | "
-            f"{1000 * row['training_s'] / row['lessons']:.0f} |"
-        )
-    return _timed(found, lines)
+    rows = [
+        [f"{row['users']}", f"{row['answers']:,}", f"{row['segments']}", f"{row['lessons']}",
+         f"{row['lessons_s']:.1f}", f"{row['training_s']:.0f}",
+         f"{1000 * row['training_s'] / row['lessons']:.0f}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    head = (
+        "users | their answers | segments | lessons | communities and lessons (s) | training (s) "
+        "| a thousand lessons (s)"
+    )
+    return titled(result, table(head, rows, left=0), of=result["machine"])
 
 
-def memories_table(found: dict) -> str:
+def memories_table(result: dict) -> str:
     """One model under several memories, with the audits' commands."""
-    lines = ["| Audit | time |", "|---|--:|"]
-    lines += [f"| `{one['command']}` | {duration(one['seconds'])} |" for one in found["audits"]]
-    said = "\n".join(f"- {markdown_text(text)}" for text in headlines(found))
-    return f"`{found['command']}`\n\n{key_table(found)}\n\n{said}\n\n" + "\n".join(lines)
+    audits = [[f"`{audit['command']}`", duration(audit["seconds"])] for audit in result["audits"]]
+    sentences = "\n".join(f"- {markdown_text(text)}" for text in headlines(result))
+    return titled(result, key_table(result), sentences, table("Audit | time", audits))
 
 
-def space_table(found: dict) -> str:
+def space_table(result: dict) -> str:
     """Waiting times of the Space's visitors."""
     names = {
         "new": "one visitor, users nobody asked about before",
         "known": "one visitor, another question about the same users",
         "own": "one visitor, a question and memories in their words",
     }
-    rows = [(names[name], one) for name, one in found["alone"].items()]
-    for one in found["load"]:
-        reads = f"each reads {one['think_s']:g} s" if one["think_s"] else "who read nothing"
-        rows.append((f"{one['visitors']} visitors at once, {reads}", one))
-    lines = ["| Visitors | answers | errors | median (s) | p95 (s) | longest (s) |",
-             "|---|--:|--:|--:|--:|--:|"]  # fmt: skip
-    lines += [
-        f"| {name} | {one['n']} | {one['errors']} | {one['median_s']:.1f} | {one['p95_s']:.1f} | "
-        f"{one['max_s']:.1f} |"
-        for name, one in rows
-    ]
-    memory = ", ".join(f"{mb:,} MB {when}" for when, mb in found["memory_mb"].items())
-    return (
-        f"`{found['command']}` ({found['machine']}, {found['model']}; an answer is three prompts: "
-        "no memory and two memories)\n\n"
-        + "\n".join(lines)
-        + f"\n\nFrom start to the first page {found['start_s']:.0f} s. Memory of the server: "
-        f"{memory}."
+    visitors = [(names[name], times) for name, times in result["alone"].items()]
+    for times in result["load"]:
+        reads = f"each reads {times['think_s']:g} s" if times["think_s"] else "who read nothing"
+        visitors.append((f"{times['visitors']} visitors at once, {reads}", times))
+    rows = [
+        [name, f"{times['n']}", f"{times['errors']}",
+         *(f"{times[key]:.1f}" for key in ("median_s", "p95_s", "max_s"))]
+        for name, times in visitors
+    ]  # fmt: skip
+    memory = ", ".join(f"{mb:,} MB {when}" for when, mb in result["memory_mb"].items())
+    return titled(
+        result,
+        table("Visitors | answers | errors | median (s) | p95 (s) | longest (s)", rows),
+        f"From start to the first page {result['start_s']:.0f} s. Memory of the server: {memory}.",
+        of=f"{result['machine']}, {result['model']}; an answer is three prompts: no memory and two "
+        "memories",
     )
 
 
@@ -505,13 +486,13 @@ TABLES = {
 def fill() -> None:
     """Fill every marked table of README and docs."""
 
-    def table(match: re.Match) -> str:
-        found = json.loads((HERE / f"{match[1].split()[0]}.json").read_text("utf-8"))
-        return f"<!-- results:{match[1]} -->\n{TABLES[match[1]](found)}\n<!-- /results -->"
+    def filled(match: re.Match) -> str:
+        result = json.loads((HERE / f"{match[1].split()[0]}.json").read_text("utf-8"))
+        return f"<!-- results:{match[1]} -->\n{TABLES[match[1]](result)}\n<!-- /results -->"
 
     marked = r"<!-- results:([\w ]+) -->\n.*?<!-- /results -->"
     for page in PAGES:
-        page.write_text(re.sub(marked, table, page.read_text("utf-8"), flags=re.DOTALL), "utf-8")
+        page.write_text(re.sub(marked, filled, page.read_text("utf-8"), flags=re.DOTALL), "utf-8")
 
 
 if __name__ == "__main__":
@@ -525,11 +506,11 @@ if __name__ == "__main__":
         case ["memories", *runs] if runs:
             add_memories(*runs)
         case ["logo", name, out, *options] if options:
-            found = json.loads((Path(out) / "result.json").read_text("utf-8"))
-            add_logo(name, found, ["evaluate", *options])
+            result = json.loads((Path(out) / "result.json").read_text("utf-8"))
+            add_logo(name, result, ["evaluate", *options])
         case ["logo_compare", name, out]:
-            found = json.loads((Path(out) / "comparison.json").read_text("utf-8"))
-            add_logo(name, found, ["compare", *found["evaluations"]])
+            result = json.loads((Path(out) / "comparison.json").read_text("utf-8"))
+            add_logo(name, result, ["compare", *result["evaluations"]])
         case ["tables"]:
             fill()
         case _:
