@@ -15,6 +15,7 @@ be with a word for which of its tables it is.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import sys
@@ -30,7 +31,8 @@ from unswayed.compare.memories import compare_memories
 from unswayed.core.cards import CARD
 from unswayed.datasets.cards import funnel_table
 from unswayed.datasets.trees import card_metadata
-from unswayed.display.numbers import MISSING, interval, markdown_text, p_value, percent
+from unswayed.display.numbers import MISSING, interval, p_value, percent
+from unswayed.display.page import render_report
 from unswayed.display.tables import plain_table
 from unswayed.logo.tables import tables as logo_tables
 from unswayed.memory.registry import DEFAULT
@@ -86,6 +88,12 @@ def audit_command(run: dict) -> str:
     return f"unswayed audit {' '.join(options)} --out DIR"
 
 
+def drawn(table: str, result: dict) -> str:
+    """A table of tables.md.jinja."""
+    formats = {f.__name__: f for f in (duration, interval, p_value, percent, result_table)}
+    return render_report(HERE, "tables.md.jinja", {"table": table, **formats, **result}).rstrip()
+
+
 def table(head: str, rows: Iterable[Sequence[str]], left: int = 1, rule: str = "") -> str:
     """Rows under headings that are divided by bars; the first `left` columns are text."""
     columns = head.split(" | ")
@@ -96,69 +104,6 @@ def table(head: str, rows: Iterable[Sequence[str]], left: int = 1, rule: str = "
 def titled(result: dict, *blocks: str, of: str = "") -> str:
     """Blocks under the command, and what else stands with it."""
     return "\n\n".join([f"`{result['command']}`" + (f" ({of})" if of else ""), *blocks])
-
-
-def audit_table(result: dict) -> str:
-    """The table of an audit, with its command, run time and verdict."""
-    summary = result["summary"]
-    took = f"{duration(result['seconds'])} on two cores"
-    return titled(result, result_table(summary), summary["verdict"]["text"], of=took)
-
-
-def scoring_table(result: dict) -> str:
-    """The speed of scoring against stock lm-eval."""
-    requests = [
-        ("option text, 3 memories of 200 tokens x 14 items x 5 options", result["option_text"]),
-        ("letters, the same", result["letters"]),
-    ]
-    requests += [
-        (f"memory of {row['tokens']} tokens, 2 x 3 items x 5", row)
-        for row in result["by_memory_tokens"]
-    ]
-    requests += [
-        (f"{row['personas']} memories of 200 tokens x 2 items x 5", row)
-        for row in result["by_personas"]
-    ]
-    rows = [
-        [label, f"{row['ours_s']:.1f}", f"{row['stock_bs1_s']:.1f}",
-         f"{row['stock_bs16_s']:.1f}" if "stock_bs16_s" in row else MISSING,
-         f"{row['ratio']:.1f}", f"{row['largest_difference']:.1e}"]
-        for label, row in requests
-    ]  # fmt: skip
-    peak = result["peak"]
-    return titled(
-        result,
-        table("requests | ours (s) | stock at batch 1 (s) | at batch 16 (s) | ratio | difference",
-              rows),
-        f"Option scoring reaches {peak['ours_gflops']} GFLOP/s, {peak['share']:.0%} of the "
-        f"{peak['matmul_gflops']} GFLOP/s that a bare matrix product reaches here.",
-        of=f"{result['machine']}; the ratio is to the faster stock run, the difference the largest "
-        "of a score, in nats",
-    )  # fmt: skip
-
-
-def grid_table(result: dict) -> str:
-    """The grid's contrasts: the mixed model, the logistic one and the paired test."""
-    (name, test), *_ = result["summary"]["tests"].items()
-    rows = [
-        [contrast["name"]]
-        + [
-            text
-            for model in ("mixed", "logistic", "paired")
-            for text in (interval(contrast[model], sign=True), p_value(contrast[model]["p"]))
-        ]
-        for contrast in test["grid"]["contrasts"]
-    ]
-    whole = test["conditions"]["grid"]
-    return titled(
-        result,
-        table("Contrast (points) | mixed model | p | logistic model | p | paired test | p", rows),
-        result["summary"]["verdict"]["text"],
-        of=f"{duration(result['seconds'])} on two cores: {test['n_items']} items x "
-        f"{test['n_cells']} cells, and without memory; accuracy on {name} "
-        f"{percent(whole['accuracy']['estimate'])} %, flips "
-        f"{percent(whole['flip_rate']['estimate'])} %; p before correction",
-    )
 
 
 def calibration_table(result: dict) -> str:
@@ -213,17 +158,6 @@ def calibration_table(result: dict) -> str:
         of=f"{duration(result['seconds'])}; percent of {n:,} audits a row, whose rate of 5 % has "
         f"the Monte-Carlo interval {low} to {high}; of {n_grid:,} grids a row",
     )  # fmt: skip
-
-
-def check_table(result: dict) -> str:
-    """Outcomes of the gate on several runs."""
-    rows = [
-        [run["run"], run["outcome"], f"{run['exit_code']}",
-         "; ".join(map(markdown_text, run["decisive"]))]
-        for run in result["runs"]
-    ]  # fmt: skip
-    head = "Run | Outcome | Exit code | Deciding checks"
-    return titled(result, table(head, rows, rule="|---|---|--:|---|"))
 
 
 def add_check(*runs: str) -> None:
@@ -315,34 +249,6 @@ def ablation_table(result: dict) -> str:
     )  # fmt: skip
 
 
-def plum_training_table(result: dict) -> str:
-    """PLUM's training against TRL's."""
-    rows = [
-        [f"{row['batch_size']}", f"{row['ours_tokens_per_s']:.0f}",
-         f"{row['trl_tokens_per_s']:.0f}", f"{row['ratio']:.1f}",
-         f"{row['ours_loss']:.6f}, {row['trl_loss']:.6f}"]
-        for row in result["by_batch_size"]
-    ]  # fmt: skip
-    head = "batch | ours (tokens/s) | TRL's SFTTrainer (tokens/s) | ratio | loss after: ours, TRL"
-    return titled(result, table(head, rows, left=0), of=result["machine"])
-
-
-def dpo_training_table(result: dict) -> str:
-    """A step of DPO against TRL's."""
-    rows = [
-        [row["batches"], f"{row['ours_step_s']:.1f}", f"{row['trl_step_s']:.1f}",
-         f"{row['ratio']:.1f}", f"{row['ours_reference_s']:.1f}, {row['trl_reference_s']:.1f}",
-         f"{row['reference_ratio']:.1f}",
-         f"{row['ours_losses'][-1]:.6f}, {row['trl_losses'][-1]:.6f}"]
-        for row in result["by_batch"]
-    ]  # fmt: skip
-    head = (
-        "batch of 8 | ours (s a step) | TRL's DPOTrainer (s) | ratio | reference (s a batch): "
-        "ours, TRL | ratio | loss of the last step: ours, TRL"
-    )
-    return titled(result, table(head, rows), of=result["machine"])
-
-
 def mitigation_table(result: dict) -> str:
     """What a sweep of DPO changed, test by test, and what it cost."""
     results = result["results"]
@@ -405,52 +311,10 @@ def logo_slices(result: dict) -> str:
     return titled(result, logo_tables(result, ["slices"]), logo_tables(result, ["differences"]))
 
 
-def logo_training_table(result: dict) -> str:
-    """What LoGo's global memory costs with more users and segments."""
-    rows = [
-        [f"{row['users']}", f"{row['answers']:,}", f"{row['segments']}", f"{row['lessons']}",
-         f"{row['lessons_s']:.1f}", f"{row['training_s']:.0f}",
-         f"{1000 * row['training_s'] / row['lessons']:.0f}"]
-        for row in result["rows"]
-    ]  # fmt: skip
-    head = (
-        "users | their answers | segments | lessons | communities and lessons (s) | training (s) "
-        "| a thousand lessons (s)"
-    )
-    return titled(result, table(head, rows, left=0), of=result["machine"])
-
-
 def memories_table(result: dict) -> str:
     """One model under several memories, with the audits' commands."""
-    audits = [[f"`{audit['command']}`", duration(audit["seconds"])] for audit in result["audits"]]
-    sentences = "\n".join(f"- {markdown_text(text)}" for text in headlines(result))
-    return titled(result, key_table(result), sentences, table("Audit | time", audits))
-
-
-def space_table(result: dict) -> str:
-    """Waiting times of the Space's visitors."""
-    names = {
-        "new": "one visitor, users nobody asked about before",
-        "known": "one visitor, another question about the same users",
-        "own": "one visitor, a question and memories in their words",
-    }
-    visitors = [(names[name], times) for name, times in result["alone"].items()]
-    for times in result["load"]:
-        reads = f"each reads {times['think_s']:g} s" if times["think_s"] else "who read nothing"
-        visitors.append((f"{times['visitors']} visitors at once, {reads}", times))
-    rows = [
-        [name, f"{times['n']}", f"{times['errors']}",
-         *(f"{times[key]:.1f}" for key in ("median_s", "p95_s", "max_s"))]
-        for name, times in visitors
-    ]  # fmt: skip
-    memory = ", ".join(f"{mb:,} MB {when}" for when, mb in result["memory_mb"].items())
-    return titled(
-        result,
-        table("Visitors | answers | errors | median (s) | p95 (s) | longest (s)", rows),
-        f"From start to the first page {result['start_s']:.0f} s. Memory of the server: {memory}.",
-        of=f"{result['machine']}, {result['model']}; an answer is three prompts: no memory and two "
-        "memories",
-    )
+    words = {"key_table": key_table(result), "headlines": headlines(result)}
+    return drawn("memories", result | words)
 
 
 TABLES = {
@@ -458,12 +322,8 @@ TABLES = {
     **dict.fromkeys(["logo_builtin brief", "logo_movielens brief"], logo_brief),
     "logo_ablations": logo_comparison,
     "logo_over_time": logo_slices,
-    "logo_training": logo_training_table,
-    "space": space_table,
     "memories": memories_table,
     "dpo_main": mitigation_table,
-    "dpo_training": dpo_training_table,
-    "plum_training": plum_training_table,
     "plum_oasst": sweep_table,
     "plum_builtin": sweep_table,
     **dict.fromkeys(
@@ -474,12 +334,20 @@ TABLES = {
         ablation_table,
     ),
     "preferences": preferences_table,
-    "demo": audit_table,
-    "steu": audit_table,
-    "grid": grid_table,
-    "scoring": scoring_table,
+    **dict.fromkeys(["demo", "steu"], functools.partial(drawn, "audit")),
+    **{
+        name: functools.partial(drawn, name)
+        for name in (
+            "check",
+            "dpo_training",
+            "grid",
+            "logo_training",
+            "plum_training",
+            "scoring",
+            "space",
+        )
+    },
     "calibration": calibration_table,
-    "check": check_table,
 }
 
 

@@ -34,12 +34,13 @@ def render(room: str, template: str, view: dict[str, Any]) -> str:
     return page.render(view, script=SCRIPT, script_hash=f"sha256-{digest}")
 
 
-def render_markdown(room: str, template: str, view: dict[str, Any]) -> str:
-    """A Markdown text from formatted view data, which is not escaped; arguments as in `render`."""
+def render_markdown(room: str | Path, template: str, view: dict[str, Any]) -> str:
+    """A Markdown text from formatted view data, which is not escaped; arguments as in `render`,
+    but `room` may be a folder of templates."""
     return _environment(room, html=False).get_template(template).render(view)
 
 
-def render_report(room: str, template: str, view: dict[str, Any]) -> str:
+def render_report(room: str | Path, template: str, view: dict[str, Any]) -> str:
     """As `render_markdown`, with one empty line between blocks, however many there were."""
     text = render_markdown(room, template, view)
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
@@ -83,12 +84,17 @@ def write_reports(
 
 
 @functools.cache
-def _environment(room: str, html: bool = True) -> Any:
+def _environment(room: str | Path, html: bool = True) -> Any:
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(room), jinja2.PackageLoader("unswayed.display")]
+            [
+                jinja2.FileSystemLoader(room)
+                if isinstance(room, Path)
+                else jinja2.PackageLoader(room),
+                jinja2.PackageLoader("unswayed.display"),
+            ]
         ),
         autoescape=html,
         trim_blocks=True,
