@@ -11,6 +11,13 @@ from pathlib import Path
 from unswayed.core.commands import OK
 from unswayed.core.errors import InputError
 
+SOURCES = {
+    "nargs": "+",
+    "metavar": "SPEC",
+    "help": "builtin, chat=FILE, sharegpt=FILE or oasst=FILE; see docs/conversations.md",
+}
+WHERE = "where the memory's base model lies, if the name in its manifest does not say"
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     remember = commands.add_parser(
@@ -19,13 +26,17 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="A memory is a folder: a LoRA adapter and a manifest; see docs/plum.md.",
     )
     actions = remember.add_subparsers(dest="action", required=True, metavar="ACTION")
-    sources = {
-        "nargs": "+",
-        "metavar": "SPEC",
-        "help": "builtin, chat=FILE, sharegpt=FILE or oasst=FILE; see docs/conversations.md",
-    }
-    where = "where the memory's base model lies, if the name in its manifest does not say"
+    _add_train(actions)
+    _add_ask(actions)
+    listing = actions.add_parser("list", help="what a memory, or each in a folder, knows")
+    listing.set_defaults(run=_list)
+    listing.add_argument("memory", type=Path, metavar="DIR",
+        help="folder of a memory, or of several")  # fmt: skip
+    listing.add_argument("--json", action="store_true", help="everything, for programs")
+    _add_forget(actions)
 
+
+def _add_train(actions: argparse._SubParsersAction) -> None:
     train = actions.add_parser(
         "train",
         help="learn the conversations that a memory does not hold yet, in the order of time",
@@ -33,7 +44,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     train.set_defaults(run=_train)
     train.add_argument("--memory", type=Path, required=True, metavar="DIR", help="begun if new")
-    train.add_argument("--conversations", required=True, **sources)
+    train.add_argument("--conversations", required=True, **SOURCES)
     train.add_argument("--model", metavar="NAME",
         help="of a new memory: Hub id, folder, or smollm2-135m (embedded)")  # fmt: skip
     train.add_argument("--recipe", type=Path, metavar="FILE",
@@ -41,6 +52,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
         help="single settings, such as epochs=5 or augment.per_conversation=20")  # fmt: skip
 
+
+def _add_ask(actions: argparse._SubParsersAction) -> None:
     ask = actions.add_parser(
         "ask",
         help="ask the model that remembers",
@@ -52,14 +65,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     ask.add_argument("question", nargs="?", metavar="QUESTION")
     ask.add_argument("--max-new-tokens", type=int, default=64, metavar="N",
         help="the most tokens of an answer (default: 64)")  # fmt: skip
-    ask.add_argument("--model", metavar="NAME", help=where)
+    ask.add_argument("--model", metavar="NAME", help=WHERE)
 
-    listing = actions.add_parser("list", help="what a memory, or each in a folder, knows")
-    listing.set_defaults(run=_list)
-    listing.add_argument("memory", type=Path, metavar="DIR",
-        help="folder of a memory, or of several")  # fmt: skip
-    listing.add_argument("--json", action="store_true", help="everything, for programs")
 
+def _add_forget(actions: argparse._SubParsersAction) -> None:
     forget = actions.add_parser(
         "forget",
         help="remove a memory, or train it anew without a conversation",
@@ -71,8 +80,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     forget.add_argument("memory", type=Path, metavar="DIR", help="folder of the memory")
     forget.add_argument("--all", action="store_true", help="remove the memory")
     forget.add_argument("--conversation", nargs="+", metavar="ID", help="forget these")
-    forget.add_argument("--conversations", **sources)
-    forget.add_argument("--model", metavar="NAME", help=where)
+    forget.add_argument("--conversations", **SOURCES)
+    forget.add_argument("--model", metavar="NAME", help=WHERE)
     forget.add_argument("--recipe", type=Path, metavar="FILE",
         help="with which the memory was trained, if recipes/plum/train.py did it")  # fmt: skip
 

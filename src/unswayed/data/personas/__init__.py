@@ -111,65 +111,74 @@ def read_personas(path: Path) -> list[Persona]:
         InputError: names file, line and field of the first fault.
     """
     root = read_yaml(path)
-
-    def fail(node: Any, message: str):
-        raise InputError(f"{path}:{node.start_mark.line + 1}: {message}")
-
-    def mapping(node: Any, field: str) -> dict[str, Any]:
-        if not isinstance(node, yaml.MappingNode):
-            fail(node, f"{field} must be a mapping of names to texts")
-        found: dict[str, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                fail(key, f"{field} has a name that is not a text")
-            if key.value in found:
-                fail(key, f"{field} has {key.value} twice")
-            found[key.value] = value
-        return found
-
-    def words(node: Any, field: str) -> str:
-        null = node.tag == "tag:yaml.org,2002:null"
-        if not isinstance(node, yaml.ScalarNode) or null or not node.value.strip():
-            fail(node, f"{field} must be a text")
-        for name in re.findall(r"\{([^}]*)\}", node.value):
-            if name not in VOICES:
-                known = " ".join(f"{{{v}}}" for v in VOICES)
-                fail(node, f"{field} has the unknown placeholder {{{name}}}; known are {known}")
-        if set("{}") & set(re.sub(r"\{\w+\}", "", node.value)):
-            fail(node, f"{field} has a brace that belongs to no placeholder")
-        return node.value.strip()
-
     if not isinstance(root, yaml.SequenceNode) or not root.value:
         raise InputError(f"{path}:1: a list of personas (- id: ...) is needed")
     personas: list[Persona] = []
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for entry in root.value:
-        fields = mapping(entry, "a persona")
+        fields = _mapping(path, entry, "a persona")
         if "id" not in fields:
-            fail(entry, "field id is missing")
-        pair = words(fields["id"], "id")
-        if pair in seen:
-            fail(entry, f"id {pair} is already used in line {seen[pair]}")
-        seen[pair] = entry.start_mark.line + 1
+            raise _fault(path, entry, "field id is missing")
+        pair = _text(path, fields["id"], "id")
+        if pair in lines:
+            raise _fault(path, entry, f"id {pair} is already used in line {lines[pair]}")
+        lines[pair] = entry.start_mark.line + 1
         for name, node in fields.items():
             if name not in ("id", "domain", *VERSIONS):
-                fail(node, f"{pair} has the unknown field {name}")
+                raise _fault(path, node, f"{pair} has the unknown field {name}")
         versions = [version for version in VERSIONS if version in fields]
         if not versions:
-            fail(entry, f"{pair} has none of the versions {', '.join(VERSIONS)}")
-        for version in versions:
-            slots = mapping(fields[version], f"{pair}.{version}")
-            if version != "neutral":
-                for dimension in DIMENSIONS:
-                    if dimension not in slots:
-                        fail(fields[version], f"{pair}.{version} lacks the dimension {dimension}")
-                for name, node in slots.items():
-                    if name not in DIMENSIONS:
-                        fail(node, f"{pair}.{version} has the unknown dimension {name}")
-            texts = tuple(
-                (name, words(node, f"{pair}.{version}.{name}")) for name, node in slots.items()
-            )
-            if not texts:
-                fail(fields[version], f"{pair}.{version} is empty")
-            personas.append(Persona(f"{pair}-{version}", version, pair, texts))
+            raise _fault(path, entry, f"{pair} has none of the versions {', '.join(VERSIONS)}")
+        personas += [_version(path, pair, version, fields[version]) for version in versions]
     return personas
+
+
+def _version(path: Path, pair: str, version: str, node: Any) -> Persona:
+    """One version of a base persona."""
+    name = f"{pair}.{version}"
+    slots = _mapping(path, node, name)
+    if version != "neutral":
+        for dimension in DIMENSIONS:
+            if dimension not in slots:
+                raise _fault(path, node, f"{name} lacks the dimension {dimension}")
+        for dimension in slots:
+            if dimension not in DIMENSIONS:
+                message = f"{name} has the unknown dimension {dimension}"
+                raise _fault(path, slots[dimension], message)
+    texts = tuple((slot, _text(path, value, f"{name}.{slot}")) for slot, value in slots.items())
+    if not texts:
+        raise _fault(path, node, f"{name} is empty")
+    return Persona(f"{pair}-{version}", version, pair, texts)
+
+
+def _fault(path: Path, node: Any, message: str) -> InputError:
+    return InputError(f"{path}:{node.start_mark.line + 1}: {message}")
+
+
+def _mapping(path: Path, node: Any, field: str) -> dict[str, Any]:
+    """Name -> node, each name once."""
+    if not isinstance(node, yaml.MappingNode):
+        raise _fault(path, node, f"{field} must be a mapping of names to texts")
+    values: dict[str, Any] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _fault(path, key, f"{field} has a name that is not a text")
+        if key.value in values:
+            raise _fault(path, key, f"{field} has {key.value} twice")
+        values[key.value] = value
+    return values
+
+
+def _text(path: Path, node: Any, field: str) -> str:
+    """A text whose placeholders are those of VOICES."""
+    null = node.tag == "tag:yaml.org,2002:null"
+    if not isinstance(node, yaml.ScalarNode) or null or not node.value.strip():
+        raise _fault(path, node, f"{field} must be a text")
+    for name in re.findall(r"\{([^}]*)\}", node.value):
+        if name not in VOICES:
+            allowed = " ".join(f"{{{v}}}" for v in VOICES)
+            message = f"{field} has the unknown placeholder {{{name}}}; known are {allowed}"
+            raise _fault(path, node, message)
+    if set("{}") & set(re.sub(r"\{\w+\}", "", node.value)):
+        raise _fault(path, node, f"{field} has a brace that belongs to no placeholder")
+    return node.value.strip()
