@@ -10,29 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from unswayed import __version__
-from unswayed.cli import (
-    analyze,
-    audit,
-    card,
-    check,
-    compare,
-    lm_eval,
-    logo,
-    mitigate,
-    model,
-    publish,
-    remember,
-    report,
-    tasks,
-    traces,
-)
 from unswayed.core.commands import Parser, run_command
 
 COMMANDS = (
-    audit, analyze, compare, report, check, card, publish, traces, mitigate, remember, logo, tasks,
-    model, lm_eval,
+    "audit", "analyze", "compare", "report", "check", "card", "publish", "traces", "mitigate",
+    "remember", "logo", "tasks", "model", "lm_eval",
 )  # fmt: skip
 
 
@@ -42,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         if argv[:1] == ["lm-eval"]:  # everything after it is lm-eval's own
-            return lm_eval.run(argv[1:])
+            return import_module("unswayed.cli.lm_eval").run(argv[1:])
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
 
@@ -63,6 +48,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unswayed {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
+    for name in COMMANDS:
+        import_module(f"unswayed.cli.{name}").add(commands)
     return parser

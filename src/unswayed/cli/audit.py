@@ -15,16 +15,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.fills = _arguments
-
-
-def _arguments() -> type:
-    from unswayed.audit.arguments import AuditArguments
-
-    return AuditArguments
+    parser.fills = "unswayed.audit.arguments:AuditArguments"
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from unswayed.audit.arguments import AuditArguments
     from unswayed.audit.run import run_audit
     from unswayed.audit.summary import analyze
     from unswayed.models.load import parse_settings
@@ -33,6 +28,6 @@ def run(arguments: argparse.Namespace) -> int:
         name: parse_settings(f"--{name.replace('_', '-')}", getattr(arguments, name))
         for name in ("model_args", "gen_kwargs")
     }
-    out = run_audit(filled(_arguments(), arguments, **settings))
+    out = run_audit(filled(AuditArguments, arguments, **settings))
     analyze(out)
     return print_report(out)

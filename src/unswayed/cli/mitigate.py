@@ -17,20 +17,15 @@ def add(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.fills = _arguments
-
-
-def _arguments() -> type:
-    from unswayed.mitigation.arguments import MitigateArguments
-
-    return MitigateArguments
+    parser.fills = "unswayed.mitigation.arguments:MitigateArguments"
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from unswayed.mitigation.arguments import MitigateArguments
     from unswayed.mitigation.mitigate import mitigate
     from unswayed.mitigation.verdict.words import headlines, warnings
 
-    found = mitigate(filled(_arguments(), arguments))
+    found = mitigate(filled(MitigateArguments, arguments))
     for text in headlines(found):
         print(text)
     for text in warnings(found):

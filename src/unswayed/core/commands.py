@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import pkgutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,15 +21,15 @@ class Parser(argparse.ArgumentParser):
     """One whose complaints are an `InputError`: one line instead of usage and message.
 
     Attributes:
-        fills: gives the dataclass whose fields are its options. It is called only to parse, so that
-            a command's help line does not import what the command is about.
+        fills: "module:NAME" of the dataclass whose fields are its options. It is imported only to
+            parse: a command's help line does not need what the command is about.
     """
 
-    fills: Callable[[], type] | None = None
+    fills: str | None = None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.fills is not None:
-            add_options(self, self.fills())
+            add_options(self, pkgutil.resolve_name(self.fills))
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str):
