@@ -3,6 +3,7 @@ tiny model as policy. What is kept is looked up in the stages' own files."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections import Counter
@@ -17,11 +18,12 @@ from hypothesis import strategies as st
 from unswayed.core.errors import InputError
 from unswayed.data.personas import builtin_personas
 from unswayed.data.questions import builtin_questions
+from unswayed.mitigation.dpo.pairs import read_splits
 from unswayed.mitigation.model_judge import read_verdict, rubric
 from unswayed.mitigation.preferences import STAGES, build_pairs, passages
 from unswayed.mitigation.preferences.settings import PreferenceSettings
 from unswayed.mitigation.preferences.steps import memory_of, pair_tokens, users
-from unswayed.mitigation.preferences.training import in_test_split
+from unswayed.mitigation.preferences.training import in_test_split, run_recipe
 from unswayed.mitigation.rule_judge import Judgement
 from unswayed.mitigation.sampling import (
     INSTRUCTIONS,
@@ -494,6 +496,29 @@ def test_the_split_depends_on_question_and_seed_alone(seed, ids):
     assert 50 < sum(testing) < 150
     smaller = [in_test_split(id, seed, 0.1) for id in ids]
     assert all(large for small, large in zip(smaller, testing, strict=True) if small)
+
+
+# -- for training ----------------------------------------------------------------------------------
+
+
+def test_a_recipe_writes_pairs_that_training_reads(settings, tmp_path, capsys):
+    chosen = settings(sampled=0, constructed=3, n_questions=40, margin=0.0, similarity=1.0)
+    chosen = dataclasses.replace(chosen, test_share=0.3, max_length=4096)
+    recipe = tmp_path / "pairs.yaml"
+    recipe.write_text(json.dumps(dataclasses.asdict(chosen)))
+    assert run_recipe("doc", ["--config", str(recipe)]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert folder == Path(chosen.work_dir) / "pairs"
+    assert [path.name for path in folder.iterdir()] == ["constructed"]
+    splits = read_splits(str(folder), "constructed")
+    pairs, _ = build_pairs(chosen)
+    for split, testing in (("train", False), ("test", True)):
+        rows = [row for row in pairs if in_test_split(row["question_id"], 0, 0.3) is testing]
+        expected = [prompt_with_memory(row["memory"], row["question"]) for row in rows]
+        assert [pair["prompt"] for pair in splits[split]] == expected != []
+        assert [pair["chosen"][0]["content"] for pair in splits[split]] == [
+            row["chosen"] for row in rows
+        ]
 
 
 # -- wrong input -----------------------------------------------------------------------------------

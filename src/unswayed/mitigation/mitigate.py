@@ -72,11 +72,8 @@ def mitigate(arguments: MitigateArguments) -> Mitigation:
     from unswayed.mitigation.dpo.train import read_run as read_training
     from unswayed.mitigation.dpo.train import train
 
-    out, recipe = Path(arguments.out), read_recipe(arguments.recipe)
-    shared = out if arguments.shared is None else Path(arguments.shared)
-    for option, folder in (("--out", out), ("--shared", shared)):
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{option} {folder} is a file; give a folder")
+    recipe = read_recipe(arguments.recipe)
+    out, shared = out_folders(arguments)
     if arguments.policy:
         read_policy(arguments.policy)
     settings = capability_settings(arguments.capability)
@@ -123,6 +120,19 @@ def mitigate(arguments: MitigateArguments) -> Mitigation:
     write_record(record, out)
     write_card(Path(adapter), training, card_rows(record))
     return record
+
+
+def out_folders(arguments: MitigateArguments) -> tuple[Path, Path]:
+    """Where to write what depends on training, and what does not.
+
+    Raises:
+        InputError: one is a file.
+    """
+    folders = (Path(arguments.out), Path(arguments.shared or arguments.out))
+    for option, folder in zip(("--out", "--shared"), folders, strict=True):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{option} {folder} is a file; give a folder")
+    return folders
 
 
 def check_separation(arguments: MitigateArguments, recipe: DpoRecipe) -> dict[str, Any]:
