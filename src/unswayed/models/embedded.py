@@ -35,8 +35,8 @@ def model_label(name: str) -> str:
 
 def cache_dir() -> Path:
     """Folder for derived files: $UNSWAYED_CACHE, else unswayed/ in the user's cache folder."""
-    if own := os.environ.get("UNSWAYED_CACHE"):
-        return Path(own)
+    if folder := os.environ.get("UNSWAYED_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unswayed"
 
 
@@ -60,10 +60,10 @@ def embedded_model() -> Path:
     if not gguf.is_file():
         raise InputError(f"{gguf} is missing: {reinstall}")
     with gguf.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != GGUF_SHA256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != GGUF_SHA256:
         raise InputError(
-            f"{gguf} has SHA-256 {found[:12]}..., expected {GGUF_SHA256[:12]}...: {reinstall}"
+            f"{gguf} has SHA-256 {digest[:12]}..., expected {GGUF_SHA256[:12]}...: {reinstall}"
         )
     if importlib.util.find_spec("gguf") is None:
         raise InputError(

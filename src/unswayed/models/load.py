@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from unswayed.core.errors import InputError
 from unswayed.models.embedded import model_path
@@ -28,6 +28,10 @@ REACHING = {
 }  # fmt: skip
 SECRET = re.compile(r"key|auth|secret|passw|credential|header|^(hf_|access_)?token$", re.IGNORECASE)
 PASSWORD_IN_URL = re.compile(r"://[^/]*@")
+# What lm-eval, transformers and peft raise on a model that they cannot load.
+LOADING = (
+    OSError, TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError,
+)  # fmt: skip
 GIVE = "Give a Hub id, a folder with config.json and safetensors, or smollm2-135m."
 
 
@@ -49,8 +53,8 @@ def find_backend(name: str) -> type:
             return SharedPrefixLM
         backend = get_model(name)
     except ValueError:
-        known = ", ".join(sorted({HF_SHARED, *model_registry.keys()}))
-        raise InputError(f"--backend {name!r} is not one of {known}") from None
+        names = ", ".join(sorted({HF_SHARED, *model_registry.keys()}))
+        raise InputError(f"--backend {name!r} is not one of {names}") from None
     except ImportError as error:
         raise InputError(f"--backend {name} cannot be used: {first_line(error)}") from None
     from lm_eval.models.anthropic_llms import AnthropicChat
@@ -82,10 +86,10 @@ def check_backend(
     if taken := OPTIONS.keys() & model_args.keys():
         argument = min(taken)
         raise InputError(f"--model-args {argument}=...: give it as {OPTIONS[argument]}")
-    known = _parameters(backend)
-    given = {"peft": adapter, "device": device, "dtype": None if dtype == "auto" else dtype}
-    for parameter, value in given.items():
-        if value is not None and parameter not in known:
+    allowed = _parameters(backend)
+    options = {"peft": adapter, "device": device, "dtype": None if dtype == "auto" else dtype}
+    for parameter, value in options.items():
+        if value is not None and parameter not in allowed:
             raise InputError(
                 f"{OPTIONS[parameter]} {value} has no meaning for --backend {name}: leave it out"
             )
@@ -100,11 +104,11 @@ def check_backend(
         raise InputError(
             f"--batch-size has no meaning for --backend {name}: use --model-args num_concurrent=N"
         )
-    known -= OPTIONS.keys() | {"self", "think_end_token"}  # thinking is kept, and read past
-    if unknown := model_args.keys() - known:  # lm-eval would ignore it in silence
+    allowed -= OPTIONS.keys() | {"self", "think_end_token"}  # thinking is kept, and read past
+    if unknown := model_args.keys() - allowed:  # lm-eval would ignore it in silence
         raise InputError(
             f"--model-args {min(unknown)}=... has no meaning for --backend {name}; it takes "
-            f"{', '.join(sorted(known))}"
+            f"{', '.join(sorted(allowed))}"
         )
     return backend
 
@@ -136,19 +140,19 @@ def load_lm(
     settings = dict(model_args or {})
     if is_service(kind):
         return _connect(kind, backend, model, settings)
-    known = _parameters(kind)
-    if "device" in known:
+    allowed = _parameters(kind)
+    if "device" in allowed:
         settings["device"] = device = device or default_device()
         dtype = default_dtype(dtype, device)
         if batch_size == "auto" and _on_cpu(device):
             batch_size = 1  # lm-eval's search for a size would fill the memory of a CPU machine
-    settings |= {"dtype": dtype} if "dtype" in known else {}
+    settings |= {"dtype": dtype} if "dtype" in allowed else {}
     settings |= {"peft": adapter} if adapter else {}
     settings["batch_size"] = batch_size
     for option, place in (("--model", model), ("--adapter", adapter or "")):
         if place.startswith((".", "/", "~")) and not Path(place).is_dir():
             raise InputError(f"{option} {place}: there is no such folder")
-    settings["pretrained" if "pretrained" in known else "model"] = model_path(model)
+    settings["pretrained" if "pretrained" in allowed else "model"] = model_path(model)
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -156,15 +160,7 @@ def load_lm(
         return kind(**settings)
     except ImportError as error:
         raise InputError(f"--backend {backend} cannot be used: {first_line(error)}") from None
-    except (
-        OSError,
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        RuntimeError,
-        AssertionError,
-    ) as error:
+    except LOADING as error:
         what = f"--model {model}" + (f" with --adapter {adapter}" if adapter else "")
         what += f" and --model-args {', '.join(model_args)}" if model_args else ""
         raise InputError(f"{what} cannot be loaded: {first_line(error)} {GIVE}") from error
@@ -282,40 +278,42 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def model_info(lm: Any, model: str, adapter: str | None) -> dict[str, Any]:
-    """What was audited: revision or content hash, parameters, dtype, device, context length.
+class ModelInfo(TypedDict):
+    """What was audited, `model` in run.json; what a server does not tell is None."""
 
-    What a server does not tell is None.
-    """
-    info = {
+    model: str
+    adapter: str | None
+    revision: str | None  # commit on the Hub, else SHA-256 of the folder
+    adapter_hash: str | None  # SHA-256
+    architecture: str | None
+    parameters: int | None
+    dtype: str | None
+    device: str | None
+    context_tokens: int | None
+    shared_prefixes: bool
+    fallback_reason: str | None  # why they are not shared
+
+
+def model_info(lm: Any, model: str, adapter: str | None) -> ModelInfo:
+    """Of an lm-eval model that was loaded as `model` with `adapter`."""
+    local = not is_service(type(lm))
+    commit = getattr(getattr(lm, "config", None), "_commit_hash", None)
+    network = getattr(lm, "model", None)
+    in_torch = local and hasattr(network, "parameters")  # and in this process
+    reason = getattr(lm, "fallback_reason", None)
+    return {
         "model": model,
         "adapter": adapter,
-        "revision": None,
+        "revision": (commit or folder_hash(model_path(model))) if local else None,
         "adapter_hash": folder_hash(adapter) if adapter else None,
-        "architecture": None,
-        "parameters": None,
-        "dtype": None,
-        "device": None,
-        "context_tokens": None,
-        "shared_prefixes": False,
-        "fallback_reason": None,
+        "architecture": type(network).__name__ if in_torch else None,
+        "parameters": sum(p.numel() for p in network.parameters()) if in_torch else None,
+        "dtype": str(network.dtype).removeprefix("torch.") if in_torch else None,
+        "device": lm.device.type if in_torch else None,
+        "context_tokens": getattr(lm, "max_length", None) if local else None,
+        "shared_prefixes": hasattr(type(lm), "fallback_reason") and reason is None,
+        "fallback_reason": reason,
     }
-    if is_service(type(lm)):
-        return info
-    config = getattr(lm, "config", None)
-    info["revision"] = getattr(config, "_commit_hash", None) or folder_hash(model_path(model))
-    info["context_tokens"] = getattr(lm, "max_length", None)
-    if hasattr(lm, "model") and hasattr(lm.model, "parameters"):  # in this process, in torch
-        info |= {
-            "architecture": type(lm.model).__name__,
-            "parameters": sum(p.numel() for p in lm.model.parameters()),
-            "dtype": str(lm.model.dtype).removeprefix("torch."),
-            "device": lm.device.type,
-        }
-    if hasattr(type(lm), "fallback_reason"):
-        info["fallback_reason"] = lm.fallback_reason
-        info["shared_prefixes"] = lm.fallback_reason is None
-    return info
 
 
 def folder_hash(path: str) -> str | None:

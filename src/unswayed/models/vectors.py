@@ -137,8 +137,8 @@ def load_reader(kind: Any, model: str, device: str | None) -> tuple[Any, Any]:
 def context_length(tokenizer: Any, config: Any) -> int:
     """The most tokens that a model reads: what its tokenizer says, and its config if it does."""
     config = config.get_text_config(decoder=True)
-    known = getattr(config, "max_position_embeddings", None)
-    return min(tokenizer.model_max_length, known or tokenizer.model_max_length)
+    positions = getattr(config, "max_position_embeddings", None)
+    return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
 
 
 def check_length(tokens: int, limit: int, text: str) -> None:

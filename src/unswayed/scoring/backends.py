@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unswayed.core.errors import InputError
+from unswayed.core.errors import InputError, one_line
 
 HF_SHARED = "hf-shared"
 
@@ -16,8 +16,7 @@ def is_service(backend: type) -> bool:
 
 def first_line(error: BaseException) -> str:
     """What an error says, as one sentence of at most 240 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text[:240]
+    text = one_line(error) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else text + "."
 
 

@@ -26,8 +26,8 @@ def choices() -> dict[str, str]:
     Those that the environment variable UNSWAYED_SPACE_MODELS names come first: Hub ids or folders.
     """
     text = (files("unswayed.space") / "models.yaml").read_text(encoding="utf-8")
-    own = os.environ.get(MORE, "").split()
-    return {name: model_label(name) for name in own} | {
+    added = os.environ.get(MORE, "").split()
+    return {name: model_label(name) for name in added} | {
         entry["name"]: entry["label"] for entry in yaml.safe_load(text)
     }
 
