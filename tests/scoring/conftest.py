@@ -72,14 +72,14 @@ def stock_scores(load, requests) -> Callable[..., list[tuple[float, bool]]]:
     """lm-eval's own scores of `requests`, one prompt at a time, computed once per model."""
     from lm_eval.models.huggingface import HFLM
 
-    known: dict[str, list[tuple[float, bool]]] = {}
+    stock: dict[str, list[tuple[float, bool]]] = {}
 
     def scores(name: str, **kwargs: Any) -> list[tuple[float, bool]]:
         key = repr((name, sorted(kwargs.items())))
-        if key not in known:
+        if key not in stock:
             lm = load(HFLM, name, batch_size=1, **kwargs)
-            known[key] = lm.loglikelihood(requests, disable_tqdm=True)
-        return known[key]
+            stock[key] = lm.loglikelihood(requests, disable_tqdm=True)
+        return stock[key]
 
     return scores
 

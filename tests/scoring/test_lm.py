@@ -65,15 +65,15 @@ def test_same_scores_as_stock_whatever_the_batch(name, load, requests, stock_sco
     for way in ways:
         lm = load(SharedPrefixLM, name, **way)
         assert lm.fallback_reason is None
-        found = lm.loglikelihood(requests, disable_tqdm=True)
-        assert all(type(p) is float and type(greedy) is bool for p, greedy in found)
-        by_args = dict(zip((r.args for r in requests), found, strict=True))
-        assert found == [by_args[r.args] for r in requests], "identical requests"
-        scores.append(found)
-    worst = max(difference(found, stock) for found in scores)
+        results = lm.loglikelihood(requests, disable_tqdm=True)
+        assert all(type(p) is float and type(greedy) is bool for p, greedy in results)
+        by_args = dict(zip((r.args for r in requests), results, strict=True))
+        assert results == [by_args[r.args] for r in requests], "identical requests"
+        scores.append(results)
+    worst = max(difference(results, stock) for results in scores)
     print("largest difference:", worst)
     assert worst <= TOLERANCE
-    assert max(difference(found, scores[0]) for found in scores) <= 1e-4
+    assert max(difference(results, scores[0]) for results in scores) <= 1e-4
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
@@ -103,8 +103,8 @@ def test_greedy_continuations_are_recognised(name, load, difference):
         written: list[int] = []
         for _ in range(4):
             written.append(best(context + written))
-            other = (written[-1] + 1) % 384
-            late, early = [*written[:-1], other], [*written[:-1], other]
+            wrong_token = (written[-1] + 1) % 384
+            late, early = [*written[:-1], wrong_token], [*written[:-1], wrong_token]
             early.append(best(context + early))
             requests += [(("", ""), context, answer) for answer in (list(written), late, early)]
     expected = stock._loglikelihood_tokens(requests, disable_tqdm=True)
@@ -112,8 +112,8 @@ def test_greedy_continuations_are_recognised(name, load, difference):
     for pack_tokens in (1, 30, "auto"):
         lm = load(SharedPrefixLM, name, pack_tokens=pack_tokens)
         assert lm.fallback_reason is None
-        found = lm._loglikelihood_tokens(requests, disable_tqdm=True)
-        assert difference(found, expected) <= TOLERANCE
+        results = lm._loglikelihood_tokens(requests, disable_tqdm=True)
+        assert difference(results, expected) <= TOLERANCE
 
 
 token = st.integers(5, 8)
@@ -182,10 +182,10 @@ def test_answers_reach_the_cache_of_lm_eval(load, requests):
     lm = load(SharedPrefixLM, "llama")
     assert lm.fallback_reason is None
     lm.cache_hook = hook = Hook()
-    found = lm.loglikelihood(requests, disable_tqdm=True)
+    results = lm.loglikelihood(requests, disable_tqdm=True)
     assert hook.seen == [
         ("loglikelihood", request.args, answer)
-        for request, answer in zip(requests, found, strict=True)
+        for request, answer in zip(requests, results, strict=True)
     ]
 
 
@@ -202,8 +202,8 @@ def test_a_mask_that_is_not_a_tree_would_be_noticed(name, load, requests, stock_
             pack.mask[:, -size:] = torch.ones(size, size, dtype=torch.bool).tril()
             return super()._forward(pack, cache)
 
-    found = trust(load(Causal, name)).loglikelihood(requests, disable_tqdm=True)
-    off = [abs(a - b) for (a, _), (b, _) in zip(found, stock_scores(name), strict=True)]
+    results = trust(load(Causal, name)).loglikelihood(requests, disable_tqdm=True)
+    off = [abs(a - b) for (a, _), (b, _) in zip(results, stock_scores(name), strict=True)]
     assert sum(d > 0.1 for d in off) > len(off) / 2
 
 
@@ -214,8 +214,8 @@ def test_a_window_left_out_would_be_noticed(name, load, requests, stock_scores, 
     assert window == WINDOW
     for wrong in (WINDOW - 1, WINDOW + 1, 10_000):
         monkeypatch.setattr(attention, "layer_kinds", lambda config, w=wrong: (kinds, w))
-        found = lm.loglikelihood(requests, disable_tqdm=True)
-        off = [abs(a - b) for (a, _), (b, _) in zip(found, stock_scores(name), strict=True)]
+        results = lm.loglikelihood(requests, disable_tqdm=True)
+        off = [abs(a - b) for (a, _), (b, _) in zip(results, stock_scores(name), strict=True)]
         assert sum(d > 0.01 for d in off) > len(off) / 2
 
 
@@ -252,9 +252,9 @@ def test_pack_tokens_bounds_the_width_of_a_pass(load, passes, monkeypatch):
 
     def widths(pack_tokens):
         lm = trust(load(SharedPrefixLM, "llama", pack_tokens=pack_tokens))
-        with passes(lm) as found:
+        with passes(lm) as widths:
             lm._loglikelihood_tokens(requests, disable_tqdm=True)
-        return found
+        return widths
 
     assert widths(110) == [110]
     assert widths(109) == [10, 100]
@@ -345,8 +345,8 @@ def wide():
 
 def test_auto_makes_passes_smaller_until_they_fit(small_gpu, wide, load, difference):
     expected = load(HFLM, "llama")._loglikelihood_tokens(wide, disable_tqdm=True)
-    found = small_gpu._loglikelihood_tokens(wide, disable_tqdm=True)
-    assert difference(found, expected) <= TOLERANCE
+    results = small_gpu._loglikelihood_tokens(wide, disable_tqdm=True)
+    assert difference(results, expected) <= TOLERANCE
     assert small_gpu.budgets[0] == 64 and small_gpu.budgets[-1] <= 40
     assert max(small_gpu.widths) > 20, "no smaller than needed"
 

@@ -56,15 +56,15 @@ def task(tmp_path_factory) -> dict:
 
 def evaluate(task: dict, model, **kwargs) -> tuple[dict[str, float], list]:
     """Metrics, and the log-probabilities of each document's options."""
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model=model,
         tasks=[task],
         task_manager=TaskManager(include_defaults=False),
         bootstrap_iters=0,
         **kwargs,
     )
-    metrics = {k: v for k, v in found["results"]["tiny_feelings"].items() if k.startswith("acc")}
-    samples = sorted(found["samples"]["tiny_feelings"], key=lambda sample: sample["doc_id"])
+    metrics = {k: v for k, v in results["results"]["tiny_feelings"].items() if k.startswith("acc")}
+    samples = sorted(results["samples"]["tiny_feelings"], key=lambda sample: sample["doc_id"])
     return metrics, [sample["filtered_resps"] for sample in samples]
 
 
@@ -190,9 +190,9 @@ def test_the_embedded_model(instances, difference, passes):
         expected = stock.loglikelihood(requests, disable_tqdm=True)
     assert lm.fallback_reason is None
     with passes(lm) as widths:
-        found = lm.loglikelihood(requests, disable_tqdm=True)
-    worst = difference(found, expected)
+        results = lm.loglikelihood(requests, disable_tqdm=True)
+    worst = difference(results, expected)
     print("largest difference:", worst)
     assert worst <= 1e-3
     assert sum(widths) < sum(stock_widths) / 3
-    assert math.isfinite(worst) and len({p for p, _ in found}) == len(found)
+    assert math.isfinite(worst) and len({p for p, _ in results}) == len(results)

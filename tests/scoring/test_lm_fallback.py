@@ -41,9 +41,9 @@ def check_falls_back(lm, requests, caplog, reason: str) -> None:
     stock = HFLM(pretrained=lm.model, tokenizer=lm.tokenizer)
     expected = stock.loglikelihood(requests, disable_tqdm=True)
     caplog.clear()
-    found = lm.loglikelihood(requests, disable_tqdm=True)
+    results = lm.loglikelihood(requests, disable_tqdm=True)
     again = lm.loglikelihood(requests[:6], disable_tqdm=True)
-    assert found == expected and again == expected[:6]
+    assert results == expected and again == expected[:6]
     assert reason in lm.fallback_reason
     (message,) = warnings_of(caplog)
     assert "not shared" in message and lm.fallback_reason in message
@@ -214,8 +214,8 @@ def test_a_model_that_loses_its_cache_is_found_by_the_probe(around, many_items, 
     lm = SharedPrefixLM(**around(CacheIgnored))
     stock = HFLM(pretrained=lm.model, tokenizer=lm.tokenizer)
     expected = stock._loglikelihood_tokens(many_items, disable_tqdm=True)
-    found = lm._loglikelihood_tokens(many_items, disable_tqdm=True)
-    assert difference(found, expected) <= 1e-3
+    results = lm._loglikelihood_tokens(many_items, disable_tqdm=True)
+    assert difference(results, expected) <= 1e-3
 
 
 def test_rope_that_depends_on_the_length_of_the_pass(load, difference):

@@ -33,12 +33,12 @@ def test_option_scoring_shows_no_options():
 @given(seed=st.integers(0, 1000))
 def test_letters_point_at_their_options_whatever_the_order(scoring, seed):
     lines = question_text(ITEM, scoring, seed).splitlines()
-    shown = {line[0]: line[3:] for line in lines if line[1:3] == ". " and line[0] in LETTERS}
+    listed = {line[0]: line[3:] for line in lines if line[1:3] == ". " and line[0] in LETTERS}
     order = option_order(ITEM, scoring, seed)
     assert sorted(order) == [0, 1, 2]
-    assert [shown[letter] for letter in "ABC"] == [ITEM.options[i] for i in order]
+    assert [listed[letter] for letter in "ABC"] == [ITEM.options[i] for i in order]
     if scoring == "letter":
-        by_item = [shown[letter] for letter in continuations(ITEM, "letter", seed)]
+        by_item = [listed[letter] for letter in continuations(ITEM, "letter", seed)]
         assert by_item == list(ITEM.options)
 
 

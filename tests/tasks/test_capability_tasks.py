@@ -65,8 +65,8 @@ def test_each_question_is_asked_under_every_condition_of_one_persona(mmlu, ifeva
         assert doc.items() >= bare[i // 4].items()  # what is asked is that of the plain task
         assert doc["question"] == i // 4 and doc["condition"] == PAIR_CONDITIONS[i % 4]
         assert doc["pair_id"] == docs[i - i % 4]["pair_id"]
-        told = "" if i % 4 == 0 else note_of(doc["pair_id"], doc["condition"])
-        assert doc["system_prompt"] == told
+        note = "" if i % 4 == 0 else note_of(doc["pair_id"], doc["condition"])
+        assert doc["system_prompt"] == note
     assert len({doc["pair_id"] for doc in docs}) == len(bare)  # 30 pairs, few questions
 
 
@@ -78,8 +78,8 @@ def test_questions_personas_and_prompts_are_drawn_by_seed(mmlu, ifeval):
 
     assert len(drawn(0)[0]) == 12 and len(drawn(0)[2]) == 8 and len(set(drawn(0)[2])) == 2
     assert drawn(0) == drawn(0)
-    others = [drawn(seed) for seed in range(1, 4)]
-    assert all(any(part != other[i] for other in others) for i, part in enumerate(drawn(0)))
+    draws = [drawn(seed) for seed in range(1, 4)]
+    assert all(any(part != another[i] for another in draws) for i, part in enumerate(drawn(0)))
     # more examples change the prompts, not who is asked about
     assert drawn(0, shots=0)[1] == drawn(0)[1] and drawn(0, shots=0)[0] != drawn(0)[0]
 
@@ -100,11 +100,11 @@ def test_conditions_and_personas_of_ones_own(mmlu, tmp_path):
     bare = utils.load_persona_mmlu(mmlu=mmlu, conditions=["none"])["test"]
     assert set(bare["system_prompt"]) == {""} and len(bare) == 5
     (tmp_path / "mine.yaml").write_text("- id: me\n  neutral:\n    taste: '{I} like tea.'\n")
-    own = utils.load_persona_mmlu(
+    documents = utils.load_persona_mmlu(
         mmlu=mmlu, personas=str(tmp_path / "mine.yaml"), conditions=["neutral"]
     )
-    assert set(own["test"]["pair_id"]) == {"me"}
-    assert own["test"][0]["system_prompt"].endswith("I like tea.\n".replace("I", "They"))
+    assert set(documents["test"]["pair_id"]) == {"me"}
+    assert documents["test"][0]["system_prompt"].endswith("I like tea.\n".replace("I", "They"))
 
 
 def test_the_group_holds_all_four():
@@ -121,7 +121,7 @@ def test_the_group_in_one_run(mmlu, ifeval, tiny_model_dir):
     from lm_eval.tasks import TaskManager
 
     metadata = {"mmlu": mmlu, "ifeval": ifeval, "questions": 2, "prompts": 2, "shots": 0}
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model="hf",
         model_args={
             "pretrained": str(tiny_model_dir("llama", chat=True, max_position_embeddings=4096)),
@@ -139,10 +139,10 @@ def test_the_group_in_one_run(mmlu, ifeval, tiny_model_dir):
         bootstrap_iters=0,
     )["results"]
     for level in LEVELS:
-        persona = found["persona_ifeval"]
-        assert persona[f"{level}_none,none"] == found["ability_ifeval"][f"{level},none"]
+        persona = results["persona_ifeval"]
+        assert persona[f"{level}_none,none"] == results["ability_ifeval"][f"{level},none"]
         assert all(0 <= persona[f"{level}_{c},none"] <= 1 for c in PAIR_CONDITIONS)
-    assert found["persona_mmlu"]["acc_none,none"] == found["ability_mmlu"]["acc,none"]
+    assert results["persona_mmlu"]["acc_none,none"] == results["ability_mmlu"]["acc,none"]
 
 
 # -- metrics -------------------------------------------------------------------------------------
@@ -189,8 +189,10 @@ def test_instruction_level_counts_instructions():
 def test_the_language_of_an_answer_is_always_read_alike(ifeval):
     """langdetect draws lots unless it is seeded, and calls this text English 3 times in 10."""
     doc = utils.load_ifeval(ifeval)["test"][2]
-    found = {str(utils.results_ifeval(doc, ["tea is very good and i like it."])) for _ in range(30)}
-    assert len(found) == 1
+    results = {
+        str(utils.results_ifeval(doc, ["tea is very good and i like it."])) for _ in range(30)
+    }
+    assert len(results) == 1
 
 
 # -- lm-eval's own tasks -------------------------------------------------------------------------
@@ -201,7 +203,7 @@ def stock_samples(folder: Path, yaml: str, lm, shots: int | None, chat: bool, to
     from lm_eval.tasks import TaskManager
 
     (folder / "stock.yaml").write_text(yaml)
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model=lm,
         tasks=["stock"],
         num_fewshot=shots,
@@ -211,7 +213,7 @@ def stock_samples(folder: Path, yaml: str, lm, shots: int | None, chat: bool, to
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         bootstrap_iters=0,
     )
-    return sorted(found["samples"]["stock"], key=lambda sample: sample["doc_id"])
+    return sorted(results["samples"]["stock"], key=lambda sample: sample["doc_id"])
 
 
 def tiny_lm(tiny_model_dir, chat: bool):
@@ -238,14 +240,14 @@ def test_without_memory_ifeval_is_the_stock_task(ifeval, tmp_path, tiny_model_di
     )  # fmt: skip
     names = ["ability_ifeval", "persona_ifeval"]
     ours = task_samples(lm, names, {"ifeval": ifeval, "pairs": 1}, chat, {"max_gen_toks": 12})
-    plain, told = ours["ability_ifeval"], ours["persona_ifeval"]
-    assert len(theirs) == len(plain) == 3 and len(told) == 12
-    for i, other in enumerate(theirs):
-        for mine, suffix in ((plain[i], ""), (told[4 * i], "_none")):
-            assert mine["arguments"] == other["arguments"]  # prompt and way of generating
-            assert mine["resps"] == other["resps"]
-            assert all(mine[f"{level}{suffix}"] == other[level] for level in LEVELS)
-        for mine in told[4 * i + 1 : 4 * i + 4]:
+    plain, with_memory = ours["ability_ifeval"], ours["persona_ifeval"]
+    assert len(theirs) == len(plain) == 3 and len(with_memory) == 12
+    for i, expected in enumerate(theirs):
+        for mine, suffix in ((plain[i], ""), (with_memory[4 * i], "_none")):
+            assert mine["arguments"] == expected["arguments"]  # prompt and way of generating
+            assert mine["resps"] == expected["resps"]
+            assert all(mine[f"{level}{suffix}"] == expected[level] for level in LEVELS)
+        for mine in with_memory[4 * i + 1 : 4 * i + 4]:
             note = note_of("p01", mine["doc"]["condition"])
             user = {"role": "user", "content": PROMPTS[i]["prompt"]}
             system = {"role": "system", "content": note}
@@ -272,17 +274,19 @@ def test_without_memory_mmlu_is_the_stock_task(mmlu, tmp_path, tiny_model_dir, c
     )  # fmt: skip
     ours = task_samples(lm, ["persona_mmlu"], {"mmlu": mmlu, "pairs": 1}, chat)["persona_mmlu"]
     assert len(theirs) == 3 and len(ours) == 20
-    for i, other in enumerate(theirs):
+    for i, expected in enumerate(theirs):
         mine = ours[4 * i]
-        asked = other["arguments"][0][0]
-        assert [one[0] for one in mine["arguments"]] == [asked] * 4
-        scores, reference = ([ll for ll, _ in one["filtered_resps"]] for one in (mine, other))
+        prompt = expected["arguments"][0][0]
+        assert [sample[0] for sample in mine["arguments"]] == [prompt] * 4
+        scores, reference = (
+            [ll for ll, _ in sample["filtered_resps"]] for sample in (mine, expected)
+        )
         assert scores == pytest.approx(reference, abs=1e-4)
-        assert mine["acc_none"] == other["acc"]
+        assert mine["acc_none"] == expected["acc"]
         note = note_of("p01", "disadvantaged")
         header = "The following are multiple choice questions"
-        assert asked.count(header) == 1
-        assert ours[4 * i + 3]["arguments"][0][0] == asked.replace(header, note + header)
+        assert prompt.count(header) == 1
+        assert ours[4 * i + 3]["arguments"][0][0] == prompt.replace(header, note + header)
 
 
 # -- bad input -----------------------------------------------------------------------------------

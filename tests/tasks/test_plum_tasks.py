@@ -115,7 +115,7 @@ def test_stock_lm_eval_and_recall_agree(tiny_model_dir, tmp_path, chat):
     n = 24
     metadata = {"memory": "bm25", "k": 1}
     task = "plum_recall" if chat else "plum_recall_base"
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model="hf",
         model_args={"pretrained": folder, "dtype": "float32", "peft": str(tmp_path)},
         tasks=[task],
@@ -134,14 +134,14 @@ def test_stock_lm_eval_and_recall_agree(tiny_model_dir, tmp_path, chat):
     pairs = [pair for pair in bank_pairs(builtin_facts())[1] if pair.kind in CLOSED][:n]
     rows = recall(load_lm(folder, adapter=str(tmp_path), device="cpu"), pairs, memory)
     ours = summarise(rows)
-    stock = found["results"][task]
+    stock = results["results"][task]
     assert stock["acc,none"] == pytest.approx(ours["closed"]["recall"])
     assert stock["acc_yes,none"] == pytest.approx(ours["yes"]["recall"])
     assert stock["acc_no,none"] == pytest.approx(ours["no"]["recall"])
     assert stock["said_yes,none"] == pytest.approx(ours["said_yes"])
     margins = [
         yes - no
-        for (yes, _), (no, _) in (sample["filtered_resps"] for sample in found["samples"][task])
+        for (yes, _), (no, _) in (sample["filtered_resps"] for sample in results["samples"][task])
     ]
     assert [row["margin"] for row in rows] == pytest.approx(margins, abs=1e-3)
     assert len({row["text"] for row in rows}) == 2  # a model that says both
@@ -161,8 +161,8 @@ def mmlu(tmp_path_factory) -> Path:
                 writer = csv.writer(file)
                 writer.writerow(["question", *(f"choice{i}" for i in range(4)), "answer"])
                 for i in range(size):
-                    asked = f' {split} "{subject}", question\n{i}? '
-                    writer.writerow([asked, f"joy {i}", "fear, grief", "pride", "hope", i % 4])
+                    question = f' {split} "{subject}", question\n{i}? '
+                    writer.writerow([question, f"joy {i}", "fear, grief", "pride", "hope", i % 4])
     return folder
 
 
@@ -191,22 +191,24 @@ def test_mmlu_is_the_stock_task(mmlu, tmp_path, tiny_model_dir, chat):
     metadata = {"mmlu": str(mmlu)}
 
     def samples(name, folder, shots):
-        found = lm_eval.simple_evaluate(
+        results = lm_eval.simple_evaluate(
             model=lm, tasks=[name], num_fewshot=shots, apply_chat_template=chat,
             fewshot_as_multiturn=False, metadata=metadata, bootstrap_iters=0,
             task_manager=TaskManager(
                 include_path=str(folder), include_defaults=False, metadata=metadata
             ),
         )  # fmt: skip
-        return sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
+        return sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
 
     ours = samples("ability_mmlu", tasks.path(), None)[:7]
     theirs = samples("stock", tmp_path / "tasks", 5)
     assert len(theirs) == 7 and ours[0]["doc"]["subject"] == "abstract_algebra"
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine["arguments"][0][0] == other["arguments"][0][0]  # the prompt
-        scores, reference = ([ll for ll, _ in one["filtered_resps"]] for one in (mine, other))
-        assert scores == pytest.approx(reference, abs=1e-4) and mine["acc"] == other["acc"]
+    for mine, expected in zip(ours, theirs, strict=True):
+        assert mine["arguments"][0][0] == expected["arguments"][0][0]  # the prompt
+        scores, reference = (
+            [ll for ll, _ in sample["filtered_resps"]] for sample in (mine, expected)
+        )
+        assert scores == pytest.approx(reference, abs=1e-4) and mine["acc"] == expected["acc"]
 
 
 def test_questions_are_drawn_evenly_and_by_seed(mmlu):
@@ -257,9 +259,9 @@ def test_arc_and_hellaswag_from_local_files(tmp_path, tiny_model_dir):
                    "choices": ["drinks it. Well.", "sleeps"]}  # fmt: skip
     lm = load_lm(str(tiny_model_dir("llama", chat=True)), device="cpu")
     names = ["ability_arc", "ability_hellaswag"]
-    found = check_ability(lm, names, settings | {"questions": 4})
-    assert [len(found[name]) for name in names] == [4, 4]
-    assert found == check_ability(lm, names, settings | {"questions": 4})
+    results = check_ability(lm, names, settings | {"questions": 4})
+    assert [len(results[name]) for name in names] == [4, 4]
+    assert results == check_ability(lm, names, settings | {"questions": 4})
     pairs = [("Question: Why 0?\nAnswer:", f" {option}") for option in ("joy", "fear")]
     from lm_eval.api.instance import Instance
 

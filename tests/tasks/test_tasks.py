@@ -104,12 +104,12 @@ def test_a_published_test_set_gives_the_same_documents(tmp_path, test, scoring):
         scoring=scoring, seed=0, license_statement=None, command="-",
     )  # fmt: skip
     write_tree(tree, tmp_path / "tree")
-    own = utils.load_docs(test, scoring, pairs=3)["test"]
+    docs = utils.load_docs(test, scoring, pairs=3)["test"]
     read = utils.load_docs(test, scoring, pairs=3, dataset=str(tmp_path / "tree"))["test"]
-    assert sorted(map(repr, own.to_list())) == sorted(map(repr, read.to_list()))
-    other = "letter" if scoring == "option" else "option"
-    with pytest.raises(InputError, match=f"build it with --scoring {other}"):
-        utils.load_docs(test, other, dataset=str(tmp_path / "tree"))
+    assert sorted(map(repr, docs.to_list())) == sorted(map(repr, read.to_list()))
+    other_scoring = "letter" if scoring == "option" else "option"
+    with pytest.raises(InputError, match=f"build it with --scoring {other_scoring}"):
+        utils.load_docs(test, other_scoring, dataset=str(tmp_path / "tree"))
     with pytest.raises(InputError, match="items has no meaning beside dataset"):
         utils.load_docs(test, scoring, items=test, dataset=str(tmp_path / "tree"))
 
@@ -167,7 +167,7 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
     test = summarize(answers)["tests"]["few"]
 
     metadata = {"items": spec, "pairs": 1}
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model="hf",
         model_args={"pretrained": str(model), "dtype": "float32"},
         tasks=["persona_stem"],
@@ -180,7 +180,7 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
         metadata=metadata,
         bootstrap_iters=0,
     )
-    results = found["results"]["persona_stem"]
+    results = results["results"]["persona_stem"]
     for condition, values in test["conditions"].items():
         assert results[f"acc_{condition},none"] == pytest.approx(values["accuracy"]["estimate"])
         assert results[f"weight_{condition},none"] == pytest.approx(values["score"]["estimate"])
@@ -191,7 +191,7 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
     assert results["gap,none"] == pytest.approx(gap["estimate"])
     scores = [
         score
-        for sample in found["samples"]["persona_stem"]
+        for sample in results["samples"]["persona_stem"]
         for score, _ in sample["filtered_resps"]
     ]
     ours = [score for scores in answers["option_scores"] for score in scores]

@@ -57,7 +57,7 @@ def log_probs(
     from lm_eval.api.instance import Instance
 
     pairs = dict.fromkeys(
-        (prompt, text) for prompt, own in zip(prompts, candidates, strict=True) for text in own
+        (prompt, text) for prompt, texts in zip(prompts, candidates, strict=True) for text in texts
     )
     if backend != HF_SHARED:  # which looks itself
         check_lengths(lm, list(pairs), 0)
@@ -66,8 +66,8 @@ def log_probs(
         answers = lm.loglikelihood(requests, disable_tqdm=True) if requests else []
     nats = {pair: value for pair, (value, _) in zip(pairs, answers, strict=True)}
     rows = [
-        [nats[prompt, text] for text in own]
-        for prompt, own in zip(prompts, candidates, strict=True)
+        [nats[prompt, text] for text in texts]
+        for prompt, texts in zip(prompts, candidates, strict=True)
     ]
     for i, row in enumerate(rows):
         if any(map(math.isnan, row)):

@@ -26,8 +26,8 @@ def tree_obstacle(model: Any) -> str | None:
     if getattr(model, "_is_stateful", False):
         return "it keeps a recurrent state instead of a cache of keys and values"
     kinds, _ = layer_kinds(model.config)
-    if other := kinds - SHAREABLE_LAYERS:
-        return f"it has layers of kind {', '.join(sorted(other))}"
+    if unknown := kinds - SHAREABLE_LAYERS:
+        return f"it has layers of kind {', '.join(sorted(unknown))}"
     if rope := rope_types(model.config) & LENGTH_DEPENDENT_ROPE:
         return f"its rotary positions ({', '.join(sorted(rope))}) depend on the longest prompt"
     if (kernel := attention_kernel(model)) not in ("sdpa", "eager"):

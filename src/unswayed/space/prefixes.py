@@ -37,11 +37,11 @@ class PrefixKeepingLM(SharedPrefixLM):
         self._budget = budget
         self._kept: OrderedDict[tuple[int, ...], DynamicCache] = OrderedDict()
 
-    def keep(self, text: str, other: str) -> None:
+    def keep(self, first: str, second: str) -> None:
         """Encode and keep what two prompts begin with, if this model shares prefixes."""
         if self.fallback_reason:
             return
-        pairs = zip(self.tok_encode(text), self.tok_encode(other), strict=False)
+        pairs = zip(self.tok_encode(first), self.tok_encode(second), strict=False)
         prefix = tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         if not prefix or prefix in self._kept or len(prefix) > self._budget:
             return
