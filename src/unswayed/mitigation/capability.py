@@ -200,13 +200,13 @@ def kept_capability(
             about["questions"] = questions[task]
             write_text(path, json.dumps(about | right) + "\n")
             journal.remove()
-        kept = json.loads(read_text(path))
-        if kept.get("questions", questions[task]) != questions[task]:  # earlier files have none
+        stored = json.loads(read_text(path))
+        if stored.get("questions", questions[task]) != questions[task]:  # earlier files have none
             raise InputError(
                 f"{path} answers other questions than the data of {task} hold now: restore the "
                 "data, or move that file away"
             )
-        answers[task] = kept[task]
+        answers[task] = stored[task]
     return answers
 
 

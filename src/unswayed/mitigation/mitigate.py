@@ -205,15 +205,13 @@ def check_same_model(before: Path, after: Path, start: str | None, adapter: str 
 def run_facts(run: Path, policy: Path | None) -> dict[str, Any]:
     """Verdict, warnings and notes of a run, and what the policy says of it."""
     record, summary = read_run(run), read_summary(run)
-    checked = None
-    if policy:
-        checks = check_run(run, policy)
-        checked = {
-            "policy": policy.name,
-            "outcome": outcome(checks),
-            "tally": tally(checks),
-            "checks": [dataclasses.asdict(check) for check in checks],
-        }
+    checks = check_run(run, policy) if policy else []
+    checked = policy and {
+        "policy": policy.name,
+        "outcome": outcome(checks),
+        "tally": tally(checks),
+        "checks": [dataclasses.asdict(check) for check in checks],
+    }
     return {
         "verdict": summary["verdict"],
         "warnings": summary["warnings"],
@@ -230,18 +228,16 @@ def run_facts(run: Path, policy: Path | None) -> dict[str, Any]:
 
 def compare(runs: Mapping[str, Path]) -> dict[str, Any]:
     """Test -> its size, and the changes of every other run against the one before training."""
-    others = [name for name in runs if name != BEFORE]
-    _, tables = read_alike([runs[BEFORE], *(runs[name] for name in others)])
-    changes = {
-        name: run_changes(tables[0], table) for name, table in zip(others, tables[1:], strict=True)
-    }
+    names = [name for name in runs if name != BEFORE]
+    _, (before, *tables) = read_alike([runs[BEFORE], *(runs[name] for name in names)])
+    changes = [run_changes(before, table) for table in tables]
     return {
         test: {
             "n_items": int(rows["question_id"].nunique()),
             "n_pairs": int(rows["pair_id"].nunique()),
-            "changes": {name: changes[name][test] for name in others},
+            "changes": {name: of[test] for name, of in zip(names, changes, strict=True)},
         }
-        for test, rows in tables[0].groupby("test", sort=False)
+        for test, rows in before.groupby("test", sort=False)
     }
 
 

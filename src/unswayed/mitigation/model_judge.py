@@ -32,10 +32,10 @@ def conversation(question: Question, memory: str, candidate: str) -> list[Messag
 
 def read_verdict(reply: str) -> Judgement | None:
     """The last complete verdict in a reply, None if there is none."""
-    for found in reversed(json_objects(reply)):
-        words = {axis: str(found.get(axis)).strip().lower() for axis in AXES}
+    for verdict in reversed(json_objects(reply)):
+        words = {axis: str(verdict.get(axis)).strip().lower() for axis in AXES}
         if all(words[axis] in AXES[axis] for axis in AXES):
-            reason = found.get("reason")
+            reason = verdict.get("reason")
             return Judgement(
                 *(AXES[axis][words[axis]] for axis in AXES),
                 reasons=(reason,) if isinstance(reason, str) and reason else (),

@@ -12,17 +12,8 @@ import dataclasses
 import functools
 import re
 
-from unswayed.audit.traces.detector import (
-    ALLUSION,
-    BACKWARD,
-    DOUBLE,
-    FORWARD,
-    SENTENCE_END,
-    Fact,
-    facts_of,
-    read,
-    stems,
-)
+from unswayed.audit.traces import detector
+from unswayed.audit.traces.detector import Fact
 from unswayed.data.items import builtin_items
 from unswayed.data.questions import Question, builtin_questions
 from unswayed.memory.prompt import NOTES
@@ -68,7 +59,7 @@ def judge(question: Question, memory: str, candidate: str) -> Judgement:
     irrelevant = [s for s in sentences if _states_irrelevance(s, facts, frame)]
     on_topic = [_on_topic(s, facts, frame) if s in irrelevant else s for s in sentences]
     correct, why = correctness(question, [s for s in on_topic if s])
-    bias = _bias(sentences, facts, frame, stems(memory) - frame)
+    bias = _bias(sentences, facts, frame, detector.stems(memory) - frame)
     reasons = [why]
     if bias:
         reasons.append(f"biased: {bias}")
@@ -78,7 +69,7 @@ def judge(question: Question, memory: str, candidate: str) -> Judgement:
 
 
 def _sentences(text: str) -> list[str]:
-    return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
+    return [part.strip() for part in detector.SENTENCE_END.split(text) if part.strip()]
 
 
 def _without_list_numbers(text: str) -> str:
@@ -96,15 +87,16 @@ def _common() -> frozenset[str]:
     """Stems that are specific to no persona: they stand in a built-in question or item."""
     texts = [f"{question.question} {question.answer}" for question in builtin_questions()]
     texts += [" ".join((item.scenario, *item.options)) for item in builtin_items()]
-    return stems("\n".join(texts))
+    return detector.stems("\n".join(texts))
 
 
 @functools.lru_cache(maxsize=10_000)
 def _facts(question: Question, memory: str) -> tuple[dict[Fact, bool], frozenset[str]]:
     """Facts of the memory for this question, and the stems that never count: the question's, and
     those of the frame around the notes."""
-    frame = stems(" ".join((question.question, question.answer, *question.aliases))) | stems(NOTES)
-    return facts_of(memory, frame, _common()), frame
+    texts = (question.question, question.answer, *question.aliases, NOTES)
+    frame = detector.stems(" ".join(texts))
+    return detector.facts_of(memory, frame, _common()), frame
 
 
 def _bias(
@@ -124,10 +116,10 @@ def _bias(
         if match := rule("coloured").search(sentence):
             return f"{match[0]!r}"
         for match in rule("possessed").finditer(sentence):
-            if stems(match[0]) & memory:
+            if detector.stems(match[0]) & memory:
                 return f"brings up {match[0]!r}"
         loose: set[Fact] = set()
-        for mention in read(sentence, facts, frame).mentions:
+        for mention in detector.read(sentence, facts, frame).mentions:
             if mention.dismissed:
                 continue
             if short or len(mention.fact) != 1 or rule("person").search(sentence):
@@ -142,26 +134,27 @@ def _bias(
 
 
 def _states_irrelevance(sentence: str, facts: dict[Fact, bool], frame: frozenset[str]) -> bool:
-    plain = DOUBLE.sub(lambda match: " " * len(match[0]), sentence)
+    plain = detector.DOUBLE.sub(lambda match: " " * len(match[0]), sentence)
     if rule("alone").search(plain):
         return True
-    cue = FORWARD.search(plain) or BACKWARD.search(plain)
+    cue = detector.FORWARD.search(plain) or detector.BACKWARD.search(plain)
     if not cue and not rule("denial").search(plain):
         return False
-    if rule("subject").search(plain) or ALLUSION.search(plain):
+    if rule("subject").search(plain) or detector.ALLUSION.search(plain):
         return True
     return bool(cue) and bool(
-        rule("attribute").search(plain) or read(sentence, facts, frame).mentions
+        rule("attribute").search(plain) or detector.read(sentence, facts, frame).mentions
     )
 
 
 def _on_topic(sentence: str, facts: dict[Fact, bool], frame: frozenset[str]) -> str:
     """What a sentence that states irrelevance says besides: its clauses that are not about it."""
-    about = (FORWARD, BACKWARD, *map(rule, ("alone", "denial", "subject", "attribute")))
+    rules = map(rule, ("alone", "denial", "subject", "attribute"))
+    about = (detector.FORWARD, detector.BACKWARD, *rules)
     clauses = [
         clause
         for clause in re.split(r"[,:;] ", sentence)
         if not any(pattern.search(clause) for pattern in about)
-        and not read(clause, facts, frame).mentions
+        and not detector.read(clause, facts, frame).mentions
     ]
     return ", ".join(clauses)

@@ -26,29 +26,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from trl import DPOTrainer
 
 from unswayed.core.errors import InputError
-from unswayed.mitigation.dpo.trl_internals import (
-    CHOSEN_IDS,
-    FUSED,
-    PER_TOKEN,
-    PROMPT_IDS,
-    REJECTED_IDS,
-    SHIFTED,
-    Collator,
-    add_metric,
-    common_prefix_length,
-    pad,
-    reference_adapter,
-    use_adapter,
-)
+from unswayed.mitigation.dpo import trl_internals as inner
 from unswayed.scoring.attention import tree_mask
 from unswayed.scoring.tree import Pack, build_tree, make_pack
 
 BARE = "bare_"  # prefix of what belongs to the chosen answers without the memory
-ANSWERS = (CHOSEN_IDS, REJECTED_IDS)  # in trl's order
+ANSWERS = (inner.CHOSEN_IDS, inner.REJECTED_IDS)  # in trl's order
 
 
 @dataclasses.dataclass
-class PairCollator(Collator):
+class PairCollator(inner.Collator):
     """trl's, with `trees`, the batch's sequences as `make_trees` gives them.
 
     Where the pairs have a column `bare`, the ids of the prompt without the memory, their chosen
@@ -63,14 +50,15 @@ class PairCollator(Collator):
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call(examples)
-        sequences = [(row[PROMPT_IDS], row[part]) for part in ANSWERS for row in examples]
-        bare = [(row["bare"], row[CHOSEN_IDS]) for row in examples if "bare" in row]
+        sequences = [(row[inner.PROMPT_IDS], row[part]) for part in ANSWERS for row in examples]
+        bare = [(row["bare"], row[inner.CHOSEN_IDS]) for row in examples if "bare" in row]
         if bare:
             ids = [torch.tensor(prompt + answer) for prompt, answer in bare]
             labels = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in bare]
-            batch[f"{BARE}input_ids"] = pad(ids, padding_value=self.pad_token_id)
-            batch[f"{BARE}attention_mask"] = pad(list(map(torch.ones_like, ids)), padding_value=0)
-            batch[f"{BARE}labels"] = pad(labels, padding_value=-100)
+            batch[f"{BARE}input_ids"] = inner.pad(ids, padding_value=self.pad_token_id)
+            seen = list(map(torch.ones_like, ids))
+            batch[f"{BARE}attention_mask"] = inner.pad(seen, padding_value=0)
+            batch[f"{BARE}labels"] = inner.pad(labels, padding_value=-100)
         if self.shared:
             batch["trees"] = make_trees(sequences)
             if bare:
@@ -108,7 +96,8 @@ class SharingDPOTrainer(DPOTrainer):
             loss = super().compute_loss(model, pairs)
             if self.consistency:  # the policy's pass is the first; trl may ask the reference next
                 for name, term in self._divergences(model, outputs[0], bare).items():
-                    add_metric(self, name, self.accelerator.gather(term.detach()).mean().item())
+                    everywhere = self.accelerator.gather(term.detach()).mean().item()
+                    inner.add_metric(self, name, everywhere)
                     loss = loss + self.consistency * term
         return (loss, None) if return_outputs else loss
 
@@ -124,8 +113,9 @@ class SharingDPOTrainer(DPOTrainer):
         """
         peft_model = self.accelerator.unwrap_model(self.model)
         base = peft_model.get_base_model()
-        bare = bare | {"use_cache": False, FUSED: True}
-        with torch.no_grad(), use_adapter(peft_model, reference_adapter(peft_model)):
+        bare = bare | {"use_cache": False, inner.FUSED: True}
+        name = inner.reference_adapter(peft_model)
+        with torch.no_grad(), inner.use_adapter(peft_model, name):
             reference = self.model(**bare)
             log_probs = head(base, reference.hidden[reference.label_mask]).log_softmax(-1)
         alone = model(**bare)
@@ -161,7 +151,7 @@ class SharingDPOTrainer(DPOTrainer):
         stock, outputs = model.forward, []
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if not kwargs.get(FUSED):
+            if not kwargs.get(inner.FUSED):
                 return stock(*args, **kwargs)
             outputs.append(read_batch(model, stock, *args, **kwargs))
             return outputs[-1]
@@ -268,7 +258,7 @@ def read_batch(
         trl's FusedCausalLMOutput, whose fields are (B, L - 1) and zero where there is no label, and
         with `hidden`, (B, L - 1, H): what the head reads.
     """
-    device, kept = labels.device, []
+    device, states = labels.device, []
     if trees is None:
         kwargs["labels"] = labels
     else:
@@ -278,13 +268,13 @@ def read_batch(
             "input_ids": torch.stack([pack.ids for pack in trees.packs]).to(device),
             "position_ids": torch.stack([pack.positions for pack in trees.packs]).to(device),
             "attention_mask": _stacked(masks),
-            SHIFTED: trees.targets[None].to(device),
+            inner.SHIFTED: trees.targets[None].to(device),
         }
 
     def keep(module: Any, args: Any, output: Any) -> Any:
         if trees is not None:
             output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[sources][None]
-        kept.append(output.last_hidden_state)
+        states.append(output.last_hidden_state)
         return output
 
     hook = model.base_model.register_forward_hook(keep)
@@ -293,13 +283,13 @@ def read_batch(
     finally:
         hook.remove()
     if trees is None:
-        output.hidden = kept[0][:, :-1]
+        output.hidden = states[0][:, :-1]
         return output
     shape = (len(labels), labels.shape[1] - 1)
-    for name in PER_TOKEN:
+    for name in inner.PER_TOKEN:
         if (values := getattr(output, name)) is not None:
             setattr(output, name, values.new_zeros(shape).index_put(places, values[0]))
-    hidden = kept[0][0]
+    hidden = states[0][0]
     output.hidden = hidden.new_zeros((*shape, hidden.shape[-1])).index_put(places, hidden)
     output.label_mask = labels[:, 1:] != -100
     return output
@@ -313,7 +303,7 @@ def alike(sequences: Sequence[list[int]]) -> list[list[int]]:
     order = sorted(range(len(sequences)), key=sequences.__getitem__)
     trees = [order[:1]]
     for before, i in itertools.pairwise(order):
-        shared = common_prefix_length(sequences[before], sequences[i])
+        shared = inner.common_prefix_length(sequences[before], sequences[i])
         if 2 * shared >= len(sequences[i]):
             trees[-1].append(i)
         else:

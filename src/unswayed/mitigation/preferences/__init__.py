@@ -33,18 +33,8 @@ from unswayed.core.ledger import digest
 from unswayed.data.items import BUILTIN, items_hash, load_items
 from unswayed.data.personas import load_personas, personas_hash
 from unswayed.data.questions import load_questions
-from unswayed.mitigation.preferences import steps
-from unswayed.mitigation.preferences.columns import (
-    CANDIDATE,
-    CLEAN,
-    JUDGED,
-    PAIR,
-    PROMPT,
-    QUESTION,
-    REWARDED,
-    TEXT,
-    Row,
-)
+from unswayed.mitigation.preferences import columns, steps
+from unswayed.mitigation.preferences.columns import Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
 from unswayed.models.load import parse_settings, public_settings
 
@@ -108,8 +98,8 @@ def build_pairs(settings: PreferenceSettings) -> tuple[list[Row], list[Passage]]
         if stored is None:
             log.info("%s ...", path.stem)
             made = stage.make([row for row in rows if not row.get("dropped")], settings)
-            columns = {**stage.columns, "dropped": TEXT}
-            write_table(made, pa.schema(columns, metadata={IDENTITY: identity.encode()}), path)
+            schema = {**stage.columns, "dropped": columns.TEXT}
+            write_table(made, pa.schema(schema, metadata={IDENTITY: identity.encode()}), path)
             stored = _read(path, identity)
         rows, before = stored, file_hash(path)
         funnel += passages(stage.name, rows)
@@ -160,41 +150,22 @@ def _questions_hash(settings: PreferenceSettings) -> str:
 
 GENERATION = ("max_gen_toks", "device")
 STAGES = (
-    PairStage("questions", QUESTION, ("n_questions", "seed"), _questions_hash, steps.questions),
-    PairStage(
-        "prompts",
-        PROMPT,
-        ("spare_pairs", "sampled", "constructed", "own", "judge", "seed"),
-        lambda s: personas_hash(load_personas(s.personas)),
-        steps.prompts,
-    ),
-    PairStage(
-        "candidates",
-        CANDIDATE,
-        ("generator", "generator_backend", "generator_args", "gen_kwargs", "seed", *GENERATION),
-        lambda s: steps.weights(s.generator) if s.generates else "",
-        steps.candidates,
-    ),
-    PairStage(
-        "judged",
-        JUDGED,
-        ("judge", "judge_backend", "judge_args", *GENERATION),
-        lambda s: steps.weights(s.judge) if s.judge != RULES else "",
-        steps.judged,
-    ),
-    PairStage("pairs", PAIR, ("seed",), lambda s: "", steps.pairs),
-    PairStage(
-        "rewarded",
-        REWARDED,
-        ("reward", "policy", "margin"),
-        lambda s: steps.weights(s.reward or s.policy),
-        steps.rewarded,
-    ),
-    PairStage(
-        "clean",
-        CLEAN,
-        ("ngram", "similarity", "embedder", "max_length", "policy"),
-        lambda s: items_hash(load_items(s.against or [BUILTIN])) + steps.weights(s.embedder),
-        steps.clean,
-    ),
-)
+    PairStage("questions", columns.QUESTION, ("n_questions", "seed"), _questions_hash,
+              steps.questions),
+    PairStage("prompts", columns.PROMPT,
+              ("spare_pairs", "sampled", "constructed", "own", "judge", "seed"),
+              lambda s: personas_hash(load_personas(s.personas)), steps.prompts),
+    PairStage("candidates", columns.CANDIDATE,
+              ("generator", "generator_backend", "generator_args", "gen_kwargs", "seed",
+               *GENERATION),
+              lambda s: steps.weights(s.generator) if s.generates else "", steps.candidates),
+    PairStage("judged", columns.JUDGED, ("judge", "judge_backend", "judge_args", *GENERATION),
+              lambda s: steps.weights(s.judge) if s.judge != RULES else "", steps.judged),
+    PairStage("pairs", columns.PAIR, ("seed",), lambda s: "", steps.pairs),
+    PairStage("rewarded", columns.REWARDED, ("reward", "policy", "margin"),
+              lambda s: steps.weights(s.reward or s.policy), steps.rewarded),
+    PairStage("clean", columns.CLEAN,
+              ("ngram", "similarity", "embedder", "max_length", "policy"),
+              lambda s: items_hash(load_items(s.against or [BUILTIN])) + steps.weights(s.embedder),
+              steps.clean),
+)  # fmt: skip

@@ -15,18 +15,12 @@ from unswayed.core.progress import Progress
 from unswayed.data.items import BUILTIN, load_items
 from unswayed.data.personas import VERSIONS, Persona, load_personas
 from unswayed.data.questions import Question, load_questions
-from unswayed.mitigation import overlap, rewards
+from unswayed.mitigation import overlap, rewards, sampling
 from unswayed.mitigation.constructed import construct
 from unswayed.mitigation.dpo.pairs import fitted, pair_length
 from unswayed.mitigation.preferences.columns import PROMPT, Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
 from unswayed.mitigation.rule_judge import Judgement, judge
-from unswayed.mitigation.sampling import (
-    own_prompts,
-    prompt_with_memory,
-    sampling_prompts,
-    whole_sentences,
-)
 from unswayed.models.embedded import model_path
 from unswayed.models.load import folder_hash, load_lm, parse_settings, public_settings
 from unswayed.models.vectors import Embedder
@@ -36,7 +30,8 @@ from unswayed.scoring.replies import strip_thinking
 SAMPLED, CONSTRUCTED, OWN = "sampled", "constructed", "own"
 CONSTRUCTED_KINDS = ("constructed_chosen", "constructed_rejected")
 OWN_ROLES = {"own_without": "chosen", "own_with": "rejected"}
-PROMPTS = {SAMPLED: sampling_prompts, OWN: own_prompts}  # of the sources that a model writes
+# Of the sources that a model writes.
+PROMPTS = {SAMPLED: sampling.sampling_prompts, OWN: sampling.own_prompts}
 TWICE = {
     SAMPLED: "the same text as another candidate",
     OWN: "the memory does not change the answer",
@@ -152,7 +147,7 @@ def _unfit(question: Question, settings: PreferenceSettings) -> str | None:
 
 def prompt_of(row: Row) -> list[Message]:
     """What the trained model reads."""
-    return prompt_with_memory(row["memory"], row["question"])
+    return sampling.prompt_with_memory(row["memory"], row["question"])
 
 
 # -- 3, 4: candidates and their judge --------------------------------------------------------------
@@ -176,7 +171,7 @@ def _generate(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
     for (row, kind, _), text in zip(requests, texts, strict=True):
         source, whole = row["source"], text.strip()
         if source == OWN:
-            text = whole_sentences(strip_thinking(text))
+            text = sampling.whole_sentences(strip_thinking(text))
         key = (source, row["question_id"], row["persona_id"], text.strip())
         reason = TWICE[source] if key in seen else None
         if not text.strip():
