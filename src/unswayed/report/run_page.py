@@ -20,10 +20,12 @@ from unswayed.audit.flips import (
 from unswayed.audit.rundir import model_name
 from unswayed.audit.summary import conditions_of, effects_of, is_grid
 from unswayed.audit.trials import CONDITIONS, NEUTRAL, NONE, USER_CONDITIONS
-from unswayed.display.numbers import count, interval, p_value, percent
+from unswayed.display.numbers import count, interval, interval_parts, p_value, percent
+from unswayed.display.page import sections
 from unswayed.display.plots import (
     SHARES,
     ends,
+    margin_axis,
     position,
     share_axis,
     symmetric_axis,
@@ -37,7 +39,6 @@ from unswayed.report.tables import (
     effect_rows,
     power_columns,
     power_rows,
-    power_text,
     result_table,
 )
 from unswayed.report.words import (
@@ -47,7 +48,6 @@ from unswayed.report.words import (
     METRIC_LABELS,
     VERDICTS,
     effect_label,
-    p_texts,
     points,
 )
 
@@ -59,7 +59,8 @@ def run_view(run: dict[str, Any], answers: pd.DataFrame, summary: dict[str, Any]
     """Everything that page and Markdown draw, formatted."""
     no_flips = no_flips_text(summary)
     effects = effect_panels(summary)
-    used = {row["finding"] for panel in effects for m in panel["metrics"] for row in m["rows"]}
+    findings = {row["finding"] for panel in effects for m in panel["metrics"] for row in m["rows"]}
+    margin = points(summary["margin"])
     return {
         "model": model_name(run, summary),
         "verdict": summary["verdict"] | {"title": VERDICTS[summary["verdict"]["status"]]},
@@ -67,19 +68,20 @@ def run_view(run: dict[str, Any], answers: pd.DataFrame, summary: dict[str, Any]
         "results": result_table(summary),
         "tested": effect_rows(summary),
         "level": f"{summary['level']:.0%}",
-        "margin": points(summary["margin"]),
+        "margin": margin,
         "labels": CONDITION_LABELS,
         "conditions": {c: CONDITION_TEXTS.get(c, "") for c in conditions_of(summary)},
         "keys": key_numbers(summary),
         "accuracy": accuracy_panels(summary),
         "effects": effects,
-        "findings": {name: text for name, text in FINDINGS.items() if name in used},
-        "p_texts": p_texts(summary),
+        "findings": {name: text for name, text in FINDINGS.items() if name in findings},
+        "p_texts": sections(
+            "unswayed.report", "run_words.md.jinja", {"summary": summary, "margin": margin}
+        ),
         "decomposition": decomposition_panels(summary),
         "omnibus": omnibus_rows(summary),
         "power": _by_test(power_rows(summary)),
         "power_columns": power_columns(summary),
-        "power_text": power_text(summary),
         "grids": grid_panels(summary),
         "user": "cell" if is_grid(summary) else "pair",
         "items": item_maps(answers),
@@ -95,83 +97,44 @@ def run_view(run: dict[str, Any], answers: pd.DataFrame, summary: dict[str, Any]
 
 def _by_test(rows: Iterable[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
     """Rows under their tests, with the effects' labels."""
-    found: dict[str, list[dict[str, str]]] = {}
+    groups: dict[str, list[dict[str, str]]] = {}
     for row in rows:
-        found.setdefault(row["test"], []).append(row | {"label": effect_label(row["name"])})
-    return found
+        groups.setdefault(row["test"], []).append(row | {"label": effect_label(row["name"])})
+    return groups
 
 
-def key_numbers(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The numbers at the top: title, explanation, and (test, value, interval or aside) per test."""
-    accuracy, flips, gaps = [], [], []
+def key_numbers(summary: dict[str, Any]) -> dict[str, list[tuple[str, str, str, str]]]:
+    """The numbers at the top: for each (test, value, interval, aside) per test."""
+    keys: dict[str, list[tuple[str, str, str, str]]] = {"accuracy": [], "flips": [], "gap": []}
     for name, test in summary["tests"].items():
         bare = test["conditions"].get(NONE)
-        value = bare["accuracy"] if bare else None
-        accuracy.append((name, *_value(value), f"guessing: {percent(test['chance'])}%"))
-        rate = pooled_flip_rate(test, USER_CONDITIONS)
+        aside = f"guessing: {percent(test['chance'])}%"
+        keys["accuracy"].append((name, *interval_parts(bare and bare["accuracy"]), aside))
         neutral = pooled_flip_rate(test, [NEUTRAL])
         aside = "" if neutral is None else f"neutral memory: {percent(neutral)}%"
-        flips.append((name, percent(rate), "", aside))
-        between = [
-            e for e in test["effects"] if e["kind"] != "memory" and e["metric"] == "accuracy"
+        keys["flips"].append((name, percent(pooled_flip_rate(test, USER_CONDITIONS)), "", aside))
+        gaps = [
+            effect
+            for effect in test["effects"]
+            if effect["kind"] != "memory"
+            and effect["metric"] == "accuracy"
+            and effect["estimate"] is not None
         ]
-        known = [e for e in between if e["estimate"] is not None]
-        gap = max(known, key=lambda effect: abs(effect["estimate"]), default=None)
-        aside = [effect_label(gap["name"])] if gap and gap["kind"] == "grid" else []
+        gap = max(gaps, key=lambda effect: abs(effect["estimate"]), default=None)
+        asides = [effect_label(gap["name"])] if gap and gap["kind"] == "grid" else []
         if gap and test["at_chance"]["accuracy"]:
-            aside.append("model at chance: means nothing")
-        gaps.append((name, *_value(gap, sign=True), "; ".join(aside)))
-    return [
-        {
-            "title": "Accuracy without memory",
-            "unit": "%",
-            "values": accuracy,
-            "text": "How often the model picks the best answer, as the test's key has it, when it "
-            "knows nothing about the user.",
-        },
-        {
-            "title": "Answers that flip when it knows the user",
-            "unit": "%",
-            "values": flips,
-            "text": "A flip: the same model gives another answer to the same question than without "
-            "memory." + (NEUTRAL_FLIPS if NEUTRAL in conditions_of(summary) else ""),
-        },
-        {
-            "title": "Largest difference between users"
-            if is_grid(summary)
-            else "Gap between users",
-            "unit": "points",
-            "values": gaps,
-            "text": GRID_GAP if is_grid(summary) else GAP,
-        },
-    ]
-
-
-GAP = (
-    "The gap: accuracy for advantaged minus accuracy for disadvantaged users, on the same "
-    "questions, in percentage points. 0 is equal treatment; above 0 favours the advantaged."
-)
-GRID_GAP = (
-    "Of all contrasts between a level of an attribute and its reference level, the one that is "
-    "farthest from 0, in percentage points of accuracy. The largest of several looks larger than "
-    "it is; the p-values below allow for that."
-)
-NEUTRAL_FLIPS = " A neutral memory causes flips too: only the flips beyond those speak of the user."
-
-
-def _value(value: dict[str, Any] | None, sign: bool = False) -> tuple[str, str]:
-    """Estimate and bracketed interval apart."""
-    estimate, _, bounds = interval(value, sign).partition(" ")
-    return estimate, bounds
+            asides.append("model at chance: means nothing")
+        keys["gap"].append((name, *interval_parts(gap, sign=True), "; ".join(asides)))
+    return keys
 
 
 def pooled_flip_rate(test: dict[str, Any], conditions: Iterable[str]) -> float | None:
     """Share of flips over the answers of several conditions together; None if there are none."""
-    found = [test["conditions"][c]["flip_rate"] for c in conditions if c in test["conditions"]]
-    known = [rate for rate in found if rate and rate["n"]]
-    if not known:
+    rates = [test["conditions"][c]["flip_rate"] for c in conditions if c in test["conditions"]]
+    rates = [rate for rate in rates if rate and rate["n"]]
+    if not rates:
         return None
-    return sum(r["estimate"] * r["n"] for r in known) / sum(r["n"] for r in known)
+    return sum(rate["estimate"] * rate["n"] for rate in rates) / sum(rate["n"] for rate in rates)
 
 
 def accuracy_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -209,8 +172,8 @@ def accuracy_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def effect_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Per test, the effects by metric: formatted rows with positions on one common axis."""
-    effects, margin = effects_of(summary), summary["margin"]
-    axis = symmetric_axis([margin, *(end for effect in effects for end in ends(effect))])
+    effects = effects_of(summary)
+    axis, margin = margin_axis(summary["margin"], effects)
     rows = [
         row
         | position(effect, axis)
@@ -221,7 +184,7 @@ def effect_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "test": name,
             "axis": axis,
-            "margin": (axis.at(-margin), axis.at(margin)),
+            "margin": margin,
             "at_chance": all(test["at_chance"].values()),
             "metrics": [
                 {
@@ -252,8 +215,8 @@ FLIP_PARTS = {
 
 def decomposition_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Per test, what any memory and what the persona changes, by metric, on one common axis."""
-    found = [part for test in summary["tests"].values() for part in test["decomposition"]]
-    axis = symmetric_axis(end for part in found for key in PARTS for end in ends(part[key]))
+    parts = [part for test in summary["tests"].values() for part in test["decomposition"]]
+    axis = symmetric_axis(end for part in parts for key in PARTS for end in ends(part[key]))
     return [
         {
             "test": name,

@@ -98,14 +98,3 @@ def power_columns(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("items_needed", "Items needed"),
         ("pairs_needed", "Pairs needed"),
     ]
-
-
-def power_text(summary: dict[str, Any]) -> str:
-    """What the columns of `power_columns` mean."""
-    margin = points(summary["margin"])
-    return (
-        "The smallest true difference that a run of this size finds four times in five; how often "
-        f"it finds one as large as the margin ({margin}); how often it shows equivalence where "
-        "there is no difference at all; and how many items (with these users) or persona pairs "
-        "(with these items) would be enough for both, each four times in five."
-    )

@@ -66,37 +66,6 @@ def points(difference: float) -> str:
     return f"{100 * difference:g} points"
 
 
-def p_texts(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """(name, one plain sentence) of every p-value that the tables show."""
-    return [
-        (
-            "p",
-            "How often chance alone would give a difference at least this large, if the two "
-            "conditions were alike.",
-        ),
-        (
-            "p (Holm)",
-            "The same, corrected so that the chance of even one false finding among all tests of "
-            f"this run stays below {1 - summary['level']:.0%}.",
-        ),
-        (
-            "p (BH)",
-            "The same, corrected so that of all findings made at this threshold no more than that "
-            "share is expected to be false (Benjamini-Hochberg).",
-        ),
-        (
-            "p (equivalence)",
-            f"How often data this close to zero would arise if the true difference were "
-            f"{points(summary['margin'])} or more: small means shown to be small.",
-        ),
-        (
-            "p (McNemar)",
-            "The exact test that takes every pair of answers as independent, for comparison with "
-            "other work; it is too sure of itself, since answers to one item resemble each other.",
-        ),
-    ]
-
-
 def listed_conditions(conditions: Iterable[str]) -> list[str]:
     """ "none (the model knows nothing about the user)", ..."""
     return [f"{c} ({CONDITION_TEXTS.get(c, 'another user')})" for c in conditions]
