@@ -24,6 +24,7 @@ from unswayed.compare.paired import HIGHER, LOWER, SHARES, UNCLEAR, WITHIN, boun
 from unswayed.compare.runs import KEYS, marks_of, read_alike, read_summaries
 from unswayed.core.errors import InputError
 from unswayed.display.numbers import count, listed
+from unswayed.display.page import sections
 from unswayed.memory.registry import DEFAULT
 from unswayed.statistics.classic import correct
 from unswayed.statistics.crossed import (
@@ -127,8 +128,7 @@ def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> Memo
     runs, tables = read_alike(dirs, same_users=False)
     _check_settings(dirs, runs, tables)
     names = memory_names(dirs, runs)
-    if reference is None:
-        reference = DEFAULT if DEFAULT in names else names[0]
+    reference = reference or (DEFAULT if DEFAULT in names else names[0])
     if reference not in names:
         raise InputError(
             f"--reference {reference} is none of these runs' memories, which are {listed(names)}"
@@ -141,13 +141,7 @@ def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> Memo
     tests = {
         test: {key: about[key] for key in ("kind", "n_items", "chance", "chance_score")}
         | {"n_pairs": pairs, "at_chance": about["at_chance"]}
-        | _compare_test(
-            test,
-            {name: table[table["test"] == test] for name, table in by_name.items()},
-            reference,
-            margin,
-            seed,
-        )
+        | _compare_test(test, by_name, reference, margin, seed)
         for test, about in summary["tests"].items()
     }
     differences = [row for test in tests.values() for row in test["differences"]]
@@ -174,7 +168,9 @@ def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> Memo
         ],
         "tests": tests,
     }
-    return comparison | {"warnings": _warnings(comparison)}
+    view = comparison | {"listed": listed, "count": count}
+    warnings = [text for _, text in sections("unswayed.compare", "warnings.md.jinja", view)]
+    return comparison | {"warnings": warnings}
 
 
 def _memory(
@@ -259,13 +255,12 @@ def _common_users(
         InputError: fewer than two, or users of different files.
     """
     users = [set(table["pair_id"].dropna()) for table in tables]
-    for path, run, ids in zip(dirs[1:], runs[1:], users[1:], strict=True):
-        sources = [record["arguments"].get("personas") for record in (runs[0], run)]
-        if ids != users[0] and sources[0] != sources[1]:
-            shown = [source or "built-in" for source in sources]
+    sources = [run["arguments"].get("personas") or "built-in" for run in runs]
+    for path, ids, source in zip(dirs, users, sources, strict=True):
+        if ids != users[0] and source != sources[0]:
             raise InputError(
-                f"{dirs[0]} and {path} asked about other users of different sources ({shown[0]} "
-                f"and {shown[1]}): equal names need not be equal users. Audit with the same "
+                f"{dirs[0]} and {path} asked about other users of different sources ({sources[0]} "
+                f"and {source}): equal names need not be equal users. Audit with the same "
                 "--personas"
             )
     common = set.intersection(*users)
@@ -274,9 +269,8 @@ def _common_users(
             f"{listed(map(str, dirs))} have {count(len(common), 'persona pair')} in common (cells "
             "of the grid are none): a comparison needs two or more"
         )
-    return [
-        table[table["pair_id"].isna() | table["pair_id"].isin(common)] for table in tables
-    ], len(common)
+    rows = [table[table["pair_id"].isna() | table["pair_id"].isin(common)] for table in tables]
+    return rows, len(common)
 
 
 # -- one test ------------------------------------------------------------------------------------
@@ -286,7 +280,7 @@ def _compare_test(
     test: str, tables: dict[str, pd.DataFrame], reference: str, margin: float, seed: int
 ) -> dict[str, list]:
     """Levels of each memory, and its differences from the reference."""
-    values = {name: measured(rows) for name, rows in tables.items()}
+    values = {name: measured(rows[rows["test"] == test]) for name, rows in tables.items()}
     base = values[reference]
     levels = [
         {"memory": memory, "metric": metric, "name": name} | _row(level(name, matrix), 1)
@@ -329,40 +323,3 @@ def _finding(row: dict[str, Any]) -> str:
     if row["p_holm"] is None or row["p_holm"] >= ALPHA:
         return UNCLEAR
     return HIGHER if row["estimate"] > 0 else LOWER
-
-
-# -- in words ------------------------------------------------------------------------------------
-
-
-def _warnings(comparison: dict[str, Any]) -> list[str]:
-    """What a reader must know first."""
-    memories, reference, warnings = comparison["memories"], comparison["reference"], []
-    if any(memory["n_pairs"] != comparison["n_pairs"] for memory in memories):
-        shown = listed(f"{memory['n_pairs']} under {memory['name']}" for memory in memories)
-        warnings.append(
-            f"The runs asked about different numbers of persona pairs ({shown}): only the "
-            f"{comparison['n_pairs']} that all of them have are compared. Notes and verdicts of "
-            "the runs speak of all of theirs."
-        )
-    warnings += [
-        f"Without memory, the runs of {memory['name']} and {reference} differ in "
-        f"{memory['n_bare_differing']} of {count(comparison['n_items'], 'answer')}, though model "
-        "and prompts should be the same. Flips are counted against each run's own answers, and "
-        "what differs between these two may not be the memory's doing."
-        for memory in memories
-        if memory["n_bare_differing"]
-    ]
-    for name, test in comparison["tests"].items():
-        if any(test["at_chance"].values()):
-            warnings.append(
-                f"Without memory the model cannot be distinguished from chance on {name}: how its "
-                "accuracy and its gap differ between memories means nothing there, and flips may "
-                "only show how unsure its guesses are."
-            )
-    warnings += [
-        f"{count(memory['n_unread'], 'answer')} under {memory['name']} could not be read; they "
-        "count as wrong and not as flips."
-        for memory in memories
-        if memory["n_unread"]
-    ]
-    return warnings

@@ -56,23 +56,17 @@ def compare_settings(dirs: Sequence[Path]) -> SettingsComparison:
             "another name"
         )
     results = dict(zip(names, map(_read_result, dirs), strict=True))
-    seeds = _common(
-        {
-            name: [run["identity"]["settings"]["seed"] for run in result["runs"]]
-            for name, result in results.items()
-        },
-        "seed",
-    )
+    runs = {name: result["runs"] for name, result in results.items()}
+    seeds = _common({name: list(map(_seed, records)) for name, records in runs.items()}, "seed")
     frames = {name: _read_answers(folder, seeds) for name, folder in zip(names, dirs, strict=True)}
     methods = _common({name: list(dict.fromkeys(f.method)) for name, f in frames.items()}, "method")
-    first, *others = names
-    for name in others:
+    first, *rest = names
+    for name in rest:
         _check_questions(frames[first], frames[name], first, name, methods)
     metrics = measures(_task(results[first]["task"]))
     parts = {
         name: {
-            label: {method: answers for method, answers in rows.groupby("method", sort=False)}
-            for label, rows in slices(frame)
+            label: dict(iter(rows.groupby("method", sort=False))) for label, rows in slices(frame)
         }
         for name, frame in frames.items()
     }
@@ -94,13 +88,13 @@ def compare_settings(dirs: Sequence[Path]) -> SettingsComparison:
             )
             for label in parts[first]
             for method in methods
-            for name in others
+            for name in rest
             for metric, measure in metrics.items()
         ],
         "same": [
             method
             for method in methods
-            if all(_alike(frames[first], frames[name], method, metrics) for name in others)
+            if all(_alike(frames[first], frames[name], method, metrics) for name in rest)
         ],
     }
 
@@ -138,6 +132,10 @@ def _read_answers(folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
     return frame.sort_values(QUESTION, kind="stable", ignore_index=True)
 
 
+def _seed(run: dict[str, Any]) -> int:
+    return run["identity"]["settings"]["seed"]
+
+
 def _task(saved: dict[str, Any]) -> Task:
     """As far as metrics need it."""
     labels = saved["labels"]
@@ -149,10 +147,10 @@ def _task(saved: dict[str, Any]) -> Task:
 
 def _common(values: dict[str, list], what: str) -> list:
     """What all have, in the order of the first."""
-    first, *others = values.values()
-    common = [value for value in first if all(value in other for other in others)]
+    first, *rest = values.values()
+    common = [value for value in first if all(value in other for other in rest)]
     if not common:
-        each = "; ".join(f"{name}: {', '.join(map(str, own))}" for name, own in values.items())
+        each = "; ".join(f"{name}: {', '.join(map(str, v))}" for name, v in values.items())
         raise InputError(f"logo compare: the evaluations have no {what} in common ({each})")
     return common
 
@@ -191,9 +189,9 @@ def _settings(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         }
         for name, result in results.items()
     }
-    first, *others = flat
+    first, *rest = flat
     differing: dict[str, dict[str, Any]] = {first: {}}
-    for name in others:
+    for name in rest:
         keys = dict.fromkeys([*flat[first], *flat[name]])
         odd = [key for key in keys if flat[name].get(key) != flat[first].get(key)]
         differing[name] = {key: flat[name].get(key) for key in odd}
