@@ -1,6 +1,7 @@
 """Statistics on plain arrays and frames; nothing here knows a run directory.
 
 crossed     means over items x users, both as clusters: intervals, permutation, equivalence, power
+clustered   a proportion whose answers come in clusters, such as questions on one conversation
 classic     McNemar's test, Cochran's Q, corrections for many tests
 mixed       linear mixed and logistic models of the demographic grid
 agreement   how alike the answers of several models are

@@ -88,7 +88,7 @@ def estimate(tables: np.ndarray, statistic: Statistic, resampled: np.ndarray) ->
         with a note that says why.
     """
     counts = tables.sum((-2, -1))
-    found = {
+    result = {
         "estimate": None,
         "low": None,
         "high": None,
@@ -96,29 +96,29 @@ def estimate(tables: np.ndarray, statistic: Statistic, resampled: np.ndarray) ->
         "n_items": int((counts > 0).sum()),
         "note": None,
     }
-    if found["n"] == 0:
-        return found | {"note": "no trials can be compared"}
+    if result["n"] == 0:
+        return result | {"note": "no trials can be compared"}
     value = float(statistic(tables.sum(0)))
     if np.isnan(value):
-        return found | {"note": "undefined: a model's values do not vary"}
-    found["estimate"] = value
-    if found["n_items"] < 2:
-        return found | {"note": "no interval from a single item"}
+        return result | {"note": "undefined: a model's values do not vary"}
+    result["estimate"] = value
+    if result["n_items"] < 2:
+        return result | {"note": "no interval from a single item"}
     k = tables.shape[-1]
     values = statistic((resampled @ tables.reshape(len(tables), -1)).reshape(-1, k, k))
     undefined = np.isnan(values).mean()
     if undefined > UNDEFINED:
-        return found | {"note": f"no interval: undefined in {undefined:.0%} of the resamples"}
+        return result | {"note": f"no interval: undefined in {undefined:.0%} of the resamples"}
     tail = 100 * (1 - LEVEL) / 2
-    found["low"], found["high"] = map(float, np.nanpercentile(values, [tail, 100 - tail]))
-    return found
+    result["low"], result["high"] = map(float, np.nanpercentile(values, [tail, 100 - tail]))
+    return result
 
 
 def cluster(distances: np.ndarray) -> tuple[list[int], list[tuple[int, int, float]]]:
     """Hierarchical order of two or more things: average linkage, neighbours as alike as can be.
 
     Args:
-        distances: symmetric, zero on the diagonal.
+        distances: (n, n), symmetric, zero on the diagonal.
 
     Returns:
         The order of the leaves (Bar-Joseph et al. 2001), and the merges as (cluster, cluster,

@@ -11,12 +11,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from scipy import stats
 
-from unswayed.statistics.crossed import LEVEL, Estimate
+from unswayed.statistics.crossed import LEVEL, Estimate, binomial_bounds
 
 
-def clustered_proportion(
-    values: Sequence[float], clusters: Sequence[Hashable], level: float = LEVEL
-) -> Estimate:
+def clustered_proportion(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
     """Mean of values in [0, 1] with the interval of Korn & Graubard (1998, Survey Methodology 24).
 
     The variance is that of a ratio over clusters, V = I / (I - 1) sum_i (sum_j (y_ij - p))^2 / n^2
@@ -41,13 +39,10 @@ def clustered_proportion(
         return Estimate(p, None, None, None, None, n, count, 1)
     sums = np.bincount(place, weights=y - p)
     variance = count / (count - 1) * float((sums**2).sum()) / n**2
-    df, tail = float(count - 1), (1 - level) / 2
+    df, tail = float(count - 1), (1 - LEVEL) / 2
     if y.min() == y.max():
         effective, df = float(count), None
     else:
         ratio = stats.t.ppf(1 - tail, n - 1) / stats.t.ppf(1 - tail, df)
         effective = min(p * (1 - p) / variance * ratio**2, float(n)) if variance > 0 else float(n)
-    hits, misses = p * effective, (1 - p) * effective
-    low = float(stats.beta.ppf(tail, hits, misses + 1)) if p > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, misses)) if p < 1 else 1.0
-    return Estimate(p, float(np.sqrt(variance)), df, low, high, n, count, 1)
+    return Estimate(p, float(np.sqrt(variance)), df, *binomial_bounds(p, effective), n, count, 1)

@@ -25,6 +25,7 @@ LEVEL = 0.95
 RESAMPLES = 9999
 POWER = 0.8
 DRAWS = 4000  # simulated studies per question of power
+MOST_NEEDED = 100_000  # items or users
 TINY = 1e-14
 
 
@@ -87,11 +88,11 @@ def mean_and_variance(values: np.ndarray) -> tuple[np.ndarray, Variance]:
         values: (..., I, J) with I >= 2; NaN is missing. Every row and column has a value.
     """
     n_items, n_users = values.shape[-2:]
-    known = ~np.isnan(values)
-    n = known.sum(axis=(-2, -1))
-    filled = np.where(known, values, 0.0)
+    present = ~np.isnan(values)
+    n = present.sum(axis=(-2, -1))
+    filled = np.where(present, values, 0.0)
     mean = filled.sum(axis=(-2, -1)) / n
-    in_row, in_column = known.sum(axis=-1), known.sum(axis=-2)
+    in_row, in_column = present.sum(axis=-1), present.sum(axis=-2)
     rows = filled.sum(axis=-1) - mean[..., None] * in_row
     columns = filled.sum(axis=-2) - mean[..., None] * in_column
     items = n_items / (n_items - 1) * (rows**2).sum(axis=-1) / n**2
@@ -147,28 +148,33 @@ def proportion(values: np.ndarray, level: float = LEVEL) -> Estimate:
         values: (I, J) in [0, 1], NaN is missing.
     """
     values, n = _occupied(values)
-    found = crossed_mean(values, level)
-    if found.low is None:
-        return found
-    p = found.estimate
-    if not found.se:
+    mean = crossed_mean(values, level)
+    if mean.low is None:
+        return mean
+    p = mean.estimate
+    if not mean.se:
         # all equal: without variation, each item is taken as one answer
-        n_effective = float(found.n_items)
+        effective = float(mean.n_items)
     else:
-        ratio = stats.t.ppf((1 + level) / 2, n - 1) / stats.t.ppf((1 + level) / 2, found.df)
-        n_effective = min(p * (1 - p) / found.se**2 * ratio**2, float(n))
-    tail = (1 - level) / 2
-    hits, misses = p * n_effective, (1 - p) * n_effective
+        ratio = stats.t.ppf((1 + level) / 2, n - 1) / stats.t.ppf((1 + level) / 2, mean.df)
+        effective = min(p * (1 - p) / mean.se**2 * ratio**2, float(n))
+    low, high = binomial_bounds(p, effective, level)
+    return dataclasses.replace(mean, low=low, high=high)
+
+
+def binomial_bounds(p: float, n: float, level: float = LEVEL) -> tuple[float, float]:
+    """Clopper & Pearson's interval of a share p of n answers, which need not be whole numbers."""
+    tail, hits, misses = (1 - level) / 2, p * n, (1 - p) * n
     low = float(stats.beta.ppf(tail, hits, misses + 1)) if p > 0 else 0.0
     high = float(stats.beta.ppf(1 - tail, hits + 1, misses)) if p < 1 else 1.0
-    return dataclasses.replace(found, low=low, high=high)
+    return low, high
 
 
 def _occupied(values: np.ndarray) -> tuple[np.ndarray, int]:
     """Rows and columns that hold any value, and the number of values."""
     values = np.asarray(values, dtype=float)
-    known = ~np.isnan(values)
-    return values[known.any(axis=1)][:, known.any(axis=0)], int(known.sum())
+    present = ~np.isnan(values)
+    return values[present.any(axis=1)][:, present.any(axis=0)], int(present.sum())
 
 
 # -- tests ---------------------------------------------------------------------------------------
@@ -217,22 +223,22 @@ def _absolute_t(differences: np.ndarray) -> np.ndarray:
     return np.abs(mean) / np.sqrt(variance.total)
 
 
-def equivalence_p(found: Estimate, margin: float) -> float | None:
+def equivalence_p(mean: Estimate, margin: float) -> float | None:
     """Larger p of the two one-sided t tests (Schuirmann 1987) that |mean| >= margin.
 
     Below 0.05 the 90 % interval lies within +-margin. Where no answer differs, the p is that of
     zero events among n independent answers at a rate of what is left to the margin, or that of a
     single differing answer if larger.
     """
-    if found.se is None:
+    if mean.se is None:
         return None
-    if found.df is None:
-        left = margin - abs(found.estimate)
-        independent = np.clip(1 - left, 0, 1) ** found.n
-        single = stats.t.sf(left * found.n, _fewest_df(found.n_items, found.n_users))
+    if mean.df is None:
+        left = margin - abs(mean.estimate)
+        independent = np.clip(1 - left, 0, 1) ** mean.n
+        single = stats.t.sf(left * mean.n, _fewest_df(mean.n_items, mean.n_users))
         return float(max(independent, single))
-    below = stats.t.sf((found.estimate + margin) / found.se, found.df)
-    above = stats.t.cdf((found.estimate - margin) / found.se, found.df)
+    below = stats.t.sf((mean.estimate + margin) / mean.se, mean.df)
+    above = stats.t.cdf((mean.estimate - margin) / mean.se, mean.df)
     return float(max(below, above))
 
 
@@ -271,8 +277,6 @@ def simulated_power(
     n_users: int,
     difference: float,
     margin: float,
-    alpha: float = 1 - LEVEL,
-    seed: int = 0,
 ) -> tuple[float, float]:
     """Shares of simulated studies that find a true difference, and that show equivalence.
 
@@ -280,10 +284,10 @@ def simulated_power(
     the mean is normal, the mean squares are scaled chi-squares, all independent.
 
     Returns:
-        (share with p < alpha in the two-sided t test, share with both one-sided tests against
-        +-margin below alpha).
+        (share with p < 1 - LEVEL in the two-sided t test, share with both one-sided tests against
+        +-margin below that).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     n = n_items * n_users
     true = (
         parts.items / n_items + parts.cells / n,
@@ -299,26 +303,22 @@ def simulated_power(
     mean = difference + np.sqrt(spread) * rng.standard_normal(DRAWS)
     variance = Variance(*draws, n_items, n_users)
     se, df = np.sqrt(variance.total), variance.df
-    detected = 2 * stats.t.sf(np.abs(mean) / se, df) < alpha
-    equivalent = np.abs(mean) + stats.t.ppf(1 - alpha, df) * se < margin
+    detected = 2 * stats.t.sf(np.abs(mean) / se, df) < 1 - LEVEL
+    equivalent = np.abs(mean) + stats.t.ppf(LEVEL, df) * se < margin
     return float(detected.mean()), float(equivalent.mean())
 
 
-def minimal_detectable(
-    parts: Components, n_items: int, n_users: int, alpha: float = 1 - LEVEL
-) -> float | None:
+def minimal_detectable(parts: Components, n_items: int, n_users: int) -> float | None:
     """Smallest true difference, in steps of 0.1 points, found in 80 % of simulated studies."""
 
     def enough(step: int) -> bool:
-        return simulated_power(parts, n_items, n_users, step / 1000, 0.0, alpha)[0] >= POWER
+        return simulated_power(parts, n_items, n_users, step / 1000, 0.0)[0] >= POWER
 
     step = _smallest(enough, 1000)
     return None if step is None else step / 1000
 
 
-def needed(
-    parts: Components, n_items: int, n_users: int, margin: float, what: str, most: int = 100_000
-) -> int | None:
+def needed(parts: Components, n_items: int, n_users: int, margin: float, what: str) -> int | None:
     """Smallest number of items or users with which a study decides; the other number stays.
 
     It decides if 80 % of simulated studies find a true difference of the margin's size, and 80 %
@@ -328,7 +328,7 @@ def needed(
         what: "items" or "users".
 
     Returns:
-        None if not even `most` are enough, since the other factor's variance stays.
+        None if not even MOST_NEEDED are enough, since the other factor's variance stays.
     """
 
     def enough(count: int) -> bool:
@@ -336,7 +336,7 @@ def needed(
         finds = simulated_power(parts, *sizes, margin, margin)[0]
         return finds >= POWER and simulated_power(parts, *sizes, 0.0, margin)[1] >= POWER
 
-    return _smallest(enough, most, least=2)
+    return _smallest(enough, MOST_NEEDED, least=2)
 
 
 def _smallest(enough, most: int, least: int = 1) -> int | None:
