@@ -133,8 +133,8 @@ def read_questions(path: str | Path, name: str) -> list[Question]:
         ids[question.id] = texts[text] = number
         questions.append(question)
     if skipped:
-        shown = [*skipped[:5], "..."] if len(skipped) > 5 else skipped
-        log.warning("%s: left out %d rows: %s", path, len(skipped), ", ".join(shown))
+        named = [*skipped[:5], "..."] if len(skipped) > 5 else skipped
+        log.warning("%s: left out %d rows: %s", path, len(skipped), ", ".join(named))
     if not questions:
         raise InputError(f"{path}: holds no questions")
     return questions

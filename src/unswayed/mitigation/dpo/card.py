@@ -12,6 +12,7 @@ from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, write_text
 from unswayed.display.page import render_markdown
 from unswayed.mitigation.dpo.curves import MEASURES
+from unswayed.mitigation.dpo.settings import DpoRun
 from unswayed.models.adapters import is_memory
 from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID
 
@@ -49,7 +50,7 @@ def mark_private(folder: Path) -> None:
 
 
 def write_card(
-    folder: Path, facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None = None
+    folder: Path, facts: DpoRun, table: Sequence[Mapping[str, str]] | None = None
 ) -> None:
     """Write README.md of an adapter's folder, and of the merged model in it if there is one.
 
@@ -64,7 +65,7 @@ def write_card(
             write_text(place / CARD, _card(facts, table, merged))
 
 
-def _card(facts: Mapping[str, Any], table: Sequence[Mapping[str, str]] | None, merged: bool) -> str:
+def _card(facts: DpoRun, table: Sequence[Mapping[str, str]] | None, merged: bool) -> str:
     name, recipe = facts["base"]["model"], facts["recipe"]
     metadata = {
         "base_model": EMBEDDED_ID if name == EMBEDDED else name,

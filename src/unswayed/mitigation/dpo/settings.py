@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from unswayed.core.errors import InputError
 from unswayed.models.adapters import read_manifest
@@ -75,6 +75,18 @@ class DpoRecipe:
                 "adapter and lora: an adapter that training starts from has its own LoRA settings; "
                 "leave lora out"
             )
+
+
+class DpoRun(TypedDict):
+    """run.json of a training run."""
+
+    recipe: dict[str, Any]  # of DpoRecipe
+    base: dict[str, str | None]  # model; SHA-256 of its weights, and of the adapter's folder
+    private_memory: bool  # trained from a user's memory; earlier versions did not say
+    data: dict[str, Any]  # train, test: numbers of pairs; sha256 of them
+    reference: str  # in words
+    versions: dict[str, str]  # library -> version
+    result: NotRequired[dict[str, float]]  # trl's last values, of `curves.last_values`; when done
 
 
 def start_adapter(recipe: DpoRecipe) -> str | None:

@@ -20,17 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import peft
 import torch
 import transformers
-from peft import (
-    LoraConfig,
-    PeftConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    load_peft_weights,
-    set_peft_model_state_dict,
-)
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import DPOConfig
@@ -51,7 +43,7 @@ from unswayed.mitigation.dpo.pairs import (
     training_pairs,
     without_memory,
 )
-from unswayed.mitigation.dpo.settings import DpoRecipe, start_adapter
+from unswayed.mitigation.dpo.settings import DpoRecipe, DpoRun, start_adapter
 from unswayed.mitigation.dpo.trainer import PairCollator, SharingDPOTrainer, last_checkpoint
 from unswayed.models.adapters import MANIFEST, adapter_folder
 from unswayed.models.base import Base, load_base
@@ -85,7 +77,7 @@ def _train(recipe: DpoRecipe, out: Path) -> Path:
     start = start_adapter(recipe)
     sharded = any(os.environ.get(f"ACCELERATE_USE_{how}") == "true" for how in SHARDING)
     base = load_base(recipe.model, recipe.dtype, "cpu" if sharded else str(arguments.device))
-    facts = {
+    facts: DpoRun = {
         "recipe": dataclasses.asdict(recipe),
         "base": {
             "model": base.name,
@@ -234,13 +226,13 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     if config is not None and tensors is not None:
-        set_peft_model_state_dict(trainer.model, tensors)
+        peft.set_peft_model_state_dict(trainer.model, tensors)
     return trainer
 
 
 def starting_policy(
     recipe: DpoRecipe, base: Base
-) -> tuple[Any, PeftConfig | None, dict[str, torch.Tensor] | None]:
+) -> tuple[Any, peft.PeftConfig | None, dict[str, torch.Tensor] | None]:
     """Model, LoRA configuration and adapter weights for trl.
 
     trl's reference is a copy of the adapter if the model comes with one, and the model with its
@@ -253,28 +245,28 @@ def starting_policy(
     if recipe.adapter is None:
         try:
             defaults = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-            return base.model, LoraConfig(**defaults | recipe.lora), None
+            return base.model, peft.LoraConfig(**defaults | recipe.lora), None
         except (TypeError, ValueError) as error:
             raise InputError(f"lora: {one_line(error)}") from None
     path = recipe.adapter
     if (Path(path) / MANIFEST).exists():
         path = str(adapter_folder(base, Path(path)))
     try:
-        config = PeftConfig.from_pretrained(path)
-        tensors = load_peft_weights(path, device="cpu")
+        config = peft.PeftConfig.from_pretrained(path)
+        tensors = peft.load_peft_weights(path, device="cpu")
     except (OSError, ValueError, TypeError) as error:
         why = one_line(error, 200)
         raise InputError(f"adapter {recipe.adapter} cannot be loaded: {why}") from None
     config.inference_mode = False
     why = ""
     try:
-        policy = get_peft_model(base.model, config)
+        policy = peft.get_peft_model(base.model, config)
     except ValueError as error:
         why = one_line(error, 160)
     else:
         shapes = [
             {name: tuple(tensor.shape) for name, tensor in weights.items()}
-            for weights in (get_peft_model_state_dict(policy), tensors)
+            for weights in (peft.get_peft_model_state_dict(policy), tensors)
         ]
         if differing := sorted(shapes[0].items() ^ shapes[1].items()):
             why = f"{differing[0][0]} has another shape"
@@ -284,7 +276,7 @@ def starting_policy(
             "was trained on"
         )
     if recipe.reference == "adapter":
-        set_peft_model_state_dict(policy, tensors)
+        peft.set_peft_model_state_dict(policy, tensors)
         return policy, None, tensors
     return policy.unload(), config, tensors
 
@@ -292,7 +284,7 @@ def starting_policy(
 # -- a run's folder ------------------------------------------------------------------------------
 
 
-def read_run(folder: Path) -> dict[str, Any] | None:
+def read_run(folder: Path) -> DpoRun | None:
     """What is known of a run (`run.json`), None if none was begun there; `result` if it is done.
 
     Raises:
@@ -301,14 +293,14 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     return read_json(folder / RUN, IDENTITY, "is damaged: restore it, or take another folder")
 
 
-def check_goes_on(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+def check_goes_on(before: DpoRun, now: DpoRun, folder: Path) -> None:
     """The run in the folder was begun with the same recipe, model, start and data.
 
     Raises:
         InputError: names what differs.
     """
 
-    def identity(facts: dict[str, Any]) -> dict[str, Any]:
+    def identity(facts: DpoRun) -> dict[str, Any]:
         parts = {part: facts[part] for part in IDENTITY}
         return parts | {"recipe": facts["recipe"] | {"output_dir": None}}
 
@@ -317,7 +309,7 @@ def check_goes_on(before: dict[str, Any], now: dict[str, Any], folder: Path) -> 
 
 
 def write_result(
-    trainer: SharingDPOTrainer, recipe: DpoRecipe, base: Base, facts: dict[str, Any], out: Path
+    trainer: SharingDPOTrainer, recipe: DpoRecipe, base: Base, facts: DpoRun, out: Path
 ) -> None:
     """Adapter, curves and card; run.json, now with `result`, is written last."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all processes take part
@@ -346,7 +338,7 @@ def save_merged(recipe: DpoRecipe, base: Base, out: Path) -> None:
     plain = transformers.AutoModelForCausalLM.from_pretrained(
         model_path(recipe.model), dtype=base.model.dtype
     )
-    PeftModel.from_pretrained(plain, str(out)).merge_and_unload().save_pretrained(out / MERGED)
+    peft.PeftModel.from_pretrained(plain, str(out)).merge_and_unload().save_pretrained(out / MERGED)
     base.tokenizer.save_pretrained(out / MERGED)
 
 

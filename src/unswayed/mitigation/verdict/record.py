@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from unswayed.compare.paired import Interval
+from unswayed.mitigation.dpo.settings import DpoRun
 
 
 class Change(TypedDict):
@@ -56,5 +57,5 @@ class Mitigation(TypedDict):
     tests: dict[str, MitigationTest]
     capability: dict[str, Any] | None  # settings, and changes: task -> condition -> row
     separation: dict[str, Any]  # of `separation.check_items`; users: asked about; card
-    training: dict[str, Any]  # the record of the training run
+    training: DpoRun
     curves: list[dict[str, Any]]  # trl's log
