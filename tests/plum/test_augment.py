@@ -24,8 +24,8 @@ from unswayed.plum.phrases import (
     content_stems,
     key_phrases,
     near_first,
-    said,
     sentences,
+    spoken_stems,
 )
 from unswayed.plum.qa import NEW_PHRASE, REPHRASED, TRAIN, bank_pairs
 from unswayed.plum.settings import AugmentSettings
@@ -80,7 +80,7 @@ def test_wordings_are_many_and_disjoint(kind):
 def test_unrelated_phrases_differ_and_are_in_no_conversation_of_the_bank():
     phrases = bank_phrases(bank("questions")["unrelated"])
     assert not any(a.overlaps(b) for a, b in itertools.combinations(phrases, 2))
-    talks = [said(one) for one in BANK]
+    talks = [spoken_stems(one) for one in BANK]
     assert not [p.text for p in phrases if any(p.said_in(words) for words in talks)]
 
 
@@ -100,8 +100,8 @@ def test_phrases_are_noun_phrases_with_their_article_seen_from_the_user():
 
 def test_answers_turn_my_into_your():
     by_text = {phrase.text: phrase for phrase in key_phrases([BREAD, TRIP])[0]}
-    assert by_text["my rye bread"].told == "your rye bread"
-    assert by_text["the dough"].told == "the dough"
+    assert by_text["my rye bread"].in_answer == "your rye bread"
+    assert by_text["the dough"].in_answer == "the dough"
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_phrases_occur_in_their_conversation():
     for one, phrases in zip(BANK, key_phrases(BANK), strict=True):
         whole = " ".join(" ".join(turn["content"] for turn in one.turns).split()).casefold()
         for phrase in phrases:
-            assert phrase.said_in(said(one))
+            assert phrase.said_in(spoken_stems(one))
             words = phrase.text.split(" ", 1)[-1] if " " in phrase.text else phrase.text
             assert words.casefold() in whole
 
 
 def test_inflected_phrases_count_as_said():
     (phrase,) = bank_phrases(["a rowing boat"])
-    assert phrase.said_in(said(talk("x", "We rowed in boats.", "Nice.")))
-    assert not phrase.said_in(said(talk("x", "A boat came.", "Nice.")))
+    assert phrase.said_in(spoken_stems(talk("x", "We rowed in boats.", "Nice.")))
+    assert not phrase.said_in(spoken_stems(talk("x", "A boat came.", "Nice.")))
 
 
 def test_nearest_conversation_is_the_one_with_the_same_words():
@@ -160,7 +160,7 @@ def test_sentences_keep_numbers_and_addresses_whole():
 
 
 def test_yes_is_said_and_no_is_not(augmented):
-    words = {one.id: said(one) for one in BANK}
+    words = {one.id: spoken_stems(one) for one in BANK}
     kinds = {"yes": True, "open": True, "no": False, "open-no": False}
     checked = 0
     for question in augmented.questions:
@@ -174,7 +174,7 @@ def test_yes_is_said_and_no_is_not(augmented):
 def test_a_question_without_its_conversation_is_true_whatever_else_is_said(augmented):
     """What is "no" now must not become "yes" with a later conversation."""
     topics = {one.id: found[0].text for one, found in zip(BANK, key_phrases(BANK), strict=True)}
-    talks = [said(one) for one in BANK]
+    talks = [spoken_stems(one) for one in BANK]
     bare = [
         question
         for question in augmented.questions
@@ -207,8 +207,8 @@ def test_a_topic_that_two_conversations_share_makes_no_false_no():
     assert sum("rye bread" in q.pair.question for q in named) > len(named) / 2
     for question in named:
         stems = set(content_stems(question.phrase))
-        assert not stems <= said(one)
-        assert not stems <= said(other)
+        assert not stems <= spoken_stems(one)
+        assert not stems <= spoken_stems(other)
 
 
 def test_open_answers_are_sentences_with_their_speaker(augmented):
@@ -222,7 +222,7 @@ def test_open_answers_are_sentences_with_their_speaker(augmented):
 
 
 def test_open_answers_on_the_whole_name_phrases_of_the_conversation(augmented):
-    words = {one.id: said(one) for one in BANK}
+    words = {one.id: spoken_stems(one) for one in BANK}
     whole = [q for q in augmented.questions if q.pair.kind == "open" and not q.phrase]
     assert {q.pair.conversation for q in whole} == set(words)
     for question in whole:
@@ -276,7 +276,7 @@ def test_no_form_of_a_question_gives_the_answer_away(augmented):
 def test_near_takes_phrases_of_the_given_conversation():
     few = [one for one in BANK if one.id in ("trip_lake", "trip_coast", "bread_rye", "pet_cat")]
     found = extract_pairs(few, near={"trip_lake": "pet_cat"}, negatives="near")
-    cat = said(next(one for one in few if one.id == "pet_cat"))
+    cat = spoken_stems(next(one for one in few if one.id == "pet_cat"))
     mine = [q for q in found.questions if q.pair.conversation == "trip_lake" and q.use == TRAIN]
     asked = [set(content_stems(q.phrase)) for q in mine if q.pair.kind == "no"]
     assert asked

@@ -19,7 +19,7 @@ from unswayed.plum.augment import Augmented
 from unswayed.plum.experiment import finished, run_experiment
 from unswayed.plum.material import PlumExperiment
 from unswayed.plum.memory import read_training
-from unswayed.plum.phrases import said
+from unswayed.plum.phrases import spoken_stems
 from unswayed.plum.qa import QAPair
 from unswayed.plum.recipe import run_recipe
 from unswayed.plum.remember import chosen_settings
@@ -111,7 +111,7 @@ def test_good_lines_of_every_kind_are_kept_in_order():
     ],
 )
 def test_bad_lines_are_counted_by_reason(text, reason):
-    assert read_line(text, "bread", said(BREAD)) == reason
+    assert read_line(text, "bread", spoken_stems(BREAD)) == reason
     written = write_pairs([BREAD], asking(text, ""), 4)
     assert (written.pairs(), written.left_out) == ([], {("bread", reason): 1})
 
@@ -140,7 +140,7 @@ def test_copies_of_the_examples_are_dropped():
 def test_the_example_is_itself_valid_and_balanced():
     for pair in example_pairs():
         row = line(pair.kind, pair.question, pair.answer)
-        assert read_line(row, "", said(PARTY)) == pair
+        assert read_line(row, "", spoken_stems(PARTY)) == pair
     assert set(Counter(pair.kind for pair in example_pairs()).values()) == {2}
 
 

@@ -100,26 +100,86 @@ def extract_pairs(
             "'unrelated'"
         )
     left_out: Counter[tuple[str, str]] = Counter()
-    makers = []
+    ready = []
     for topic in make_topics(conversations, settings.seed, near or {}, settings.held_out):
         if topic.phrase is None or not topic.trained or not topic.held_out:
             left_out[topic.id, TOO_SHORT] = settings.per_conversation + 2 * settings.held_out
         else:
-            makers.append(_Maker(topic, settings))
-    if not makers:
+            ready.append(topic)
+    if not ready:
         raise InputError(
             f"none of {len(conversations)} conversations has 3 key phrases to ask about: give "
             "conversations with more text in words"
         )
     fixed: set[str] = set()
-    held_out = [maker.held_out(fixed) for maker in makers]
+    held_out = [_held_out(topic, settings, fixed) for topic in ready]
     questions: list[LabelledPair] = []
-    for maker, tests in zip(makers, held_out, strict=True):
-        train = maker.train(set(fixed))
-        questions += train + _with_quoted(tests, train, maker.topic)
-        left_out.update(maker.missing(train, tests))
+    for topic, tests in zip(ready, held_out, strict=True):
+        train = _train(topic, settings, set(fixed))
+        questions += train + _with_quoted(tests, train, topic)
+        left_out.update(_missing(topic, settings, train, tests))
     report(left_out, len(conversations))
     return Augmented(tuple(questions), left_out)
+
+
+Numbers = tuple[int, int]  # of positives and negatives
+
+
+def _numbers(settings: AugmentSettings) -> tuple[Numbers, Numbers]:
+    """Closed and open training pairs."""
+    n_open = round(settings.per_conversation * settings.open_share)
+    closed = _split(settings.per_conversation - n_open, settings.positive_share)
+    return closed, _split(n_open, settings.positive_share)
+
+
+def _train(topic: Topic, settings: AugmentSettings, taken: set[str]) -> list[LabelledPair]:
+    """The training questions of a conversation."""
+    closed, open_ = _numbers(settings)
+    draw = random.Random(f"{settings.seed} train {topic.id}")
+    maker = _Maker(topic, TRAIN, settings.wordings, draw, taken)
+    return maker.closed(topic.pools, FORMS[settings.negatives], closed) + maker.open(open_)
+
+
+def _held_out(topic: Topic, settings: AugmentSettings, taken: set[str]) -> list[LabelledPair]:
+    """Both held-out sets of a conversation; negatives are always mixed.
+
+    The rephrased questions ask about the phrases that training asks about first: of positives and
+    of each kind of negatives as many as training has, and two open pairs of either kind.
+    """
+    closed, _ = _numbers(settings)
+    slots = _slots(topic.pools, [(SAID, True)] * closed[0], settings.wordings)
+    negatives = _dealt(topic, FORMS[settings.negatives], closed[1])
+    slots += _slots(topic.pools, negatives, settings.wordings)
+    trained: dict[str, dict[Phrase, None]] = {}
+    for source, phrase, _ in slots:
+        trained.setdefault(source, {})[phrase] = None
+    again = {source: list(trained.get(source, pool)) for source, pool in topic.pools.items()}
+    half, draw = settings.held_out // 2, random.Random(f"{settings.seed} held out {topic.id}")
+    rephrased = _Maker(topic, REPHRASED, 1, draw, taken)
+    new_phrase = dataclasses.replace(rephrased, use=NEW_PHRASE)
+    questions = rephrased.closed(again, FORMS["mixed"], (half, half))
+    questions += new_phrase.closed(topic.held_out_pools, FORMS["mixed"], (half, half))
+    return questions + rephrased.open((2, 2))
+
+
+def _missing(
+    topic: Topic,
+    settings: AugmentSettings,
+    train: Sequence[LabelledPair],
+    tests: Sequence[LabelledPair],
+) -> dict[tuple[str, str], int]:
+    """(conversation's id, reason) -> number of questions that could not be made."""
+    n_negative = _numbers(settings)[0][1]
+    n_closed = sum(test.pair.kind in CLOSED for test in tests)
+    missing = {
+        f"no phrase for {source} negatives, so others are used,": 1
+        for source, _ in FORMS[settings.negatives]
+        if n_negative and not topic.negatives[source]
+    } | {
+        "too few phrases for as many pairs": settings.per_conversation - len(train),
+        "too few phrases for as many held-out questions": 2 * settings.held_out - n_closed,
+    }
+    return {(topic.id, reason): n for reason, n in missing.items() if n}
 
 
 def _with_quoted(
@@ -191,76 +251,34 @@ def _balanced(
     return []
 
 
+def _dealt(topic: Topic, forms: Sequence[Form], number: int) -> list[Form]:
+    """The forms in turn; each conversation begins at another one, so that few give all in all."""
+    start = random.Random(topic.id).randrange(len(forms))
+    return [forms[(start + i) % len(forms)] for i in range(number)]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Maker:
-    """Makes the questions on one conversation. `taken`: normalised questions that may not come
-    again; the new ones are added. Pairs of numbers are positives and negatives."""
+    """Makes questions on one conversation.
+
+    Attributes:
+        wordings: in which a phrase is asked about.
+        taken: normalised questions that may not come again; the new ones are added.
+    """
 
     topic: Topic
-    settings: AugmentSettings
+    use: str
+    wordings: int
+    draw: random.Random
+    taken: set[str]
 
-    def numbers(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Closed and open training pairs."""
-        n_open = round(self.settings.per_conversation * self.settings.open_share)
-        closed = _split(self.settings.per_conversation - n_open, self.settings.positive_share)
-        return closed, _split(n_open, self.settings.positive_share)
+    def shuffled(self, kind: str) -> list[str]:
+        """The templates of a kind in random order."""
+        return self.draw.sample(templates := wording(kind, self.use), len(templates))
 
-    def train(self, taken: set[str]) -> list[LabelledPair]:
-        """The training questions."""
-        (closed, open_), settings = self.numbers(), self.settings
-        draw = random.Random(f"{settings.seed} train {self.topic.id}")
-        pools, forms = self.topic.pools, FORMS[settings.negatives]
-        questions = self.closed(TRAIN, pools, forms, closed, settings.wordings, draw, taken)
-        return questions + self.open(TRAIN, open_, settings.wordings, draw, taken)
-
-    def held_out(self, taken: set[str]) -> list[LabelledPair]:
-        """Both held-out sets; negatives are always mixed.
-
-        The rephrased questions ask about the phrases that training asks about first: of positives
-        and of each kind of negatives as many as training has, and two open pairs of either kind.
-        """
-        topic, settings, (closed, _) = self.topic, self.settings, self.numbers()
-        draw = random.Random(f"{settings.seed} held out {topic.id}")
-        slots = _slots(topic.pools, [(SAID, True)] * closed[0], settings.wordings)
-        negatives = self.dealt(FORMS[settings.negatives], closed[1])
-        slots += _slots(topic.pools, negatives, settings.wordings)
-        trained: dict[str, dict[Phrase, None]] = {}
-        for source, phrase, _ in slots:
-            trained.setdefault(source, {})[phrase] = None
-        again = {source: list(trained.get(source, pool)) for source, pool in topic.pools.items()}
-        half, questions = settings.held_out // 2, []
-        for use, pools in ((REPHRASED, again), (NEW_PHRASE, topic.held_out_pools)):
-            questions += self.closed(use, pools, FORMS["mixed"], (half, half), 1, draw, taken)
-        return questions + self.open(REPHRASED, (2, 2), 1, draw, taken)
-
-    def missing(
-        self, train: Sequence[LabelledPair], tests: Sequence[LabelledPair]
-    ) -> dict[tuple[str, str], int]:
-        """(conversation's id, reason) -> number of questions that could not be made."""
-        settings, (closed, _) = self.settings, self.numbers()
-        missing = {
-            f"no phrase for {source} negatives, so others are used,": 1
-            for source, _ in FORMS[settings.negatives]
-            if closed[1] and not self.topic.negatives[source]
-        } | {
-            "too few phrases for as many pairs": settings.per_conversation - len(train),
-            "too few phrases for as many held-out questions": 2 * settings.held_out
-            - sum(q.pair.kind in CLOSED for q in tests),
-        }
-        return {(self.topic.id, reason): n for reason, n in missing.items() if n}
-
-    def dealt(self, forms: Sequence[Form], number: int) -> list[Form]:
-        """The forms in turn; each conversation begins at another one, so that few give all in
-        all."""
-        start = random.Random(self.topic.id).randrange(len(forms))
-        return [forms[(start + i) % len(forms)] for i in range(number)]
-
-    def wordings(
-        self, kind: str, use: str, phrase: Phrase, named: bool, draw: random.Random
-    ) -> Iterator[str]:
+    def texts(self, kind: str, phrase: Phrase, named: bool) -> Iterator[str]:
         """All wordings of a question in random order, each body once before any comes twice."""
-        bodies = draw.sample(all_ := wording(kind, use), len(all_))
-        contexts = draw.sample(all_ := wording("contexts", use), len(all_))
+        bodies, contexts = self.shuffled(kind), self.shuffled("contexts")
         for shift in range(len(contexts) if named else 1):
             for k, body in enumerate(bodies):
                 text = body.format(phrase=phrase.text)
@@ -269,83 +287,58 @@ class _Maker:
                     text = f"{context.format(topic=self.topic.phrase.text)} {text}"
                 yield text[0].upper() + text[1:]
 
+    def is_new(self, text: str) -> bool:
+        """Whether a question has not been there; from now on it has."""
+        key = normalised(text)
+        return key not in self.taken and not self.taken.add(key)
+
     def fill(
-        self,
-        kind: str,
-        use: str,
-        slots: Sequence[Slot],
-        answer: Callable[[Phrase], str],
-        draw: random.Random,
-        taken: set[str],
+        self, kind: str, slots: Sequence[Slot], answer: Callable[[Phrase], str]
     ) -> list[LabelledPair]:
         """A question for each slot; a slot whose wordings are spent gives none."""
         body = "closed" if kind in CLOSED else "open"
-        left = {
-            (phrase, named): self.wordings(body, use, phrase, named, draw)
-            for _, phrase, named in slots
-        }
+        left = {(phrase, named): self.texts(body, phrase, named) for _, phrase, named in slots}
         questions = []
         for source, phrase, named in slots:
-            for text in left[phrase, named]:
-                if normalised(text) not in taken:
-                    taken.add(normalised(text))
-                    pair = QAPair(self.topic.id, kind, text, answer(phrase))
-                    questions.append(LabelledPair(pair, use, source, phrase.text))
-                    break
+            if text := next(filter(self.is_new, left[phrase, named]), None):
+                pair = QAPair(self.topic.id, kind, text, answer(phrase))
+                questions.append(LabelledPair(pair, self.use, source, phrase.text))
         return questions
 
     def closed(
-        self,
-        use: str,
-        pools: Mapping[str, Sequence[Phrase]],
-        forms: Sequence[Form],
-        number: tuple[int, int],
-        wordings: int,
-        draw: random.Random,
-        taken: set[str],
+        self, pools: Mapping[str, Sequence[Phrase]], forms: Sequence[Form], number: Numbers
     ) -> list[LabelledPair]:
         """Closed questions, as many as wanted, or fewer in the same balance."""
-        dealt = self.dealt(forms, max(number))
-        slots = {
-            "yes": _slots(pools, [(SAID, named) for _, named in dealt[: number[0]]], wordings),
-            "no": _slots(pools, dealt[: number[1]], wordings),
-        }
+        dealt = _dealt(self.topic, forms, max(number))
+        said = [(SAID, named) for _, named in dealt[: number[0]]]
         yes, no = (
-            self.fill(kind, use, slots[kind], lambda _, answer=answer: answer, draw, taken)
-            for kind, answer in CLOSED.items()
+            self.fill(kind, _slots(pools, slots, self.wordings), lambda _, text=answer: text)
+            for (kind, answer), slots in zip(
+                CLOSED.items(), (said, dealt[: number[1]]), strict=True
+            )
         )
         return _balanced(yes, no, number)
 
-    def open(
-        self,
-        use: str,
-        number: tuple[int, int],
-        wordings: int,
-        draw: random.Random,
-        taken: set[str],
-    ) -> list[LabelledPair]:
+    def open(self, number: Numbers) -> list[LabelledPair]:
         """Open questions, all naming the conversation: on the whole of it, on phrases that are
         said, answered by a sentence, and on phrases that are not."""
-        topic = self.topic
+        topic, name = self.topic, self.topic.phrase.text
         quotable = [phrase for phrase in topic.trained if phrase in topic.quotes]
-        n_whole = max(1, number[0] // (wordings + 1)) if quotable else number[0]
-        outline = f"We talked about {listed(phrase.told for phrase in topic.trained[:3])}."
-        said = []
-        for template in draw.sample(all_ := wording("outline", use), len(all_)):
-            text = template.format(topic=topic.phrase.text)
-            if len(said) < min(n_whole, number[0]) and normalised(text) not in taken:
-                taken.add(normalised(text))
-                said.append(LabelledPair(QAPair(topic.id, "open", text, outline), use, SAID, ""))
+        n_whole = max(1, number[0] // (self.wordings + 1)) if quotable else number[0]
+        outline = f"We talked about {listed(phrase.in_answer for phrase in topic.trained[:3])}."
+        whole = (template.format(topic=name) for template in self.shuffled("outline"))
+        positive = [
+            LabelledPair(QAPair(topic.id, "open", text, outline), self.use, SAID, "")
+            for text in itertools.islice(filter(self.is_new, whole), min(n_whole, number[0]))
+        ]
         if quotable:
-            forms = [(SAID, True)] * (number[0] - len(said))
-            slots = _slots({SAID: quotable} | topic.negatives, forms, wordings)
-            said += self.fill("open", use, slots, topic.quotes.__getitem__, draw, taken)
+            forms = [(SAID, True)] * (number[0] - len(positive))
+            slots = _slots({SAID: quotable} | topic.negatives, forms, self.wordings)
+            positive += self.fill("open", slots, topic.quotes.__getitem__)
 
         def denial(phrase: Phrase) -> str:
-            return draw.choice(bank("questions")["denials"]).format(phrase=phrase.told)
+            return self.draw.choice(bank("questions")["denials"]).format(phrase=phrase.in_answer)
 
-        mixed = FORMS["mixed"]
-        slots = _slots(
-            topic.pools, [(mixed[i % len(mixed)][0], True) for i in range(number[1])], wordings
-        )
-        return _balanced(said, self.fill("open-no", use, slots, denial, draw, taken), number)
+        mixed = itertools.islice(itertools.cycle(FORMS["mixed"]), number[1])
+        slots = _slots(topic.pools, [(source, True) for source, _ in mixed], self.wordings)
+        return _balanced(positive, self.fill("open-no", slots, denial), number)

@@ -54,7 +54,7 @@ class Phrase:
         return frozenset(self.stems)
 
     @property
-    def told(self) -> str:
+    def in_answer(self) -> str:
         """As it stands in the model's answer: "your rye bread"."""
         first, space, rest = self.text.partition(" ")
         return {"my": "your", "your": "my"}.get(first, first) + space + rest
@@ -101,7 +101,7 @@ def content_stems(text: str) -> list[str]:
     return [_stem(word) for word in WORD.findall(text) if not _is_function_word(word)]
 
 
-def said(conversation: Conversation) -> frozenset[str]:
+def spoken_stems(conversation: Conversation) -> frozenset[str]:
     """Stems of everything in a conversation, the parts of hyphenated words included."""
     stems: set[str] = set()
     for turn in conversation.turns:

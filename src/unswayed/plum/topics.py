@@ -59,7 +59,7 @@ def make_topics(
 ) -> list[Topic]:
     """The material of each conversation; the arguments are those of `augment.extract_pairs`."""
     key_phrases = phrases.key_phrases(conversations)
-    said = [phrases.said(conversation) for conversation in conversations]
+    said = [phrases.spoken_stems(conversation) for conversation in conversations]
     candidates = [ranked[1:] for ranked in key_phrases]
     names = [ranked[0] for ranked in key_phrases if ranked]
     kept = _held_out_keys(candidates, names, held_out // 2)

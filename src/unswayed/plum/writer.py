@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from unswayed.data.conversations import Conversation
 from unswayed.plum.augment import Augmented, normalised, report
-from unswayed.plum.phrases import content_stems, said
+from unswayed.plum.phrases import content_stems, spoken_stems
 from unswayed.plum.qa import CLOSED, KINDS, TRAIN, LabelledPair, QAPair
 from unswayed.plum.words import bank
 from unswayed.scoring.chat import Message
@@ -54,7 +54,7 @@ def write_pairs(
     pairs: list[QAPair] = []
     dropped: Counter[tuple[str, str]] = Counter()
     for i, conversation in enumerate(conversations):
-        id, stems, valid = conversation.id, said(conversation), []
+        id, stems, valid = conversation.id, spoken_stems(conversation), []
         for line in _lines("\n".join(texts[2 * i : 2 * i + 2])):
             pair = read_line(line, id, stems)
             if isinstance(pair, QAPair):
@@ -124,7 +124,7 @@ def read_line(line: str, conversation: str, stems: frozenset[str]) -> QAPair | s
     Args:
         line: one JSON object with the texts kind, question and answer, and nothing else.
         conversation: its id.
-        stems: of what was said in it (`phrases.said`).
+        stems: of what was said in it (`phrases.spoken_stems`).
     """
     try:
         row = json.loads(line)
