@@ -65,10 +65,10 @@ class DpoSweep(Sweep):
             path, file, lambda keys: DpoRecipe(**merge(SECTIONS, below, file.shared, options, keys))
         )
         self.seeds, self.keys = file.seeds, file.runs
-        (first, recipe), *others = self.runs.items()
-        for name, other in others:
+        first = next(iter(self.runs))
+        for name, recipe in self.runs.items():
             for key in ONE_MODEL:
-                if getattr(other, key) != getattr(recipe, key):
+                if getattr(recipe, key) != getattr(self.runs[first], key):
                     raise InputError(
                         f"{path}: run {name} has another {key} than run {first}: runs of one sweep "
                         "share what is asked before training, so make it two sweeps"
@@ -125,7 +125,7 @@ class DpoSweep(Sweep):
         whole = next(iter(same.values()))
         facts = {key: whole[key] for key in ("model", "level", "margin")}
         facts["references"] = untrained = references(same.values())
-        lines = [sweep_line(key, self.keys[key[0]], one) for key, one in same.items()]
+        lines = [sweep_line(key, self.keys[key[0]], run) for key, run in same.items()]
         return SweepReport(facts, lines, tables(untrained, lines), draw(untrained, lines))
 
 
@@ -137,11 +137,11 @@ def _base(base: Any, path: Path) -> list[Path]:
     return [path.parent / file for file in files]
 
 
-def _layer(values: dict[str, Any], where: str, more: Sequence[str] = ()) -> dict[str, Any]:
+def _layer(values: dict[str, Any], where: str, frame: Sequence[str] = ()) -> dict[str, Any]:
     """Some keys of a recipe, after a check."""
     if taken := OF_A_SEED.keys() & values.keys():
         raise InputError(f"{where}: leave out {min(taken)}: {OF_A_SEED[min(taken)]}")
-    hints = typing.get_type_hints(DpoRecipe) | dict.fromkeys(more)
+    hints = typing.get_type_hints(DpoRecipe) | dict.fromkeys(frame)
     check_layer(values, where, hints, SECTIONS)
     return values
 
@@ -202,17 +202,17 @@ def alike(mitigations: Mapping[Key, Mitigation], last: Key) -> dict[Key, Mitigat
     that has count.
     """
 
-    def audited(one: Mitigation) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
-        tests = {test: (x["n_items"], x["n_pairs"]) for test, x in one["tests"].items()}
-        return one["runs"][BEFORE]["model"], tests
+    def audited(run: Mitigation) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+        tests = {test: (x["n_items"], x["n_pairs"]) for test, x in run["tests"].items()}
+        return run["runs"][BEFORE]["model"], tests
 
-    def settings(one: Mitigation) -> dict[str, Any] | None:
-        return one["capability"] and one["capability"]["settings"]
+    def settings(run: Mitigation) -> dict[str, Any] | None:
+        return run["capability"] and run["capability"]["settings"]
 
     expected = audited(mitigations[last])
-    audits = {key: one for key, one in mitigations.items() if audited(one) == expected}
+    audits = {key: run for key, run in mitigations.items() if audited(run) == expected}
     first = next(filter(None, map(settings, (mitigations[last], *audits.values()))), None)
-    return {key: one for key, one in audits.items() if settings(one) in (None, first)}
+    return {key: run for key, run in audits.items() if settings(run) in (None, first)}
 
 
 def keep_recipe(recipe: DpoRecipe, folder: Path) -> Path:

@@ -170,10 +170,12 @@ def effect_table(untrained: Mapping[str, Any], lines: Sequence[SweepLine], test:
         row = {"run": name, "seeds": str(len(seeds))}
         for key in before:
             measures = [line["tests"][test][key] for line in seeds]
-            relative = [one["relative"] and one["relative"]["estimate"] for one in measures]
+            relative = [side["relative"] and side["relative"]["estimate"] for side in measures]
             row |= {
-                key: cell([one["after"]["estimate"] for one in measures], share=key != "gap"),
-                f"{key} change": cell([one["change"]["estimate"] for one in measures], share=False),
+                key: cell([side["after"]["estimate"] for side in measures], share=key != "gap"),
+                f"{key} change": cell(
+                    [side["change"]["estimate"] for side in measures], share=False
+                ),
                 f"{key} relative": cell(relative, share=False),
             }
         rows.append(row)
@@ -225,7 +227,9 @@ def capability_table(lines: Sequence[SweepLine]) -> str:
                         "before": percent(first["before"]),  # asked once for all
                         "after": cell([change["after"] for change in changes]),
                         "change": cell([change["change"] for change in changes], share=False),
-                        "seeds": "; ".join(interval(as_change(one), sign=True) for one in changes),
+                        "seeds": "; ".join(
+                            interval(as_change(change), sign=True) for change in changes
+                        ),
                     }
                 )
     return markdown_table(rows, columns, left=3)
@@ -241,17 +245,17 @@ def training_table(lines: Sequence[SweepLine]) -> str:
         training = [line["training"] for line in seeds]
         row = {"run": name, "seeds": str(len(seeds))}
         for key in ("pairs", "steps", "seconds"):
-            row[key] = f"{np.mean([one[key] for one in training]):,.0f}"
+            row[key] = f"{np.mean([figures[key] for figures in training]):,.0f}"
         for key in ("train", "test"):
-            row[key] = cell([one["preference_accuracy"][key] for one in training])
+            row[key] = cell([figures["preference_accuracy"][key] for figures in training])
         rows.append(row)
     return markdown_table(rows, columns, left=1)
 
 
 def _tasks(lines: Sequence[SweepLine]) -> list[str]:
     """The tasks that were asked of any run."""
-    asked = {task for line in lines for task in line["capability"] or ()}
-    return [task for task in SOURCES.values() if task in asked]
+    tasks = {task for line in lines for task in line["capability"] or ()}
+    return [task for task in SOURCES.values() if task in tasks]
 
 
 # -- plot ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ MARGIN = 0.02  # a change below two points does not matter
 
 
 def check_ability(
-    lm: Any, tasks: Sequence[str], settings: Mapping[str, Any], chat: bool = False
+    lm: Any, tasks: Sequence[str], settings: Mapping[str, Any]
 ) -> dict[str, list[float]]:
     """Accuracy on each question of some of lm-eval's tasks.
 
@@ -21,13 +21,12 @@ def check_ability(
         lm: an lm-eval model (`load_lm`, `loaded_lm`).
         tasks: ours, e.g. "ability_mmlu", or stock ones that have the metric acc.
         settings: of our tasks, e.g. {"mmlu": folder, "questions": 570} (see tasks/ability).
-        chat: through the model's chat template.
 
     Returns:
         Task -> 0 or 1 for each question, in the task's order.
     """
-    found = task_samples(lm, tasks, settings, chat)
-    return {name: [sample["acc"] for sample in samples] for name, samples in found.items()}
+    answers = task_samples(lm, tasks, settings, chat=False)
+    return {name: [sample["acc"] for sample in samples] for name, samples in answers.items()}
 
 
 def ability_change(
@@ -46,14 +45,14 @@ def ability_change(
     changes = {}
     for name in before:
         pair = np.array([before[name], after[name]], dtype=float)
-        found = crossed_mean((pair[1] - pair[0])[:, None])
+        difference = crossed_mean((pair[1] - pair[0])[:, None])
         changes[name] = {
             "before": float(pair[0].mean()),
             "after": float(pair[1].mean()),
-            "change": found.estimate,
-            "low": found.low,
-            "high": found.high,
-            "n": found.n,
-            "p_equivalent": equivalence_p(found, margin),
+            "change": difference.estimate,
+            "low": difference.low,
+            "high": difference.high,
+            "n": difference.n,
+            "p_equivalent": equivalence_p(difference, margin),
         }
     return changes

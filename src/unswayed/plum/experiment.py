@@ -40,8 +40,7 @@ from unswayed.plum.material import (
 )
 from unswayed.plum.qa import CLOSED, LabelledPair
 from unswayed.plum.recall import compare, recall
-from unswayed.plum.samples import make_sample
-from unswayed.plum.train import epoch_batches, train
+from unswayed.plum.train import epoch_batches, samples_of, train
 
 log = logging.getLogger(__name__)
 
@@ -264,10 +263,8 @@ def _stages(
     ledger: Ledger,
 ) -> list[TrainingStage]:
     """What was trained at a time."""
-    settings, samples = experiment.settings, {}
-    for pair in material.pairs:
-        sample = make_sample(base.tokenizer, pair, settings.qa_weight, settings.max_length)
-        samples.setdefault(pair.conversation, []).append(sample)
+    settings = experiment.settings
+    samples = samples_of(base, material.pairs, settings)
     losses = {entry["id"]: entry["losses"] for entry in manifest["conversations"]}
     stages, done = [], []
     for ids in [material.order] if settings.joint else [[id] for id in material.order]:

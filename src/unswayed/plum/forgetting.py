@@ -38,8 +38,7 @@ def backward_transfer(matrix: np.ndarray) -> float | None:
     known; None if there are none.
     """
     changes = (matrix[-1] - np.diag(matrix))[:-1]
-    known = changes[~np.isnan(changes)]
-    return float(known.mean()) if len(known) else None
+    return _mean(changes)
 
 
 def by_age(matrix: np.ndarray) -> list[float | None]:
@@ -66,12 +65,12 @@ def over_time(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "after": after,
-            "closed": share_of(found),
-            "yes": share_of([row for row in found if row["kind"] == "yes"]),
-            "no": share_of([row for row in found if row["kind"] == "no"]),
-            "said_yes": said_yes(found),
+            "closed": share_of(closed),
+            "yes": share_of([row for row in closed if row["kind"] == "yes"]),
+            "no": share_of([row for row in closed if row["kind"] == "no"]),
+            "said_yes": said_yes(closed),
         }
-        for after, found in sorted(checkpoints.items())
+        for after, closed in sorted(checkpoints.items())
     ]
 
 
@@ -130,5 +129,5 @@ def _draw(figure: Any, curve: dict[str, Any]) -> None:
 
 
 def _mean(values: np.ndarray) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else None

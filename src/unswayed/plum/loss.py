@@ -50,11 +50,11 @@ def total_weight(samples: Sequence[Sample]) -> float:
     return sum(sum(sample.weights) for sample in samples)
 
 
-def weighted_loss(model: Any, one: Pass, normaliser: float) -> torch.Tensor:
+def weighted_loss(model: Any, batch: Pass, normaliser: float) -> torch.Tensor:
     """This pass's part of the loss, a scalar (nats); the passes of a batch add up to its loss."""
-    logits = model(**one.inputs, use_cache=False).logits.flatten(0, 1).float()
-    log_probs = logits[one.rows, one.targets] - logits.logsumexp(-1)[one.rows]
-    return -(one.weights * log_probs).sum() / normaliser
+    logits = model(**batch.inputs, use_cache=False).logits.flatten(0, 1).float()
+    log_probs = logits[batch.rows, batch.targets] - logits.logsumexp(-1)[batch.rows]
+    return -(batch.weights * log_probs).sum() / normaliser
 
 
 def tree_pass(model: Any, samples: Sequence[Sample]) -> Pass:

@@ -155,7 +155,7 @@ def with_written(experiment: PlumExperiment, material: Material) -> Material:
     if not settings.writer:
         return material
     written = write_training(
-        [one for one in material.conversations if one.id in material.order],
+        [talk for talk in material.conversations if talk.id in material.order],
         settings,
         [test.pair for test in material.tests],
         experiment.model,

@@ -91,17 +91,17 @@ def persona_pairs(persona: Persona, training: Training) -> list[QAPair]:
     """
     extracted = _extracted(persona, training).pairs()
     pairs = []
-    for one in persona_conversations(persona):
-        slot, answer = one.id.replace("_", " "), f'You said: "{one.turns[0]["content"]}"'
-        pairs += [pair for pair in extracted if pair.conversation == one.id]
-        pairs += [QAPair(one.id, "open", ask.format(slot=slot), answer) for ask in ASK_ALL]
+    for slot in persona_conversations(persona):
+        name, answer = slot.id.replace("_", " "), f'You said: "{slot.turns[0]["content"]}"'
+        pairs += [pair for pair in extracted if pair.conversation == slot.id]
+        pairs += [QAPair(slot.id, "open", ask.format(slot=name), answer) for ask in ASK_ALL]
     return pairs
 
 
 def persona_questions(persona: Persona, training: Training) -> list[QAPair]:
     """Held-out closed questions on what the user says: other wordings, trained and new phrases."""
-    made = _extracted(persona, training)
-    held_out = made.pairs(REPHRASED) + made.pairs(NEW_PHRASE)
+    questions = _extracted(persona, training)
+    held_out = questions.pairs(REPHRASED) + questions.pairs(NEW_PHRASE)
     return [pair for pair in held_out if pair.kind in CLOSED]
 
 
@@ -147,13 +147,13 @@ class PlumMemory:
         pairs = persona_pairs(persona, self._training)
         manifest = train(self._base, pairs, self._training.settings, folder)
         if "recall" not in manifest:
-            asked = persona_questions(persona, self._training)
+            tests = persona_questions(persona, self._training)
             with remembering(self._base, folder) as model:
-                rows = recall(loaded_lm(model, self._base.tokenizer), asked, PromptMemory())
-            found = {
+                rows = recall(loaded_lm(model, self._base.tokenizer), tests, PromptMemory())
+            right = {
                 kind: [row["correct"] for row in rows if row["kind"] == kind] for kind in CLOSED
             }
-            write_manifest(folder, manifest | {"recall": found})
+            write_manifest(folder, manifest | {"recall": right})
         self._user = folder
 
     def messages(self, question: str) -> list[Message]:
@@ -172,8 +172,8 @@ class PlumMemory:
     def recalled(self, personas: Iterable[Persona]) -> dict[str, list[bool]]:
         """Kind of question -> whether each was answered rightly, over all adapters together."""
         manifests = [read_manifest(self._folder_of(persona)) or {} for persona in personas]
-        found = [manifest["recall"] for manifest in manifests if "recall" in manifest]
-        return {kind: [right for one in found for right in one[kind]] for kind in CLOSED}
+        adapters = [manifest["recall"] for manifest in manifests if "recall" in manifest]
+        return {kind: [right for answers in adapters for right in answers[kind]] for kind in CLOSED}
 
     def untrained(self, personas: Iterable[Persona]) -> int:
         """How many of the personas have no adapter."""

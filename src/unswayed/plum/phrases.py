@@ -44,9 +44,9 @@ class Phrase:
     stems: tuple[str, ...]
     text: str
 
-    def said_in(self, said: frozenset[str]) -> bool:
+    def said_in(self, stems: frozenset[str]) -> bool:
         """Whether a text with these stems holds all of the phrase's."""
-        return said.issuperset(self.stems)
+        return stems.issuperset(self.stems)
 
     @property
     def key(self) -> frozenset[str]:
@@ -310,7 +310,7 @@ def vectors(conversations: Sequence[Conversation]):
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     model = TfidfVectorizer(analyzer=content_stems, sublinear_tf=True)
-    texts = ["\n".join(turn["content"] for turn in one.turns) for one in conversations]
+    texts = ["\n".join(turn["content"] for turn in talk.turns) for talk in conversations]
     if not any(map(content_stems, texts)):
         from scipy.sparse import csr_matrix
 
@@ -327,8 +327,8 @@ def key_phrases(conversations: Sequence[Conversation]) -> list[list[Phrase]]:
     """
     matrix, columns = vectors(conversations)
     return [
-        _ranked(one, {stem: row[0, column] for stem, column in columns.items()})
-        for one, row in zip(conversations, matrix.tolil(), strict=True)
+        _ranked(talk, {stem: row[0, column] for stem, column in columns.items()})
+        for talk, row in zip(conversations, matrix.tolil(), strict=True)
     ]
 
 
@@ -355,11 +355,11 @@ def _ranked(conversation: Conversation, weights: dict[str, float]) -> list[Phras
     if not ranked:
         return []
     topic = _topic(conversation, ranked, weights)
-    others: list[Phrase] = []
+    apart: list[Phrase] = []
     for phrase in ranked:
-        if not phrase.key <= topic.key and not any(phrase.overlaps(other) for other in others):
-            others.append(phrase)
-    return [topic, *others]
+        if not phrase.key <= topic.key and not any(map(phrase.overlaps, apart)):
+            apart.append(phrase)
+    return [topic, *apart]
 
 
 def _topic(

@@ -15,7 +15,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from unswayed.core.errors import InputError
 from unswayed.data.conversations import Conversation
@@ -39,12 +39,34 @@ DENIAL = re.compile(
 )
 
 
+class RecallRow(TypedDict):
+    """What a model made of a question."""
+
+    conversation: str
+    kind: str
+    question: str
+    answer: str  # the true one
+    text: str  # the model's
+    correct: bool
+    margin: float | None  # of a closed question: log P(Yes) - log P(No), nats
+
+
+class MemoryRow(TypedDict):
+    """What a model knew with a memory."""
+
+    memory: str
+    style: str
+    longest: int  # tokens of the longest prompt with room for the answer
+    context: int  # tokens that the model takes
+    recall: dict[str, Any] | None  # `summarise`; None if the memory does not fit the context
+
+
 def recall(
     lm: Any,
     pairs: Sequence[QAPair],
     memory: Memory,
     new_tokens: int = NEW_TOKENS,
-) -> list[dict[str, Any]]:
+) -> list[RecallRow]:
     """What a model makes of each question, with a memory that was told what it is to know.
 
     Dropout is off meanwhile, also in a model that is being trained.
@@ -52,10 +74,6 @@ def recall(
     Args:
         lm: an lm-eval model of the backend hf-shared (`load_lm`, `loaded_lm`).
         new_tokens: the most tokens of an answer to an open question.
-
-    Returns:
-        One row per pair: conversation, kind, question, answer (the true one), text (the answer
-        given), correct, margin (closed questions: log P(Yes) - log P(No), in nats; else None).
 
     Raises:
         InputError: unknown kind, a prompt exceeds the model's context (names both lengths), or
@@ -75,12 +93,12 @@ def recall(
             names=["a question"] * len(closed),
         )
         texts = replies(lm, [prompts[i] for i in opened], new_tokens)
-    margins = [yes - no for yes, no in scores]
-    given: dict[int, tuple[str, float | None]] = {
-        **{i: (YES if m > 0 else NO, m) for i, m in zip(closed, margins, strict=True)},
+    log_odds = [yes - no for yes, no in scores]
+    answers: dict[int, tuple[str, float | None]] = {
+        **{i: (YES if nats > 0 else NO, nats) for i, nats in zip(closed, log_odds, strict=True)},
         **{i: (text, None) for i, text in zip(opened, texts, strict=True)},
     }
-    return [_row(pair, *given[i]) for i, pair in enumerate(pairs)]
+    return [_row(pair, *answers[i]) for i, pair in enumerate(pairs)]
 
 
 def compare(
@@ -88,45 +106,40 @@ def compare(
     memories: Sequence[ConversationMemory | None],
     conversations: Sequence[Conversation],
     pairs: Sequence[QAPair],
-    new_tokens: int = NEW_TOKENS,
-) -> list[dict[str, Any]]:
+) -> list[MemoryRow]:
     """The same questions under several memories that are told the same conversations.
 
     Args:
         memories: None is no memory, that is the model alone.
-
-    Returns:
-        Per memory: memory and style (its names), longest (tokens of the longest prompt with room
-        for the answer), context (tokens that the model takes), recall (`summarise`, or None if the
-        memory does not fit the context).
     """
-    delimiter = ChatFormat(lm).delimiter
-    found = []
-    for told in memories:
-        if told is not None:
-            told.remember_conversations(conversations)
-        memory = PromptMemory() if told is None else told
+    delimiter, rows = ChatFormat(lm).delimiter, []
+    for memory in memories:
+        style = "" if memory is None else memory.style
+        if memory is None:
+            memory = PromptMemory()
+        else:
+            memory.remember_conversations(conversations)
         prompts = open_prompts(lm, [memory.messages(pair.question) for pair in pairs])
         longest = max(
             len(lm.tok_encode(prompt + delimiter + YES)) - 1
             if pair.kind in CLOSED
-            else len(lm.tok_encode(prompt)) + new_tokens
+            else len(lm.tok_encode(prompt)) + NEW_TOKENS
             for pair, prompt in zip(pairs, prompts, strict=True)
         )
         fits = longest <= lm.max_length
-        found.append(
+        rows.append(
             {
                 "memory": memory.name,
-                "style": "" if told is None else memory.style,
+                "style": style,
                 "longest": longest,
                 "context": lm.max_length,
-                "recall": summarise(recall(lm, pairs, memory, new_tokens)) if fits else None,
+                "recall": summarise(recall(lm, pairs, memory)) if fits else None,
             }
         )
-    return found
+    return rows
 
 
-def _row(pair: QAPair, text: str, margin: float | None) -> dict[str, Any]:
+def _row(pair: QAPair, text: str, log_odds: float | None) -> RecallRow:
     if pair.kind in CLOSED:
         correct = text == CLOSED[pair.kind]
     else:
@@ -138,7 +151,7 @@ def _row(pair: QAPair, text: str, margin: float | None) -> dict[str, Any]:
         "answer": pair.answer,
         "text": text,
         "correct": correct,
-        "margin": margin,
+        "margin": log_odds,
     }
 
 
@@ -162,8 +175,8 @@ def contains(text: str, fact: str) -> bool:
     that lists several things and the fact among them does count. A fact of articles and punctuation
     alone is never contained.
     """
-    wanted = normalised(fact)
-    return bool(wanted) and f" {wanted} " in f" {normalised(text)} "
+    words = normalised(fact)
+    return bool(words) and f" {words} " in f" {normalised(text)} "
 
 
 def denies(text: str) -> bool:
@@ -205,22 +218,22 @@ def share_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
     if not rows:
         return None
-    found = clustered_proportion(
+    share = clustered_proportion(
         [row["correct"] for row in rows], [row["conversation"] for row in rows]
     )
     return {
-        "recall": found.estimate,
-        "low": found.low,
-        "high": found.high,
-        "n": found.n,
-        "conversations": found.n_items,
+        "recall": share.estimate,
+        "low": share.low,
+        "high": share.high,
+        "n": share.n,
+        "conversations": share.n_items,
     }
 
 
 def said_yes(rows: Sequence[dict[str, Any]]) -> float | None:
     """Share of closed questions answered with Yes."""
-    said = [row["text"] == YES for row in rows if row["kind"] in CLOSED]
-    return sum(said) / len(said) if said else None
+    yes = [row["text"] == YES for row in rows if row["kind"] in CLOSED]
+    return sum(yes) / len(yes) if yes else None
 
 
 def _auc(closed: Sequence[dict[str, Any]]) -> float:

@@ -80,7 +80,7 @@ def check_values(hints: dict[str, Any], values: dict[str, Any], where: Any, pref
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
 
 
 def extracted_questions(
@@ -125,10 +125,8 @@ def training_pairs(
         InputError: there are no questions on a conversation.
     """
     if augment is not None:
-        questions, settings = (
-            extracted_questions(conversations, augment),
-            AugmentSettings(**augment),
-        )
+        settings = AugmentSettings(**augment)
+        questions = extract_pairs(conversations, settings, builtin_near())
         if not settings.writer:
             return questions.pairs()
         held_out = [question.pair for question in questions.questions if question.use != TRAIN]
@@ -136,13 +134,14 @@ def training_pairs(
     trained: dict[str, list[QAPair]] = {}
     for pair in bank_pairs(builtin_facts())[0]:
         trained.setdefault(pair.conversation, []).append(pair)
-    for one in conversations:
-        if one.id not in trained:
+    ids = [conversation.id for conversation in conversations]
+    for id in ids:
+        if id not in trained:
             raise InputError(
-                f"conversation {one.id!r} is not a built-in one and has no questions of its own: "
-                "let the recipe make them with augment: {}"
+                f"conversation {id!r} is not a built-in one and has no questions of its own: let "
+                "the recipe make them with augment: {}"
             )
-    return [pair for one in conversations for pair in trained[one.id]]
+    return [pair for id in ids for pair in trained[id]]
 
 
 def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:

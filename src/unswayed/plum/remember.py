@@ -245,9 +245,9 @@ def _answer(base: Base, adapted: Any, question: str, new_tokens: int) -> str:
             f"the question takes {length} tokens and the answer up to {new_tokens}, more than the "
             f"context of {base.name}, {base.max_length}: ask in fewer words"
         )
-    own = adapted.generation_config.eos_token_id
+    eos = adapted.generation_config.eos_token_id
     ends = {end_token(tokenizer), tokenizer.eos_token_id}
-    ends |= set(own if isinstance(own, list) else [own])
+    ends |= set(eos if isinstance(eos, list) else [eos])
     with torch.inference_mode():
         written = adapted.generate(
             input_ids=encoded["input_ids"].to(adapted.device),
@@ -281,7 +281,7 @@ def stored(folder: Path) -> list[StoredMemory]:
     folders = [path for path in inside if not path.name.startswith(".")]
     if (folder / MANIFEST).exists() or not folders:
         folders = [folder]
-    return [describe(one) for one in folders]
+    return list(map(describe, folders))
 
 
 def describe(folder: Path) -> StoredMemory:

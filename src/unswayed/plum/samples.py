@@ -65,13 +65,13 @@ def render(tokenizer: Any, question: str, answer: str) -> Rendered:
     if text.startswith(before) and text.endswith(after):
         inner = text[len(before) : len(text) - len(after)]
         for match in re.finditer(f"(?={re.escape(between)})", inner):
-            found = inner[: match.start()], inner[match.start() + len(between) :]
-            if (found[0].split(), found[1].split()) == (question.split(), answer.split()):
+            texts = inner[: match.start()], inner[match.start() + len(between) :]
+            if (texts[0].split(), texts[1].split()) == (question.split(), answer.split()):
                 start = len(before) + match.start() + len(between)
                 return Rendered(
                     text,
                     (len(before), len(before) + match.start()),
-                    (start, start + len(found[1])),
+                    (start, start + len(texts[1])),
                 )
     raise InputError(
         "the chat template changes the text of a question or answer, so its place is unknown: "
@@ -110,11 +110,11 @@ def make_sample(tokenizer: Any, pair: QAPair, qa_weight: float, max_length: int)
     encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
     inside = [_overlaps(place, rendered.question, rendered.answer) for place in offsets]
-    own = [i for i, place in enumerate(offsets) if _overlaps(place, rendered.answer)]
-    if not own:
+    inner = [i for i, place in enumerate(offsets) if _overlaps(place, rendered.answer)]
+    if not inner:
         raise InputError(f"the tokenizer makes no token of the answer {pair.answer!r}: reword it")
     special = special_ids(tokenizer)
-    stop = next((i for i in range(own[-1] + 1, len(ids)) if ids[i] in special), None)
+    stop = next((i for i in range(inner[-1] + 1, len(ids)) if ids[i] in special), None)
     if stop is not None:
         inside[stop] = True
     elif tokenizer.eos_token_id is not None:

@@ -111,7 +111,7 @@ class PlumSweep(Sweep):
 
     def report(self, results: dict[Key, ExperimentResult], last: Key | None) -> SweepReport:
         whole = list(results.values())
-        lines = [{key: one[key] for key in one if key != "rows"} for one in whole]
+        lines = [{name: run[name] for name in run if name != "rows"} for run in whole]
         return SweepReport({}, lines, tables(whole), draw(whole))
 
     def _base_of(self, experiment: PlumExperiment) -> Any:
@@ -141,9 +141,9 @@ def _base(base: Any, path: Path) -> dict[str, Any]:
     return keys
 
 
-def _layer(values: dict[str, Any], where: str, more: Sequence[str] = ()) -> dict[str, Any]:
+def _layer(values: dict[str, Any], where: str, frame: Sequence[str] = ()) -> dict[str, Any]:
     """Some keys of an experiment, after a check."""
-    hints = typing.get_type_hints(PlumExperiment) | dict.fromkeys(more)
+    hints = typing.get_type_hints(PlumExperiment) | dict.fromkeys(frame)
     sections = {name: SECTIONS[name] for name in SECTIONS if (name, values.get(name, {})) != (
         "augment", None)}  # fmt: skip
     check_layer(values, where, hints, sections, check_values)
@@ -171,12 +171,12 @@ def _ability(texts: Sequence[str]) -> dict[str, Any] | None:
 
 def tables(results: Results) -> str:
     """All tables that the results give, in Markdown."""
-    made = (make(results) for make in (recall_table, halves_table, memory_table, ability_table))
+    texts = (make(results) for make in (recall_table, halves_table, memory_table, ability_table))
     note = (
         "Percent and points; means over seeds, and with three seeds or more their 95 % interval "
         "over seeds."
     )
-    return "\n\n".join([note, *(text for text in made if text)])
+    return "\n\n".join([note, *filter(None, texts)])
 
 
 def _table(columns: Sequence[str], texts: Sequence[int], rows: Sequence[Sequence[Any]]) -> str:
@@ -258,9 +258,9 @@ def ability_table(results: Results) -> str:
     for name, runs in groups([run for run in results if run["ability"]]).items():
         for task in runs[0]["ability"]:
             seeds = [run["ability"][task] for run in runs]
-            bounds = [f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}" for one in seeds]
-            cells = [cell([one[key] for one in seeds]) for key in ("before", "after")]
-            cells += [cell([one["change"] for one in seeds], share=False), "; ".join(bounds)]
+            bounds = [f"{100 * seed['low']:+.1f} to {100 * seed['high']:+.1f}" for seed in seeds]
+            cells = [cell([seed[key] for seed in seeds]) for key in ("before", "after")]
+            cells += [cell([seed["change"] for seed in seeds], share=False), "; ".join(bounds)]
             rows.append([name, task, seeds[0]["n"], *cells])
     columns = ["Run", "task", "questions", "before", "after", "change",
                "change of each seed, 95 % over questions"]  # fmt: skip
@@ -277,8 +277,8 @@ def _words(set_name: str) -> str:
 
 def _share(recall: Mapping[str, Any] | None, key: str) -> float | None:
     """The recall under a key; None where nothing was asked."""
-    asked = recall and recall.get(key)
-    return asked and asked["recall"]
+    share = recall and recall.get(key)
+    return share and share["recall"]
 
 
 def _recall_cell(recall: Sequence[Mapping[str, Any] | None], key: str) -> str:

@@ -59,31 +59,34 @@ def make_topics(
 ) -> list[Topic]:
     """The material of each conversation; the arguments are those of `augment.extract_pairs`."""
     key_phrases = phrases.key_phrases(conversations)
-    said = [phrases.spoken_stems(conversation) for conversation in conversations]
+    spoken = [phrases.spoken_stems(conversation) for conversation in conversations]
     candidates = [ranked[1:] for ranked in key_phrases]
     names = [ranked[0] for ranked in key_phrases if ranked]
-    kept = _held_out_keys(candidates, names, held_out // 2)
+    reserved = _held_out_keys(candidates, names, held_out // 2)
     unrelated = [
         phrase
         for phrase in phrases.bank_phrases(bank("questions")[UNRELATED])
-        if not any(phrase.said_in(stems) for stems in said)
+        if not any(phrase.said_in(stems) for stems in spoken)
     ]
     topics = []
     for i, order in enumerate(_neighbours(conversations, near)):
         id, name = conversations[i].id, next(iter(key_phrases[i]), None)
         # Where other conversations speak of the topic too, the question may mean any of them.
-        meant = [said[i]] + [stems for stems in said if name and name.said_in(stems)]
+        meant = [spoken[i]] + [stems for stems in spoken if name and name.said_in(stems)]
         negatives = []
-        for is_kept in (False, True):
+        for is_reserved in (False, True):
             theirs = [
-                phrase for j in order for phrase in candidates[j] if (phrase.key in kept) == is_kept
+                phrase
+                for j in order
+                for phrase in candidates[j]
+                if (phrase.key in reserved) == is_reserved
             ]
-            draw = random.Random(f"{seed} negatives {id} {is_kept}")
+            draw = random.Random(f"{seed} negatives {id} {is_reserved}")
             negatives.append(
-                _negatives(theirs, unrelated[is_kept::2], _unsaid_filter(meant, name), draw)
+                _negatives(theirs, unrelated[is_reserved::2], _unsaid_filter(meant, name), draw)
             )
-        trained = [phrase for phrase in candidates[i] if phrase.key not in kept]
-        held = [phrase for phrase in candidates[i] if phrase.key in kept]
+        trained = [phrase for phrase in candidates[i] if phrase.key not in reserved]
+        held = [phrase for phrase in candidates[i] if phrase.key in reserved]
         quotes = _quotes(conversations[i], trained)
         topics.append(Topic(id, name, trained, held, *negatives, quotes))
     return topics
@@ -141,7 +144,7 @@ def _one_each(pool: Iterable[Phrase], most: int) -> list[Phrase]:
     for phrase in pool:
         if len(chosen) == most:
             break
-        if not any(phrase.overlaps(other) for other in chosen):
+        if not any(phrase.overlaps(earlier) for earlier in chosen):
             chosen.append(phrase)
     return chosen
 
@@ -154,14 +157,14 @@ def _held_out_keys(
     Every third phrase of a conversation, so that both parts are alike; those with the fewest choose
     first. A phrase of several conversations is held out, or trained on, in all of them.
     """
-    trained, kept = {name.key for name in names}, set()
+    trained, reserved = {name.key for name in names}, set()
     for ranked in sorted(candidates, key=len):  # stable
-        free = [phrase.key for phrase in ranked if phrase.key not in trained | kept]
-        most = min(number, len(ranked) // 2) - sum(phrase.key in kept for phrase in ranked)
-        some = free[2::3] or free[1:] or (free if len(ranked) > 1 else [])
-        kept.update(some[: max(0, most)])
-        trained.update(key for key in free if key not in kept)
-    return kept
+        free = [phrase.key for phrase in ranked if phrase.key not in trained | reserved]
+        most = min(number, len(ranked) // 2) - sum(phrase.key in reserved for phrase in ranked)
+        third = free[2::3] or free[1:] or (free if len(ranked) > 1 else [])
+        reserved.update(third[: max(0, most)])
+        trained.update(key for key in free if key not in reserved)
+    return reserved
 
 
 def _quotes(conversation: Conversation, trained: Sequence[Phrase]) -> dict[Phrase, str]:

@@ -65,7 +65,7 @@ def train(
         InputError: no pairs, a sample is too long, the folder holds a memory of another base,
             other settings or another order, or a loss is not finite. The last checkpoint stays.
     """
-    samples = _samples(base, pairs, settings)
+    samples = samples_of(base, pairs, settings)
     if not samples:
         raise InputError("there are no pairs to train on")
     return train_samples(base, samples, settings, folder, on_conversation, accelerator)
@@ -105,10 +105,10 @@ def train_samples(
     with adapted(base, settings.lora(), settings.seed, adapter) as model:
         trainable, optimizer = _prepare(model, settings, accelerator)
         for ids in stages:
-            own = [sample for id in ids for sample in samples[id]]
+            stage = [sample for id in ids for sample in samples[id]]
             earlier = [sample for id in done for sample in samples.get(id, [])]
             losses = _learn(
-                base, trainable, optimizer, own, earlier, settings, progress, accelerator
+                base, trainable, optimizer, stage, earlier, settings, progress, accelerator
             )
             done += ids
             manifest["conversations"] += [
@@ -124,7 +124,7 @@ def train_samples(
     return manifest
 
 
-def _samples(
+def samples_of(
     base: Base, pairs: Sequence[QAPair], settings: PlumSettings
 ) -> dict[str, list[Sample]]:
     """By conversation, in the order in which these first appear."""
@@ -137,15 +137,15 @@ def _samples(
 
 
 def _check_goes_on(
-    manifest: dict[str, Any], settings: PlumSettings, given: list[str], folder: Path
+    manifest: dict[str, Any], settings: PlumSettings, ids: list[str], folder: Path
 ) -> None:
     """Refuse to go on with a memory in another way than it was begun."""
     remedy = "go on with the same settings, or train anew in another folder"
     check_same(manifest["settings"], as_json(settings), folder, remedy)
     done = [entry["id"] for entry in manifest["conversations"]]
-    new = [id for id in given if id not in done]
-    again = [id for id in given if id in done]
-    if again != [id for id in done if id in again] or given != again + new:
+    new = [id for id in ids if id not in done]
+    again = [id for id in ids if id in done]
+    if again != [id for id in done if id in again] or ids != again + new:
         raise InputError(
             f"{folder} was trained on {', '.join(done[-3:])} last; the conversations given are in "
             "another order: new ones come after those, or train anew in another folder"
@@ -167,7 +167,7 @@ def _learn(
     base: Base,
     model: Any,
     optimizer: Any,
-    own: list[Sample],
+    stage: list[Sample],
     earlier: list[Sample],
     settings: PlumSettings,
     progress: Progress,
@@ -181,11 +181,11 @@ def _learn(
     for module_name, module in model.named_modules():
         if module_name.endswith("lora_dropout"):
             module.train()
-    torch.manual_seed(_number(settings.seed, own[0].conversation))  # of LoRA's dropout
+    torch.manual_seed(_number(settings.seed, stage[0].conversation))  # of LoRA's dropout
     parameters = [p for p in model.parameters() if p.requires_grad]
     step, losses = 0, []
     for epoch in range(settings.epochs):
-        batches = epoch_batches(own, earlier, settings, epoch)
+        batches = epoch_batches(stage, earlier, settings, epoch)
         total = settings.epochs * len(batches)
         epoch_loss = 0.0
         for batch in batches:
@@ -198,7 +198,7 @@ def _learn(
             # DeepSpeed steps inside backward and has no norm here.
             if not math.isfinite(loss) or (norm is not None and not math.isfinite(norm)):
                 raise InputError(
-                    f"training on conversation {own[0].conversation!r} gave a loss of {loss:.3g} "
+                    f"training on conversation {stage[0].conversation!r} gave a loss of {loss:.3g} "
                     f"with a gradient norm of {float(norm or 0):.3g}, epoch {epoch + 1}: lower "
                     f"learning_rate ({settings.learning_rate:g}) or check the model's weights and "
                     "dtype; the memory on disk is as it was before this conversation"
@@ -208,7 +208,7 @@ def _learn(
             epoch_loss += loss / len(batches)
             step += 1
         losses.append(epoch_loss)
-        progress.add(len(own))
+        progress.add(len(stage))
     model.eval()
     return losses
 
@@ -267,13 +267,13 @@ def _adapter_tensors(model: Any, trainable: Any, accelerator: Any) -> dict[str, 
 
 
 def epoch_batches(
-    own: Sequence[Sample], earlier: Sequence[Sample], settings: PlumSettings, epoch: int
+    stage: Sequence[Sample], earlier: Sequence[Sample], settings: PlumSettings, epoch: int
 ) -> list[list[Sample]]:
     """A conversation's samples, and those replayed, as the batches of an epoch."""
-    rng = random.Random(_number(settings.seed, own[0].conversation, epoch))
-    count = min(len(earlier), round(settings.replay * len(own)))
+    rng = random.Random(_number(settings.seed, stage[0].conversation, epoch))
+    count = min(len(earlier), round(settings.replay * len(stage)))
     replayed = balanced(earlier, rng)[:count] if count else []
-    return batched(balanced([*own, *replayed], rng), settings.batch_size)
+    return batched(balanced([*stage, *replayed], rng), settings.batch_size)
 
 
 def balanced(samples: Sequence[Sample], rng: random.Random) -> list[Sample]:

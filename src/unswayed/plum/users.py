@@ -7,9 +7,8 @@ hold one model together and train one user after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.models.base import is_sharded, launched, load_launched
@@ -24,14 +23,12 @@ def train_users(
     settings: PlumSettings,
     folder: Path,
     dtype: str = "auto",
-    on_conversation: Callable[[str, Any, list[str]], None] = lambda user, model, done: None,
 ) -> list[str]:
     """Train each user's memory into `folder/USER`; those already trained cost nothing.
 
     Args:
         model: name of the base model.
         users: name -> pairs, conversations in the order of time. The same in every process.
-        on_conversation: as in `train`, with the user's name first.
 
     Returns:
         The users that this process trained.
@@ -47,12 +44,6 @@ def train_users(
     names = list(users)
     mine = names if sharded else names[accelerator.process_index :: accelerator.num_processes]
     for user in mine:
-        train(
-            base,
-            users[user],
-            settings,
-            folder / user,
-            lambda adapted, done, user=user: on_conversation(user, adapted, done),
-            accelerator if sharded else None,
-        )
+        sharing = accelerator if sharded else None
+        train(base, users[user], settings, folder / user, accelerator=sharing)
     return mine

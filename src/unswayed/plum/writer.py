@@ -48,7 +48,7 @@ def write_pairs(
     Returns:
         The pairs, without source and phrase; left_out counts the lines that were dropped.
     """
-    texts = ask([p for one in conversations for p in prompts(one, per_conversation)])
+    texts = ask([prompt for talk in conversations for prompt in prompts(talk, per_conversation)])
     taken = {normalised(pair.question): "is an evaluation question" for pair in held_out}
     taken |= {normalised(pair.question): "copies the example" for pair in example_pairs()}
     pairs: list[QAPair] = []
@@ -66,9 +66,9 @@ def write_pairs(
                 valid.append(pair)
             else:
                 dropped[id, pair] += 1
-        kept = _in_balance(valid)
-        pairs += kept
-        dropped[id, "in excess of its counterpart"] += len(valid) - len(kept)
+        balanced = _in_balance(valid)
+        pairs += balanced
+        dropped[id, "in excess of its counterpart"] += len(valid) - len(balanced)
     report(+dropped, len(conversations))
     return Augmented(tuple(LabelledPair(pair, TRAIN, "", "") for pair in pairs), +dropped)
 
@@ -88,24 +88,24 @@ def asking(model: str, dtype: str, per_conversation: int) -> Callable:
 def prompts(conversation: Conversation, n: int) -> list[list[Message]]:
     """The two prompts on a conversation, for n pairs together; each shows the task done once."""
     text = "\n".join(f"{turn['role'].title()}: {turn['content']}" for turn in conversation.turns)
-    told = bank("writer")
-    task, made = told["task"], []
-    for prompt in told["prompts"]:
+    texts = bank("writer")
+    task, both = texts["task"], []
+    for prompt in texts["prompts"]:
         rows = [
             json.dumps({"kind": pair.kind, "question": pair.question, "answer": pair.answer})
             for pair in example_pairs()
             if pair.kind in prompt["kinds"]
         ]
-        example = task.format(n=len(rows), kinds=prompt["text"], conversation=told["example"])
+        example = task.format(n=len(rows), kinds=prompt["text"], conversation=texts["example"])
         question = task.format(n=n // 2, kinds=prompt["text"], conversation=text)
-        made.append(
+        both.append(
             [
                 {"role": "user", "content": example},
                 {"role": "assistant", "content": "\n".join(rows)},
                 {"role": "user", "content": question},
             ]
         )
-    return made
+    return both
 
 
 def _lines(text: str) -> list[str]:
@@ -178,9 +178,9 @@ def _in_balance(pairs: Sequence[QAPair]) -> list[QAPair]:
     left = {}
     for kind, counterpart in (("yes", "no"), ("open", "open-no")):
         left[kind] = left[counterpart] = min(counts[kind], counts[counterpart])
-    kept = []
+    balanced = []
     for pair in pairs:
         if left[pair.kind]:
             left[pair.kind] -= 1
-            kept.append(pair)
-    return kept
+            balanced.append(pair)
+    return balanced
