@@ -59,20 +59,20 @@ def mine(tmp_path: Path) -> list[Path]:
     return [PLAIN, tmp_path / "mine.yaml"]
 
 
-@pytest.mark.parametrize("name", SWEEPS)
-def test_shipped_sweeps(name: str, mine: list[Path], tmp_path: Path):
-    sweep = read_sweep(SWEEPS[name], mine if name == "mix" else ())
-    assert sweep.seeds == ((0,) if name == "factors" else (0, 1, 2))
-    content = yaml.safe_load(SWEEPS[name].read_text())
-    assert len(content["runs"]) == len(sweep.runs)
-    for run in content["runs"]:
-        recipe = sweep.runs[label := str(run.pop("name"))]
-        assert training_arguments(recipe).max_length == 1024  # trl takes it; of the base
-        for key, value in run.items():
-            found = getattr(recipe, key)
-            assert found == value or all(found[k] == v for k, v in value.items())
-        assert read_recipe([keep_recipe(recipe, tmp_path / label)]) == recipe
-    assert len({repr(recipe) for recipe in sweep.runs.values()}) == len(sweep.runs)
+def test_shipped_sweeps(mine: list[Path], tmp_path: Path):
+    for name in SWEEPS:
+        sweep = read_sweep(SWEEPS[name], mine if name == "mix" else ())
+        assert sweep.seeds == ((0,) if name == "factors" else (0, 1, 2))
+        content = yaml.safe_load(SWEEPS[name].read_text())
+        assert len(content["runs"]) == len(sweep.runs)
+        for run in content["runs"]:
+            recipe = sweep.runs[label := str(run.pop("name"))]
+            assert training_arguments(recipe).max_length == 1024  # trl takes it; of the base
+            for key, value in run.items():
+                found = getattr(recipe, key)
+                assert found == value or all(found[k] == v for k, v in value.items())
+            assert read_recipe([keep_recipe(recipe, tmp_path / label)]) == recipe
+        assert len({repr(recipe) for recipe in sweep.runs.values()}) == len(sweep.runs)
 
 
 def test_the_sweeps_that_are_there(mine: list[Path]):
@@ -127,9 +127,8 @@ def test_layers(write, mine: list[Path]):
     assert (listed.mix, listed.mix_share) == ("some/pairs", 0.25)
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
+def test_wrong_files_are_one_line(write, tmp_path: Path, capsys):
+    for keys, message in [
         ({"beta": 3}, "tiny.yaml: unknown key beta; known are adapter, base, config"),
         ({"training": {"betta": 3}}, "tiny.yaml: unknown key training.betta"),
         ({"seed": 3}, "leave out seed: give the sweep's seeds as seeds: [0, 1, 2]"),
@@ -139,23 +138,25 @@ def test_layers(write, mine: list[Path]):
         ({"runs": [{"name": "a", "lora": 3}]}, "run a: lora must be a mapping"),
         ({"runs": [{"name": "a", "mix_share": 0.5}]}, "run a: mix and a mix_share above 0"),
         ({"runs": [{"name": "a"}, {"name": "a"}]}, "run 2 is called 'a': each needs a name"),
-        ({"runs": [{"name": "a"}, {"name": "b", "dtype": "bfloat16"}]},
-         "run b has another dtype than run a: runs of one sweep share"),
+        (
+            {"runs": [{"name": "a"}, {"name": "b", "dtype": "bfloat16"}]},
+            "run b has another dtype than run a: runs of one sweep share",
+        ),
         ({"runs": []}, "runs must be a list of mappings"),
         ({"seeds": [0.5]}, "seeds must be a list of whole numbers"),
         ({"base": 3}, "base must be a recipe's path, or a list of several"),
         ({"base": []}, "base must be a recipe's path, or a list of several"),
         ({"base": "nowhere.yaml"}, "nowhere.yaml: no such file"),
-    ],
-)  # fmt: skip
-def test_wrong_files_are_one_line(write, tmp_path: Path, capsys, keys: dict, message: str):
-    assert (
-        run_sweep(DpoSweep, "", ["--config", str(write(**keys)), "--out", str(tmp_path / "out")])
-        == 2
-    )
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    ]:
+        assert (
+            run_sweep(
+                DpoSweep, "", ["--config", str(write(**keys)), "--out", str(tmp_path / "out")]
+            )
+            == 2
+        )
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+        assert not (tmp_path / "out").exists()
 
 
 def test_all_runs_ask_about_the_same_users(tmp_path: Path):

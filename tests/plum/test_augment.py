@@ -17,7 +17,7 @@ from unswayed.data.conversations import (
     builtin_near,
     make_conversation,
 )
-from unswayed.plum.augment import FORMS, Augmented, normalised
+from unswayed.plum.augment import Augmented, normalised
 from unswayed.plum.augment import extract_pairs as extract
 from unswayed.plum.phrases import (
     bank_phrases,
@@ -67,14 +67,14 @@ def augmented():
 # -- the bank of wordings ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["contexts", "closed", "open", "outline"])
-def test_wordings_are_many_and_disjoint(kind):
-    train, held_out = (wording(kind, use) for use in (TRAIN, REPHRASED))
-    assert len(set(map(normalised, train))) == len(train) >= 12
-    assert len(set(map(normalised, held_out))) == len(held_out) >= 8
-    assert not set(map(normalised, train)) & set(map(normalised, held_out))
-    field = "{topic}" if kind in ("contexts", "outline") else "{phrase}"
-    assert all(text.count(field) == 1 and text.count("{") == 1 for text in train + held_out)
+def test_wordings_are_many_and_disjoint():
+    for kind in ["contexts", "closed", "open", "outline"]:
+        train, held_out = (wording(kind, use) for use in (TRAIN, REPHRASED))
+        assert len(set(map(normalised, train))) == len(train) >= 12
+        assert len(set(map(normalised, held_out))) == len(held_out) >= 8
+        assert not set(map(normalised, train)) & set(map(normalised, held_out))
+        field = "{topic}" if kind in ("contexts", "outline") else "{phrase}"
+        assert all(text.count(field) == 1 and text.count("{") == 1 for text in train + held_out)
 
 
 def test_unrelated_phrases_differ_and_are_in_no_conversation_of_the_bank():
@@ -234,17 +234,24 @@ def test_open_answers_on_the_whole_name_phrases_of_the_conversation(augmented):
 # -- balance -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.625, 1.0])
-@pytest.mark.parametrize("negatives", list(FORMS))
-def test_shares_are_exact(share, negatives):
-    found = extract_pairs(BANK[:8], positive_share=share, negatives=negatives, open_share=0.2)
-    kinds = Counter((q.pair.conversation, q.pair.kind) for q in found.questions if q.use == TRAIN)
-    for one in BANK[:8]:
-        got = [kinds[one.id, kind] for kind in ("yes", "no", "open", "open-no")]
-        assert got == [32 * share, 32 - 32 * share, round(8 * share), 8 - round(8 * share)]
-    if negatives != "mixed" and share < 1:
-        sources = {q.source for q in found.questions if (q.use, q.pair.kind) == (TRAIN, "no")}
-        assert sources == {negatives}
+def test_shares_are_exact():
+    for share, negatives in [
+        (0.0, "near"),
+        (0.25, "random"),
+        (0.5, "unrelated"),
+        (0.625, "mixed"),
+        (1.0, "near"),
+    ]:
+        found = extract_pairs(BANK[:8], positive_share=share, negatives=negatives, open_share=0.2)
+        kinds = Counter(
+            (q.pair.conversation, q.pair.kind) for q in found.questions if q.use == TRAIN
+        )
+        for one in BANK[:8]:
+            got = [kinds[one.id, kind] for kind in ("yes", "no", "open", "open-no")]
+            assert got == [32 * share, 32 - 32 * share, round(8 * share), 8 - round(8 * share)]
+        if negatives != "mixed" and share < 1:
+            sources = {q.source for q in found.questions if (q.use, q.pair.kind) == (TRAIN, "no")}
+            assert sources == {negatives}
 
 
 def test_negatives_are_mixed_in_thirds(augmented):
@@ -358,15 +365,15 @@ def test_no_evaluation_question_is_trained_on_in_the_bank(augmented):
         assert not train & {normalised(pair.question) for pair in augmented.pairs(use)}
 
 
-@pytest.mark.parametrize("number", [12, 40, 64])
-def test_rephrased_questions_ask_about_trained_phrases(number):
-    found = extract_pairs(BANK, per_conversation=number).questions
-    asked = {(q.pair.conversation, q.phrase) for q in found if q.use == TRAIN}
-    again = {(q.pair.conversation, q.phrase) for q in found if q.use == REPHRASED}
-    closed = {(q.pair.conversation, q.phrase) for q in found
-              if q.use == REPHRASED and q.pair.kind in ("yes", "no")}  # fmt: skip
-    assert closed <= asked
-    assert number < 40 or again <= asked
+def test_rephrased_questions_ask_about_trained_phrases():
+    for number in [12, 40, 64]:
+        found = extract_pairs(BANK, per_conversation=number).questions
+        asked = {(q.pair.conversation, q.phrase) for q in found if q.use == TRAIN}
+        again = {(q.pair.conversation, q.phrase) for q in found if q.use == REPHRASED}
+        closed = {(q.pair.conversation, q.phrase) for q in found
+                  if q.use == REPHRASED and q.pair.kind in ("yes", "no")}  # fmt: skip
+        assert closed <= asked
+        assert number < 40 or again <= asked
 
 
 def test_quoted_new_phrases_stand_in_a_training_answer(augmented):
@@ -381,19 +388,21 @@ def test_quoted_new_phrases_stand_in_a_training_answer(augmented):
         assert q.quoted == any(stems <= answer for answer in told[q.pair.conversation])
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"negatives": "near"}, {"negatives": "random"}, {"negatives": "unrelated"},
-        {"positive_share": 0.375}, {"positive_share": 0.625}, {"per_conversation": 80},
-    ],
-)  # fmt: skip
-def test_ablations_are_tested_on_the_same_closed_questions(settings):
-    def tested(**settings):
-        found = extract_pairs(BANK[:10], **settings)
-        return [p for use in USES[1:] for p in found.pairs(use) if p.kind in ("yes", "no")]
+def test_ablations_are_tested_on_the_same_closed_questions():
+    for augment in [
+        {"negatives": "near"},
+        {"negatives": "random"},
+        {"negatives": "unrelated"},
+        {"positive_share": 0.375},
+        {"positive_share": 0.625},
+        {"per_conversation": 80},
+    ]:
 
-    assert tested(**settings) == tested()
+        def tested(**augment):
+            found = extract_pairs(BANK[:10], **settings)
+            return [p for use in USES[1:] for p in found.pairs(use) if p.kind in ("yes", "no")]
+
+        assert tested(**augment) == tested()
 
 
 def test_seed_decides():
@@ -422,20 +431,17 @@ def test_bank_pairs():
 # -- edges ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
+def test_wrong_settings():
+    for augment, message in [
         ({"per_conversation": 0}, "at least 1"),
         ({"positive_share": 1.5}, "from 0 to 1"),
         ({"open_share": -0.1}, "from 0 to 1"),
         ({"negatives": "far"}, "'far' is not one of"),
         ({"wordings": 0}, "from 1 to 12"),
         ({"held_out": 3}, "even"),
-    ],
-)
-def test_wrong_settings(settings, message):
-    with pytest.raises(InputError, match=message):
-        extract_pairs([BREAD, TRIP], **settings)
+    ]:
+        with pytest.raises(InputError, match=message):
+            extract_pairs([BREAD, TRIP], **augment)
 
 
 def test_nothing_to_ask_about():

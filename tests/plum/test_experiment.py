@@ -348,23 +348,23 @@ def read_sweep(path: Path, *options: str) -> PlumSweep:
     return PlumSweep(sweep_parser(PlumSweep, "").parse_args(argv))
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_shipped_sweeps(path: Path):
-    options = ["--conversations", "oasst=trees.jsonl"] if path.stem == "oasst" else []
-    sweep = read_sweep(path, *options)
-    assert sweep.seeds == (0, 1, 2)
-    for one in sweep.runs.values():
-        assert one.model == "smollm2-135m"
-        assert one.settings.learning_rate == 5e-4  # of the recipe
-    content = yaml.safe_load(path.read_text())
-    assert len(content["runs"]) == len(sweep.runs)
-    for run in content["runs"]:
-        made = sweep.runs[str(run.pop("name"))]
-        for key in ("settings", "augment"):
-            for name, value in (run.get(key) or {}).items():
-                section = getattr(made, key)
-                found = section[name] if key == "augment" else getattr(section, name)
-                assert found == value
+def test_shipped_sweeps():
+    for path in SWEEPS:
+        options = ["--conversations", "oasst=trees.jsonl"] if path.stem == "oasst" else []
+        sweep = read_sweep(path, *options)
+        assert sweep.seeds == (0, 1, 2)
+        for one in sweep.runs.values():
+            assert one.model == "smollm2-135m"
+            assert one.settings.learning_rate == 5e-4  # of the recipe
+        content = yaml.safe_load(path.read_text())
+        assert len(content["runs"]) == len(sweep.runs)
+        for run in content["runs"]:
+            made = sweep.runs[str(run.pop("name"))]
+            for key in ("settings", "augment"):
+                for name, value in (run.get(key) or {}).items():
+                    section = getattr(made, key)
+                    found = section[name] if key == "augment" else getattr(section, name)
+                    assert found == value
 
 
 def test_the_sweeps_that_are_there():
@@ -409,9 +409,8 @@ def test_layers(write):
     assert (one.conversations, one.settings.rank) == (["builtin"], 2)
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
+def test_wrong_files_are_one_line(write, tmp_path: Path, capsys):
+    for keys, message in [
         ({"lambda": 3}, "tiny.yaml: unknown key lambda; known are ability, augment, base"),
         ({"settings": {"lr": 3}}, "tiny.yaml: unknown key settings.lr; known are alpha"),
         ({"runs": [{"name": "a", "augment": {"near": 1}}]}, "run a: unknown key augment.near"),
@@ -435,16 +434,16 @@ def test_layers(write):
         ({"ability": {"questions": 3}}, "ability names no data"),
         ({"ability": 3}, "ability must be a mapping"),
         ({"conversations": "builtin"}, "conversations are 'builtin': give a list"),
-    ],
-)
-def test_wrong_files_are_one_line(write, tmp_path: Path, capsys, keys, message: str):
-    assert (
-        run_sweep(PlumSweep, "", ["--config", str(write(**keys)), "--out", str(tmp_path / "out")])
-        == 2
-    )
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    ]:
+        assert (
+            run_sweep(
+                PlumSweep, "", ["--config", str(write(**keys)), "--out", str(tmp_path / "out")]
+            )
+            == 2
+        )
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_whole_sweep(write, make, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):

@@ -39,12 +39,12 @@ def recipe(tmp_path: Path):
 
 
 class TestKeys:
-    @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-    def test_shipped_recipes(self, path: Path):
-        found = read_recipe([path])
-        assert (found.settings.rank, found.settings.alpha) == (16, 64)
-        assert found.settings.qa_weight == 10.0
-        assert found.output_dir == f"runs/plum/{path.stem}"
+    def test_shipped_recipes(self):
+        for path in RECIPES:
+            found = read_recipe([path])
+            assert (found.settings.rank, found.settings.alpha) == (16, 64)
+            assert found.settings.qa_weight == 10.0
+            assert found.output_dir == f"runs/plum/{path.stem}"
 
     def test_defaults_are_those_of_the_dataclasses(self, recipe, tmp_path: Path):
         assert read_recipe([recipe()]) == PlumRecipe(
@@ -63,9 +63,8 @@ class TestKeys:
         weight = read_recipe([recipe(settings={"qa_weight": 5})]).settings.qa_weight
         assert (weight, type(weight)) == (5.0, float)
 
-    @pytest.mark.parametrize(
-        ("keys", "message"),
-        [
+    def test_refused_in_one_line(self, recipe, capsys):
+        for keys, message in [
             ({"modell": "x"}, "run.yaml: unknown key modell; known are augment, dtype, model"),
             ({"settings": {"lora_r": 8}}, "unknown key settings.lora_r; known are alpha"),
             ({"augment": {"near": 1}}, "unknown key augment.near; known are held_out"),
@@ -80,17 +79,14 @@ class TestKeys:
             ({"users": {"me": "builtin"}}, "users must map names to lists of sources"),
             ({"users": {}}, "users must map names to lists of sources"),
             ({"users": {"me": ["nowhere"]}}, "conversations 'nowhere': not one of builtin"),
-        ],
-    )
-    def test_refused_in_one_line(self, recipe, capsys, keys: dict, message: str):
-        assert run_recipe("", ["--config", str(recipe(**keys))]) == 2
-        said = capsys.readouterr()
-        assert message in said.err and said.err.startswith("train.py: ")
-        assert said.err.count("\n") == 1 and not said.out
+        ]:
+            assert run_recipe("", ["--config", str(recipe(**keys))]) == 2
+            said = capsys.readouterr()
+            assert message in said.err and said.err.startswith("train.py: ")
+            assert said.err.count("\n") == 1 and not said.out
 
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
+    def test_text(self, tmp_path: Path):
+        for text, message in [
             ("settings: {learning_rate: 1e-4}", "is '1e-4', .* float .YAML wants a dot: 1.0e-4"),
             ("model: a\nmodel: b", "run.yaml:2: the key model is there twice"),
             ("settings:\n  rank: 1\n  rank: 2", "run.yaml:3: the key rank is there twice"),
@@ -98,12 +94,10 @@ class TestKeys:
             ("", "a recipe is a mapping"),
             ("a: [", "not YAML"),
             ("model: a", "the key users is missing"),
-        ],
-    )
-    def test_text(self, tmp_path: Path, text: str, message: str):
-        (tmp_path / "run.yaml").write_text(text)
-        with pytest.raises(InputError, match=message):
-            read_recipe([tmp_path / "run.yaml"])
+        ]:
+            (tmp_path / "run.yaml").write_text(text)
+            with pytest.raises(InputError, match=message):
+                read_recipe([tmp_path / "run.yaml"])
 
     def test_missing_file(self, tmp_path: Path):
         with pytest.raises(InputError, match="no such file"):

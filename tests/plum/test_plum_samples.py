@@ -230,10 +230,10 @@ class TestRefused:
         with pytest.raises(InputError, match=rf"'lake' has {length} tokens.*limit of {length - 1}"):
             make_sample(BYTES, pair, 10, length - 1)
 
-    @pytest.mark.parametrize(("question", "answer"), [("", "Yes"), ("Did we?", " \n")])
-    def test_empty(self, question: str, answer: str):
-        with pytest.raises(InputError, match="a question and an answer are needed"):
-            make_sample(BYTES, QAPair("c", "yes", question, answer), 10, 100)
+    def test_empty(self):
+        for question, answer in [("", "Yes"), ("Did we?", " \n")]:
+            with pytest.raises(InputError, match="a question and an answer are needed"):
+                make_sample(BYTES, QAPair("c", "yes", question, answer), 10, 100)
 
     def test_template_that_changes_words(self):
         loud = CHATML.replace("m['content']", "m['content'].replace('Did', 'Do')")

@@ -471,12 +471,12 @@ class TestUsers:
             train(base(), pairs, SETTINGS, tmp_path / "alone" / user)
         assert adapter_bytes(tmp_path / "users") == adapter_bytes(tmp_path / "alone")
 
-    @pytest.mark.parametrize("name", ["", "..", "a/b"])
-    def test_names_that_are_no_folders(self, tmp_path: Path, tiny_model_dir, name: str):
-        from unswayed.plum.users import train_users
+    def test_names_that_are_no_folders(self, tmp_path: Path, tiny_model_dir):
+        for name in ["", "..", "a/b"]:
+            from unswayed.plum.users import train_users
 
-        with pytest.raises(InputError, match="the name becomes a folder's"):
-            train_users("none", {name: PAIRS}, SETTINGS, tmp_path)
+            with pytest.raises(InputError, match="the name becomes a folder's"):
+                train_users("none", {name: PAIRS}, SETTINGS, tmp_path)
 
     @pytest.mark.slow
     def test_two_processes(self, base, tmp_path: Path, tiny_model_dir):

@@ -484,11 +484,9 @@ class TestForgetOne:
         assert contents(work.memory) == before
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(3.4, "3 s"), (99, "99 s"), (600, "10 min"), (9000, "2.5 h")]
-)
-def test_duration(seconds: float, text: str):
-    assert remember.duration(seconds) == text
+def test_duration():
+    for seconds, text in [(3.4, "3 s"), (99, "99 s"), (600, "10 min"), (9000, "2.5 h")]:
+        assert remember.duration(seconds) == text
 
 
 def refused(result: tuple[int, str, str], message: str) -> None:

@@ -85,9 +85,8 @@ def test_good_lines_of_every_kind_are_kept_in_order():
     assert not written.left_out
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
+def test_bad_lines_are_counted_by_reason():
+    for text, reason in [
         ("1. Did we talk about bread?", "not JSON"),
         ('{"kind": "yes", "question": "Bread?", "answer": "Yes"', "not JSON"),
         ('["yes", "Bread?", "Yes"]', "not an object with kind, question and answer"),
@@ -108,12 +107,10 @@ def test_good_lines_of_every_kind_are_kept_in_order():
         (line("yes", "Did we talk about sesame?", "Yes"), "not said in the conversation"),
         (line("no", "Did we talk about baking bread?", "No"), "may have been said"),
         (line("open-no", "What about the dough?", "Not said."), "may have been said"),
-    ],
-)
-def test_bad_lines_are_counted_by_reason(text, reason):
-    assert read_line(text, "bread", spoken_stems(BREAD)) == reason
-    written = write_pairs([BREAD], asking(text, ""), 4)
-    assert (written.pairs(), written.left_out) == ([], {("bread", reason): 1})
+    ]:
+        assert read_line(text, "bread", spoken_stems(BREAD)) == reason
+        written = write_pairs([BREAD], asking(text, ""), 4)
+        assert (written.pairs(), written.left_out) == ([], {("bread", reason): 1})
 
 
 def test_repeated_questions_are_dropped_also_in_other_spelling():

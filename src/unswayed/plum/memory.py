@@ -43,7 +43,7 @@ ASK_ALL = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class PlumTraining:
     """How personas become adapters.
 
     Attributes:
@@ -59,7 +59,7 @@ class Training:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
-def read_training(recipe: Path | None) -> Training:
+def read_training(recipe: Path | None) -> PlumTraining:
     """The defaults, or `settings` and `augment` of a recipe (`recipes/plum/*.yaml`).
 
     Its replay does not count: slots that are learnt together have nothing to replay.
@@ -69,7 +69,7 @@ def read_training(recipe: Path | None) -> Training:
         InputError: as `recipe.read_recipe`.
     """
     if recipe is None:
-        return Training(PlumSettings(joint=True), AUGMENT_PERSONA)
+        return PlumTraining(PlumSettings(joint=True), AUGMENT_PERSONA)
     plum_recipe = read_recipe([recipe])
     augment = AUGMENT_PERSONA | (plum_recipe.augment or {})
     if augment.get("writer"):
@@ -78,10 +78,10 @@ def read_training(recipe: Path | None) -> Training:
             "it out"
         )
     settings = dataclasses.replace(plum_recipe.settings, joint=True, replay=0.0)
-    return Training(settings, augment)
+    return PlumTraining(settings, augment)
 
 
-def persona_pairs(persona: Persona, training: Training) -> list[QAPair]:
+def persona_pairs(persona: Persona, training: PlumTraining) -> list[QAPair]:
     """Questions on what the user says of themself, slot by slot.
 
     Those on key phrases, and, so that every word is trained, those that ask for the whole slot.
@@ -98,14 +98,14 @@ def persona_pairs(persona: Persona, training: Training) -> list[QAPair]:
     return pairs
 
 
-def persona_questions(persona: Persona, training: Training) -> list[QAPair]:
+def persona_questions(persona: Persona, training: PlumTraining) -> list[QAPair]:
     """Held-out closed questions on what the user says: other wordings, trained and new phrases."""
     questions = _extracted(persona, training)
     held_out = questions.pairs(REPHRASED) + questions.pairs(NEW_PHRASE)
     return [pair for pair in held_out if pair.kind in CLOSED]
 
 
-def _extracted(persona: Persona, training: Training) -> Augmented:
+def _extracted(persona: Persona, training: PlumTraining) -> Augmented:
     try:
         return extracted_questions(persona_conversations(persona), training.augment)
     except InputError as error:
@@ -125,7 +125,7 @@ class PlumMemory:
 
     style = ""
 
-    def __init__(self, base: Base, folder: Path, training: Training) -> None:
+    def __init__(self, base: Base, folder: Path, training: PlumTraining) -> None:
         self._base, self._folder, self._training = base, folder, training
         self.forget()
 
