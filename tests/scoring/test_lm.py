@@ -252,9 +252,9 @@ def test_pack_tokens_bounds_the_width_of_a_pass(load, passes, monkeypatch):
 
     def widths(pack_tokens):
         lm = trust(load(SharedPrefixLM, "llama", pack_tokens=pack_tokens))
-        with passes(lm) as widths:
+        with passes(lm) as measured:
             lm._loglikelihood_tokens(requests, disable_tqdm=True)
-        return widths
+        return measured
 
     assert widths(110) == [110]
     assert widths(109) == [10, 100]

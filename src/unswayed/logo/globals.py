@@ -315,7 +315,7 @@ def train_recipe(recipe: Recipe) -> dict[int, dict[str, Any]]:
     Returns:
         See `train_global`.
     """
-    from unswayed.models.base import launched, load_launched
+    from unswayed.models.base import load_launched
 
     histories, logo, settings = load_histories(recipe.histories), recipe.logo, recipe.settings
     stages = make_stages(
@@ -326,8 +326,7 @@ def train_recipe(recipe: Recipe) -> dict[int, dict[str, Any]]:
         settings.seed,
         community_embedder(logo),
     )
-    accelerator = launched()
-    base = load_launched(recipe.model, recipe.dtype, accelerator)
+    accelerator, base = load_launched(recipe.model, recipe.dtype)
     several = accelerator if accelerator.num_processes > 1 else None
     return train_global(base, stages, settings, Path(recipe.output_dir), accelerator=several)
 

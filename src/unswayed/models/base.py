@@ -48,8 +48,6 @@ def load_base(name: str, dtype: str = "auto", device: str | None = None) -> Base
     """
     import transformers
 
-    from unswayed.scoring.attention import why_padded
-
     device = device or default_device()
     dtype = default_dtype(dtype, device)
     transformers.utils.logging.disable_progress_bar()
@@ -59,12 +57,11 @@ def load_base(name: str, dtype: str = "auto", device: str | None = None) -> Base
         model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"model {name} cannot be loaded: {one_line(error)} {GIVE}") from error
-    model.eval().requires_grad_(False)
-    padded = why_padded(model)
-    if padded:
-        log.warning("%s: samples are padded, training is slower: %s", name, padded)
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return Base(model_label(name), weights_hash(path), model, tokenizer, limit, padded)
+    base = _frozen(name, model, tokenizer, limit)
+    if base.padded:
+        log.warning("%s: samples are padded, training is slower: %s", name, base.padded)
+    return base
 
 
 def loaded_base(lm: Any, name: str) -> Base:
@@ -77,26 +74,25 @@ def loaded_base(lm: Any, name: str) -> Base:
     Raises:
         InputError: it is an encoder-decoder model.
     """
-    from unswayed.scoring.attention import why_padded
-
     if lm.backend != "causal":
         raise InputError(f"{name} is no causal model; memories are trained into those only")
-    lm.model.eval().requires_grad_(False)
-    return Base(
-        model_label(name),
-        weights_hash(model_path(name)),
-        lm.model,
-        lm.tokenizer,
-        lm.max_length,
-        why_padded(lm.model),
-    )
+    return _frozen(name, lm.model, lm.tokenizer, lm.max_length)
 
 
-def launched() -> Any:
-    """The `accelerate.Accelerator` of the processes that `accelerate launch` started.
+def _frozen(name: str, model: Any, tokenizer: Any, max_length: int | None) -> Base:
+    from unswayed.scoring.attention import why_padded
+
+    model.eval().requires_grad_(False)
+    weights = weights_hash(model_path(name))
+    return Base(model_label(name), weights, model, tokenizer, max_length, why_padded(model))
+
+
+def load_launched(model: str, dtype: str) -> tuple[Any, Base]:
+    """The `accelerate.Accelerator` of the processes that `accelerate launch` started, and the base
+    model where these want it.
 
     Raises:
-        InputError: they do not know of each other.
+        InputError: they do not know of each other, or as `load_base`.
     """
     import torch
     from accelerate import Accelerator
@@ -110,7 +106,8 @@ def launched() -> Any:
             f"{started} processes were started, accelerate sees {accelerator.num_processes}: check "
             "distributed_type and use_cpu in the file given to accelerate launch"
         )
-    return accelerator
+    device = "cpu" if is_sharded(accelerator) else str(accelerator.device)
+    return accelerator, load_base(model, dtype, device)
 
 
 def is_sharded(accelerator: Any) -> bool:
@@ -118,12 +115,6 @@ def is_sharded(accelerator: Any) -> bool:
     from accelerate.utils import DistributedType
 
     return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-
-
-def load_launched(model: str, dtype: str, accelerator: Any) -> Base:
-    """The base model, where the processes want it."""
-    device = "cpu" if is_sharded(accelerator) else str(accelerator.device)
-    return load_base(model, dtype, device)
 
 
 def weights_hash(path: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unswayed.core.errors import InputError
-from unswayed.models.base import is_sharded, launched, load_launched
+from unswayed.models.base import is_sharded, load_launched
 from unswayed.plum.qa import QAPair
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import train
@@ -39,8 +39,8 @@ def train_users(
     for user in users:
         if user in ("", ".", "..") or Path(user).name != user:
             raise InputError(f"user {user!r}: the name becomes a folder's, so it must be one")
-    accelerator = launched()
-    sharded, base = is_sharded(accelerator), load_launched(model, dtype, accelerator)
+    accelerator, base = load_launched(model, dtype)
+    sharded = is_sharded(accelerator)
     names = list(users)
     mine = names if sharded else names[accelerator.process_index :: accelerator.num_processes]
     for user in mine:

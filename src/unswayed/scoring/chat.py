@@ -27,22 +27,20 @@ class ChatFormat:
     def __init__(self, lm: Any) -> None:
         self._lm = lm
         self._as_messages = getattr(lm, "takes_messages", False)
+        self.note, self.delimiter = "", ""
         if self._as_messages:
-            self.note, self.delimiter = "", ""
             return
         tokenizer = getattr(lm, "tokenizer", None)
         self.chat = getattr(tokenizer, "chat_template", None) is not None
         self.system_role = self.chat and takes_system_role(tokenizer)
-        self.delimiter = "" if self.chat else " "
         if not self.chat:
+            self.delimiter = " "
             self.note = "The model has no chat template: memory and question were given as text."
         elif not self.system_role:
             self.note = (
                 "The model's chat template has no system role: what would stand there was put "
                 "in front of the first user turn."
             )
-        else:
-            self.note = ""
 
     def render(self, messages: list[Message], open_turn: bool = False) -> str:
         """The prompt as one string, ready for the answer.
