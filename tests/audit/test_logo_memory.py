@@ -20,17 +20,17 @@ from unswayed.audit.trials import other_personas
 from unswayed.cli import main
 from unswayed.core.errors import InputError
 from unswayed.data.personas import builtin_personas, grid_personas, read_personas
-from unswayed.logo.memory import (
+from unswayed.logo.memory import mean_loss
+from unswayed.logo.population import (
     ALIKE,
     HELPFUL,
     LONGEST,
     PHRASES,
     LatentSemantics,
-    Training,
+    LogoTraining,
     clauses,
     events_of,
     make_lessons,
-    mean_loss,
     persona_communities,
     read_training,
     split,
@@ -104,7 +104,7 @@ def global_prompt(out: Path, row: dict) -> tuple[int, str]:
     """The community of a row's user, and the global side's prompt, written by hand."""
     people = read_personas(Path(read_run(out)["arguments"]["personas"]))
     learnt, _ = split(other_personas(people, 2))
-    found = persona_communities(learnt, Training(PlumSettings(seed=0)))
+    found = persona_communities(learnt, LogoTraining(PlumSettings(seed=0)))
     (asked,) = [one for one in people if one.id == row["persona_id"]]
     c = found.nearest(events_of(asked))
     text = json.loads((population_folder(out) / "communities.json").read_text("utf-8"))
@@ -273,7 +273,7 @@ def test_communities_tell_the_built_in_versions_apart():
     people = builtin_personas()
     learnt, held = split(other_personas(people, 6))
     assert (len(learnt), len(held)) == (21 * 3, 3 * 3)
-    found = persona_communities(learnt, Training())
+    found = persona_communities(learnt, LogoTraining())
     of = {one.id: found.nearest(events_of(one)) for one in people}
     groups = [[one.condition for one in learnt if of[one.id] == c] for c in range(4)]
     pure = sum(max(map(own.count, own)) for own in groups)
@@ -293,7 +293,7 @@ def test_communities_tell_the_built_in_versions_apart():
 def test_a_lesson_reads_nothing_of_its_own_answer():
     """Other words in one slot leave that slot's lesson as it was, but for the answer."""
     learnt, _ = split(other_personas(builtin_personas(), 24))
-    found = persona_communities(learnt, Training())
+    found = persona_communities(learnt, LogoTraining())
     lessons = make_lessons(learnt, found)
     assert len(lessons) == len(learnt) * SLOTS
     one = learnt[0]
@@ -360,7 +360,7 @@ def test_another_population_or_training_is_another_run(logo, tmp_path):
 
 
 def test_of_a_recipe_only_the_settings_count(logo):
-    assert read_training(None) == Training()
+    assert read_training(None) == LogoTraining()
     settings = read_training(logo.plum_recipe).settings
     assert (settings.rank, settings.epochs, settings.joint, settings.replay) == (2, 1, True, 0.0)
 

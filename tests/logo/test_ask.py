@@ -11,7 +11,7 @@ import torch
 from unswayed.core.errors import InputError
 from unswayed.logo.ask import (
     label_probabilities,
-    make_lesson,
+    make_sample,
     text_probabilities,
 )
 from unswayed.models.base import Base, load_base
@@ -135,7 +135,7 @@ def test_a_lesson_is_what_is_asked(lm, base):
     """The loss of a lesson is minus the log-likelihood of the label when it is asked."""
     prompt = open_prompts(lm[True], CONVERSATIONS)[2]
     for label in LABELS:
-        sample = make_lesson(lm[True], "segment 1", prompt, label, 3.0)
+        sample = make_sample(lm[True], "segment 1", prompt, label, 3.0)
         context, answer = lm[True]._encode_pair(prompt, label)
         end = base().tokenizer.convert_tokens_to_ids("<|im_end|>")
         assert sample.ids == (*context, *answer, end)
@@ -148,7 +148,7 @@ def test_a_lesson_is_what_is_asked(lm, base):
 
 def test_a_base_model_stops_at_eos(lm, base):
     prompt = open_prompts(lm[False], CONVERSATIONS)[0]
-    assert make_lesson(lm[False], "s", prompt, "joy", 1.0).ids[-1] == (
+    assert make_sample(lm[False], "s", prompt, "joy", 1.0).ids[-1] == (
         base(False).tokenizer.eos_token_id
     )
 

@@ -37,10 +37,16 @@ from unswayed.logo.evaluate import (
     recovered,
     run_seed,
 )
-from unswayed.logo.globals import taught
-from unswayed.logo.mediator import Calibration, Facts, Gate, Row, fit_gate
+from unswayed.logo.globals import trained_modules
+from unswayed.logo.mediator import (
+    Calibration,
+    HistoryFacts,
+    LearnedMediator,
+    MediatorRow,
+    fit_mediator,
+)
 from unswayed.logo.plan import make_plan
-from unswayed.logo.recipe import LogoSettings, Recipe
+from unswayed.logo.recipe import LogoRecipe, LogoSettings
 from unswayed.logo.tables import draw, measures, recovered_texts, slices, summarise, tables
 from unswayed.models.base import load_base
 from unswayed.plum.settings import PlumSettings
@@ -66,12 +72,12 @@ def base(model: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def recipe(model: str) -> Recipe:
-    return Recipe(model, "unused", SPEC, logo=LOGO, settings=SETTINGS)
+def recipe(model: str) -> LogoRecipe:
+    return LogoRecipe(model, "unused", SPEC, logo=LOGO, settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
-def whole(recipe: Recipe, base: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def whole(recipe: LogoRecipe, base: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run of all methods: its record, answers and folder."""
     folder = tmp_path_factory.mktemp("whole") / "seed-0"
     run, frame = run_seed(recipe, load_histories(SPEC), base, METHODS, folder)
@@ -109,7 +115,7 @@ def notes(n_users: int = 12, per_user: int = 8) -> Histories:
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
+def answered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
     """Every prompt that a model gets, and every lesson (stage, prompt, answer)."""
     found: dict[str, list] = {"prompts": [], "lessons": []}
     for name in ("loglikelihood", "generate_until"):
@@ -120,18 +126,18 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
             return stock(self, requests, *args, **kwargs)
 
         monkeypatch.setattr(SharedPrefixLM, name, asked)
-    make = ask.make_lesson
+    make = ask.make_sample
 
-    def taught(lm: Any, stage: str, prompt: str, answer: str, *weights: float) -> Any:
+    def trained_modules(lm: Any, stage: str, prompt: str, answer: str, *weights: float) -> Any:
         found["lessons"].append((stage, prompt, answer))
         return make(lm, stage, prompt, answer, *weights)
 
-    monkeypatch.setattr(ask, "make_lesson", taught)
+    monkeypatch.setattr(ask, "make_sample", trained_modules)
     return found
 
 
 @pytest.mark.parametrize("profile", ["counted", "written"])
-def test_nothing_leaks(recipe, base, tmp_path: Path, heard, profile: str):
+def test_nothing_leaks(recipe, base, tmp_path: Path, answered, profile: str):
     """A whole run on free text: no word of later, or of users apart, where it must not be."""
     histories = notes()
     logo = dataclasses.replace(LOGO, profile=profile, new_tokens=4, asked_segments=2)
@@ -152,9 +158,9 @@ def test_nothing_leaks(recipe, base, tmp_path: Path, heard, profile: str):
     def tags(text: str) -> list[tuple[str, int]]:
         return [(user, int(s)) for user, s in re.findall(r"tag(\d+)x(\d+)", text)]
 
-    assert len(heard["lessons"]) == 3 * 6
+    assert len(answered["lessons"]) == 3 * 6
     shown = 0
-    for stage, prompt, answer in heard["lessons"]:
+    for stage, prompt, answer in answered["lessons"]:
         id = answer.removeprefix("say")
         assert events[id].user in split.train
         assert stage == f"segment {number[id]}" and number[id] <= 3
@@ -170,7 +176,7 @@ def test_nothing_leaks(recipe, base, tmp_path: Path, heard, profile: str):
     assert shown > 0
 
     mine, tagged = Counter(), 0
-    for prompt in heard["prompts"]:
+    for prompt in answered["prompts"]:
         if TEXT.ask not in prompt:  # asks for a profile
             assert profile == "written"
             users = {id.split("-")[0] for id in re.findall(r"(?:ask|say)(\d+-\d+)", prompt)}
@@ -213,10 +219,10 @@ def test_what_comes_later_cannot_matter(recipe):
     """What a question reads is the same whatever happened at its time or later, and to others."""
     histories = load_histories(SPEC)
     plan = make_plan(histories, LOGO, 0, True)
-    chosen = [case for case in plan.cases if case.cut is None][::7]
-    assert {case.question.part for case in chosen} == {"test", "fit"}
-    for case in chosen:
-        event = case.question.event
+    chosen = [view for view in plan.views if view.cut is None][::7]
+    assert {view.target.part for view in chosen} == {"test", "fit"}
+    for view in chosen:
+        event = view.target.event
         changed = tuple(
             e
             if e.id == event.id or (e.user == event.user and e.time < event.time)
@@ -224,10 +230,10 @@ def test_what_comes_later_cannot_matter(recipe):
             for e in histories.events
         )
         again = make_plan(dataclasses.replace(histories, events=changed), LOGO, 0, True)
-        (same,) = [c for c in again.cases if c.question.event.id == event.id and c.cut is None]
-        assert same.known == case.known
-        assert same.age == case.age
-        assert all(e.time < event.time and e.user == event.user for e in case.known)
+        (same,) = [c for c in again.views if c.target.event.id == event.id and c.cut is None]
+        assert same.past == view.past
+        assert same.age == view.age
+        assert all(e.time < event.time and e.user == event.user for e in view.past)
 
 
 def test_who_is_asked_what():
@@ -237,33 +243,33 @@ def test_who_is_asked_what():
     groups = [set(users) for users in (plan.split.train, plan.split.fit, plan.split.test)]
     assert sum(map(len, groups)) == len(set().union(*groups)) == 60
     seen = Counter()
-    for case in plan.cases:
-        one = case.question
+    for view in plan.views:
+        one = view.target
         assert one.event in plan.parts[one.segment - 1]
         assert one.segment in {"test": (4, 5), "fit": (3, 4)}[one.part]
         assert one.event.user in getattr(plan.split, one.part)
-        assert len(case.known) == (len(one.known) if case.cut is None else case.cut)
-        assert case.known == one.known[: len(case.known)]  # of a newcomer the first events
-        seen[one.event.user, one.segment, case.cut] += 1
+        assert len(view.past) == (len(one.past) if view.cut is None else view.cut)
+        assert view.past == one.past[: len(view.past)]  # of a newcomer the first events
+        seen[one.event.user, one.segment, view.cut] += 1
     assert max(seen.values()) == 2
-    assert plan.asked == [3, 4, 5]
+    assert plan.asked_segments == [3, 4, 5]
     for number in (3, 5):
         lessons = plan.lessons_before(number)
         assert {e.user for e in lessons} <= groups[0]
         assert max(e.time for e in lessons) < plan.parts[number - 1][0].time
     # skewed: the quarter of test users with the least varied answers; balanced: more of both
-    tested = [c.question for c in plan.cases if c.question.part == "test" and c.cut is None]
-    variety = {q.event.id: label_entropy(q.known, histories.task.labels) for q in tested}
-    users = {q.event.user for q in tested if len(q.known) >= 5}
+    tested = [c.target for c in plan.views if c.target.part == "test" and c.cut is None]
+    variety = {q.event.id: label_entropy(q.past, histories.task.labels) for q in tested}
+    users = {q.event.user for q in tested if len(q.past) >= 5}
     skewed = {q.event.user for q in tested if q.skewed}
     assert len(skewed) == -(-len(users) // 4)
-    last = {q.event.user: variety[q.event.id] for q in tested if len(q.known) >= 5}
+    last = {q.event.user: variety[q.event.id] for q in tested if len(q.past) >= 5}
     assert max(last[user] for user in skewed) <= min(last[user] for user in users - skewed)
-    length = np.median([len(q.known) for q in tested])
+    length = np.median([len(q.past) for q in tested])
     for q in tested:
-        both = len(q.known) > length and variety[q.event.id] > np.median(list(variety.values()))
+        both = len(q.past) > length and variety[q.event.id] > np.median(list(variety.values()))
         assert q.balanced == both
-    assert make_plan(histories, logo, 3, False).asked == [4, 5]
+    assert make_plan(histories, logo, 3, False).asked_segments == [4, 5]
 
 
 def test_plans_that_cannot_be():
@@ -301,11 +307,11 @@ def test_fit_users_are_asked_in_the_newest_segment_that_has_them(recipe):
     fit = make_plan(population([]), logo, 0, False).split.fit
     plan = make_plan(population([0, 1, 4, 5]), logo, 0, True)
     assert plan.split.fit == fit and len(plan.parts) == 6
-    asked = {c.question.segment for c in plan.cases if c.question.part == "fit"}
-    assert asked == {2, 5} and plan.asked == [2, 4, 5, 6]
+    asked = {c.target.segment for c in plan.views if c.target.part == "fit"}
+    assert asked == {2, 5} and plan.asked_segments == [2, 4, 5, 6]
     # nothing before segment 4 and 5, but something before 6: it is not refused
     plan = make_plan(population([0, 4, 5]), logo, 0, True)
-    assert {c.question.segment for c in plan.cases if c.question.part == "fit"} == {5}
+    assert {c.target.segment for c in plan.views if c.target.part == "fit"} == {5}
     with pytest.raises(InputError, match="no fit user has an answer in segments 2 to 5"):
         make_plan(population([0, 5]), logo, 0, True)
 
@@ -330,15 +336,16 @@ def test_every_case_has_an_answer_of_every_method(whole, recipe):
     run, frame, folder = whole
     plan = make_plan(load_histories(SPEC), LOGO, 0, True)
     expected = Counter(
-        (case.question.event.id, -1 if case.cut is None else case.cut, method)
-        for case in plan.cases
-        for method in (METHODS if case.question.part == "test" else ("profile", "global"))
+        (view.target.event.id, -1 if view.cut is None else view.cut, method)
+        for view in plan.views
+        for method in (METHODS if view.target.part == "test" else ("profile", "global"))
     )
     found = Counter(zip(frame.event, frame.cut.fillna(-1).astype(int), frame.method, strict=True))
     assert found == expected and set(expected.values()) == {1}
     events = {event.id: event for event in load_histories(SPEC).events}
     assert all(
-        events[id].response == said for id, said in zip(frame.event, frame.answer, strict=True)
+        events[id].response == outputs
+        for id, outputs in zip(frame.event, frame.answer, strict=True)
     )
     cut = frame[frame.cut.notna()]
     assert len(cut) and (cut.n == cut.cut).all()
@@ -366,10 +373,10 @@ def test_predictions_follow_from_distributions(whole):
         assert losses[int(prediction) - 1] == pytest.approx(min(losses), abs=1e-6)
 
 
-def gate_of(values: dict[str, Any]) -> Gate:
+def gate_of(values: dict[str, Any]) -> LearnedMediator:
     """The gate of a run's record."""
     sides = {side: Calibration(**values[side]) for side in ("local", "everyone")}
-    return Gate(**values | sides)
+    return LearnedMediator(**values | sides)
 
 
 def test_mediators_by_hand(whole):
@@ -379,16 +386,16 @@ def test_mediators_by_hand(whole):
     gate = gate_of(run["gates"]["4"])
     events = {event.id: event for event in load_histories(SPEC).events}
     plan = make_plan(load_histories(SPEC), LOGO, 0, True)
-    cases = {(c.question.event.id, -1 if c.cut is None else c.cut): c for c in plan.cases}
-    ages = {key: case.age for key, case in cases.items()}
-    known = {key: case.known for key, case in cases.items()}
+    views = {(c.target.event.id, -1 if c.cut is None else c.cut): c for c in plan.views}
+    ages = {key: view.age for key, view in views.items()}
+    past = {key: view.past for key, view in views.items()}
     fused = {name: rows_of(frame, f"logo-{name}") for name in ("shrinkage", "equal", "gate")}
     bare = rows_of(frame, "none")
     alone = {name: rows_of(frame, f"{name}-calibrated") for name in ("local", "global")}
     for key, row in local.iterrows():
         sides = row.probabilities, everyone.loc[key].probabilities
         closed, equal, learned = (own.loc[key] for own in fused.values())
-        n = min(row.n, 4) * label_entropy(known[key], plan.task.labels) / np.log(5)
+        n = min(row.n, 4) * label_entropy(past[key], plan.task.labels) / np.log(5)
         g = 5 / (n + 5)
         corrected = sides[0] / np.array(run["content_free"])
         mixed = np.exp((1 - g) * np.log(corrected) + g * np.log(sides[1]))
@@ -401,7 +408,7 @@ def test_mediators_by_hand(whole):
             np.testing.assert_allclose(found.probabilities, raised / raised.sum(), atol=1e-5)
             assert np.isnan(found.weight_global)
         assert closed.weight_global == pytest.approx(g) and equal.weight_global == 0.5
-        mediated = gate.mediate(*sides, Facts(row.n, ages[key]))
+        mediated = gate.mediate(*sides, HistoryFacts(row.n, ages[key]))
         np.testing.assert_allclose(learned.probabilities, mediated.probabilities, atol=1e-5)
         assert learned.weight_global == pytest.approx(mediated.weight_global)
         if row.n == 0:
@@ -410,11 +417,11 @@ def test_mediators_by_hand(whole):
     local, everyone = (rows_of(frame, name, "fit") for name in ("profile", "global"))
     assert set(local.segment) == {3} and {0, 2} <= set(local.n)
     rows = [
-        Row(row.user, row.probabilities, everyone.loc[key].probabilities, row.n, ages[key],
+        MediatorRow(row.user, row.probabilities, everyone.loc[key].probabilities, row.n, ages[key],
             int(events[key[0]].response) - 1)
         for key, row in local.iterrows()
     ]  # fmt: skip
-    again = fit_gate(rows, LOGO.l2, calibrate=True)
+    again = fit_mediator(rows, LOGO.l2, calibrate=True)
     np.testing.assert_allclose(again.weights, gate.weights, atol=1e-2)
     np.testing.assert_allclose(again.local.biases, gate.local.biases, atol=1e-3)
 
@@ -438,11 +445,11 @@ def test_the_baseline_knows_what_the_module_knows(whole):
     plan = make_plan(histories, LOGO, 0, True)
     means = fit_means(plan.lessons_before(4), histories.task)
     found = rows_of(frame, "means")
-    for case in plan.cases:
-        if case.question.part == "test":
-            key = case.question.event.id, -1 if case.cut is None else case.cut
-            assert found.loc[key].prediction == means.label(case.known, case.question.event)
-            assert found.loc[key].expected == means.value(case.known, case.question.event)
+    for view in plan.views:
+        if view.target.part == "test":
+            key = view.target.event.id, -1 if view.cut is None else view.cut
+            assert found.loc[key].prediction == means.label(view.past, view.target.event)
+            assert found.loc[key].expected == means.value(view.past, view.target.event)
 
 
 # -- going on ------------------------------------------------------------------------------------
@@ -483,8 +490,8 @@ def test_interrupted_it_goes_on_to_the_same_answers(
         assert (run / "module" / path.relative_to(folder / "module")).read_bytes() == (
             path.read_bytes()
         )
-    _, known = run_seed(recipe, histories, base, METHODS, run)  # finished, not run again
-    pd.testing.assert_frame_equal(known, frame)
+    _, past = run_seed(recipe, histories, base, METHODS, run)  # finished, not run again
+    pd.testing.assert_frame_equal(past, frame)
     assert sum(asked) == sum(prompts)
 
 
@@ -534,15 +541,15 @@ def test_a_module_is_asked_although_its_community_fell_silent(recipe, base, tmp_
     logo = dataclasses.replace(LOGO, samples_per_segment=1, asked_segments=2)
     for seed in range(20):
         plan = make_plan(load_histories(SPEC), logo, seed, False)
-        learnt = [taught(plan.stages[:count]) for count in (2, 3)]
+        learnt = [trained_modules(plan.stages[:count]) for count in (2, 3)]
         if learnt == [[0, 1], [0, 1]]:
             break
-    assert plan.asked == [3, 4] and len(plan.stages[2].lessons) == 1
+    assert plan.asked_segments == [3, 4] and len(plan.stages[2].lessons) == 1
     own = dataclasses.replace(recipe, logo=logo, settings=dataclasses.replace(SETTINGS, seed=seed))
     methods = ("global", "logo-weights")
     run, frame = run_seed(own, load_histories(SPEC), base, methods, tmp_path)
     assert sorted(one["samples"] for one in run["training"]) == [1, 2]
-    assert len(frame) == 2 * len(plan.cases) and set(frame.segment) == {3, 4}
+    assert len(frame) == 2 * len(plan.views) and set(frame.segment) == {3, 4}
     assert np.allclose(np.stack(frame.probabilities).sum(axis=1), 1, atol=1e-4)
 
 
@@ -609,10 +616,10 @@ def made_up(seed: int, gain: float = 1.0) -> list[dict[str, Any]]:
                     "answer": str(answer)}  # fmt: skip
             for cut in (None, 0):
                 right = answer if number / 2 <= gain else 3
-                for method, said, weight in (("profile", 3, None), ("logo-gate", right, 0.25)):
+                for method, outputs, weight in (("profile", 3, None), ("logo-gate", right, 0.25)):
                     rows.append(
-                        same | {"cut": cut, "method": method, "prediction": str(said),
-                                "expected": said + 0.5, "weight_global": weight}
+                        same | {"cut": cut, "method": method, "prediction": str(outputs),
+                                "expected": outputs + 0.5, "weight_global": weight}
                     )  # fmt: skip
     return rows
 

@@ -22,16 +22,16 @@ from unswayed.core.errors import InputError
 from unswayed.data.histories import Event, load_histories, past_of, segments
 from unswayed.logo import globals as module
 from unswayed.logo.globals import (
+    CachingEmbedder,
     Lesson,
-    RememberingEmbedder,
     Stage,
     fair_draw,
     make_stages,
     module_folder,
     module_prompt,
-    speaking,
-    taught,
+    module_weights,
     train_global,
+    trained_modules,
 )
 from unswayed.logo.local import KNOWN
 from unswayed.logo.recipe import LogoSettings
@@ -96,13 +96,13 @@ def test_modules_that_have_a_say(raw: list[float], data: Any):
     p = np.array(raw) / sum(raw)
     modules = data.draw(st.permutations(range(len(p))))
     learnt = data.draw(st.sets(st.sampled_from(modules), min_size=1))
-    lessons = tuple(Lesson(HISTORIES.events[0], [], module) for module in learnt)
+    lessons = tuple(Lesson(HISTORIES.events[0], [], "", module) for module in learnt)
     stages = [Stage(1, Placing(p), tuple(modules), lessons)]
     share = dict(zip(modules, p.tolist(), strict=True))
-    found, best = speaking(stages, ()), max(learnt, key=share.__getitem__)
-    assert taught(stages) == sorted(learnt)
+    found, best = module_weights(stages, ()), max(learnt, key=share.__getitem__)
+    assert trained_modules(stages) == sorted(learnt)
     assert sum(found.values()) == pytest.approx(1)
-    ((alone, whole),) = speaking(stages, (), alone=True).items()
+    ((alone, whole),) = module_weights(stages, (), alone=True).items()
     assert share[alone] == share[best] and whole == 1
     assert set(found) == ({m for m in learnt if share[m] >= 0.05} or {alone})
     assert all(found[m] * share[alone] == pytest.approx(found[alone] * share[m]) for m in found)
@@ -121,7 +121,7 @@ def test_stages_hold_lessons_of_their_segment_and_of_training_users_alone():
         assert {one.event for one in stage.lessons} <= set(PARTS[stage.segment - 1])
         for lesson in stage.lessons:
             system, *turns, asked = lesson.reads
-            assert (KNOWN in system["content"]) == bool(turns) == bool(lesson.known)
+            assert (KNOWN in system["content"]) == bool(turns) == bool(lesson.past)
             assert asked["content"] == lesson.event.query
 
 
@@ -210,14 +210,14 @@ def test_lessons_show_the_past_as_it_is_asked_with():
     for stage in stages_of(logo=logo):
         for lesson in stage.lessons:
             own = past_of(HISTORIES.of(lesson.event.user), lesson.event)
-            size = len(lesson.known)
-            assert lesson.known == own[:size]
+            size = len(lesson.past)
+            assert lesson.past == own[:size]
             assert size == len(own) or size in (1, 2, 5, 10)
             seen["all" if size == len(own) else size] += 1
             task, query = HISTORIES.task, lesson.event.query
-            assert lesson.reads == module_prompt(task, query, lesson.known, logo)
+            assert lesson.reads == module_prompt(task, query, lesson.past, logo)
             if size:
-                placed = stage.communities.nearest(lesson.known)
+                placed = stage.communities.nearest(lesson.past)
                 assert lesson.module == stage.modules[placed]
     assert set(seen) == {"all", 1, 2, 5, 10}
 
@@ -226,7 +226,7 @@ def test_lessons_show_the_past_as_it_is_asked_with():
 def test_the_share_of_lessons_that_show_evidence(share: float):
     logo = dataclasses.replace(LOGO, evidence_share=share, samples_per_segment=1000)
     shown = [
-        bool(lesson.known)
+        bool(lesson.past)
         for stage in stages_of(logo=logo)[1:]
         for lesson in stage.lessons
         if past_of(HISTORIES.of(lesson.event.user), lesson.event)
@@ -241,7 +241,7 @@ def test_evidence_of_lessons_is_found_by_embeddings_too(monkeypatch: pytest.Monk
             rows = np.array([[float(len(text)), 1.0] for text in texts])
             return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    monkeypatch.setattr(module, "remembering_embedder", lambda model: Lengths())
+    monkeypatch.setattr(module, "caching_embedder", lambda model: Lengths())
     by = dataclasses.replace(LOGO, evidence_share=1.0, evidence=1)
     words, vectors = (
         content(stages_of(logo=dataclasses.replace(by, evidence_by=way)))
@@ -255,7 +255,7 @@ def test_seed_and_no_communities():
     drawn = [{e.event.id for s in stages_of(seed=seed) for e in s.lessons} for seed in (3, 4)]
     assert drawn[0] != drawn[1]
     alone = stages_of(logo=dataclasses.replace(BARE, communities=1))
-    assert taught(alone) == [0] and {stage.modules for stage in alone} == {(0,)}
+    assert trained_modules(alone) == [0] and {stage.modules for stage in alone} == {(0,)}
 
 
 def test_a_segment_without_answers_is_refused():
@@ -275,7 +275,7 @@ def test_an_embedder_that_remembers():
             return np.array([[float(len(text)), 1.0] for text in texts])
 
     counting = Counting()
-    embedder = RememberingEmbedder(counting)
+    embedder = CachingEmbedder(counting)
     first = embedder.embed(["a", "bb", "a"])
     assert first.tolist() == [[1, 1], [2, 1], [1, 1]]
     assert embedder.embed(["bb", "ccc"]).tolist() == [[2, 1], [3, 1]]
@@ -304,7 +304,7 @@ def test_they_learn_go_on_and_refuse_another(base, tmp_path: Path):
     assert seen == sorted(own) and {module for module, _ in own} == {0, 1} == set(manifests)
     for number, manifest in manifests.items():
         assert read_manifest(module_folder(tmp_path / "whole", number)) == manifest
-        assert {(number, one["id"]): one["samples"] for one in manifest["conversations"]} == {
+        assert {(number, one["id"]): one["samples"] for one in manifest["segments"]} == {
             (m, f"segment {segment}"): n for (m, segment), n in own.items() if m == number
         }
     for stop_at in (seen[0], seen[-1]):
@@ -367,7 +367,10 @@ def test_joint_training_is_one_stage(base, tmp_path: Path):
         base, stages, joint, tmp_path,
         lambda model, module, stage: seen.append((module, stage.segment)),
     )  # fmt: skip
-    last = {m: max(s.segment for s in stages if m in taught([s])) for m in taught(stages)}
+    last = {
+        m: max(s.segment for s in stages if m in trained_modules([s]))
+        for m in trained_modules(stages)
+    }
     assert seen == sorted(last.items())
 
 
@@ -442,7 +445,7 @@ def test_the_script(tiny_model_dir, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]  # fmt: skip
     kept = json.loads((tmp_path / "out" / "communities.json").read_text())
     assert [one["id"] for one in kept["stages"]] == ["segment 1", "segment 2", "segment 3"]
-    assert read_manifest(tmp_path / "out" / "community-1")["conversations"]
+    assert read_manifest(tmp_path / "out" / "community-1")["segments"]
     config.write_text(yaml.safe_dump(keys | {"logo": {"segment": 3}}))
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(script, run_name="__main__")

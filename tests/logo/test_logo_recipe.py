@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from unswayed.core.errors import InputError
-from unswayed.logo.recipe import LogoSettings, Recipe, read_recipe
+from unswayed.logo.recipe import LogoRecipe, LogoSettings, read_recipe
 from unswayed.plum.settings import PlumSettings
 
 FOLDER = Path(__file__).parents[3] / "recipes" / "logo"
@@ -52,9 +52,9 @@ def test_shipped_overlays_change_one_thing(path: Path):
 
 
 def test_defaults_are_those_of_the_dataclasses(write):
-    assert read_recipe([write()]) == Recipe("none", "out")
-    assert Recipe("none", "out").logo == LogoSettings()
-    assert Recipe("none", "out").settings == PlumSettings()
+    assert read_recipe([write()]) == LogoRecipe("none", "out")
+    assert LogoRecipe("none", "out").logo == LogoSettings()
+    assert LogoRecipe("none", "out").settings == PlumSettings()
 
 
 def test_later_files_replace_keys_section_by_section(write):

@@ -19,17 +19,17 @@ from unswayed.logo.mediator import (
     EQUAL,
     FLOOR,
     Calibration,
-    Facts,
-    Gate,
-    Row,
+    HistoryFacts,
+    LearnedMediator,
+    MediatorRow,
     calibration_loss,
     contextual,
     equal,
     features,
     fit_calibration,
-    fit_gate,
-    gate_data,
+    fit_mediator,
     hint,
+    mediator_data,
     mixture,
     observations,
     penalised_loss,
@@ -271,7 +271,7 @@ def test_nothing_known_has_no_age():
 # -- the gate ------------------------------------------------------------------------------------
 
 
-def simulated(seed: int, users: int = 40, questions: int = 12) -> list[Row]:
+def simulated(seed: int, users: int = 40, questions: int = 12) -> list[MediatorRow]:
     """Users whose local side is good where much is known, and the global side where little is.
 
     The truth is drawn from a peaked distribution; the good side shows it, blurred, the other side
@@ -287,25 +287,25 @@ def simulated(seed: int, users: int = 40, questions: int = 12) -> list[Row]:
             local, other = (good, bad) if n >= 20 else (bad, good)
             age = None if n == 0 else float(rng.exponential(1e5))
             answer = int(rng.choice(5, p=truth))
-            rows.append(Row(f"user{seed}-{user}", local, other, n, age, answer))
+            rows.append(MediatorRow(f"user{seed}-{user}", local, other, n, age, answer))
     return rows
 
 
-def surprise(rows: list[Row], predict) -> float:
+def surprise(rows: list[MediatorRow], predict) -> float:
     """Mean -log p of the answers, in nats."""
     return float(np.mean([-math.log(predict(row)[row.answer]) for row in rows]))
 
 
 @pytest.fixture(scope="module")
-def fitted() -> Gate:
-    return fit_gate(simulated(0), l2=0.4)  # of 40 users: 0.01 per user
+def fitted() -> LearnedMediator:
+    return fit_mediator(simulated(0), l2=0.4)  # of 40 users: 0.01 per user
 
 
 def test_the_gate_learns_when_to_trust_whom(fitted):
     assert fitted.converged
     p = np.array([0.6, 0.1, 0.1, 0.1, 0.1]), np.array([0.1, 0.1, 0.1, 0.1, 0.6])
-    short = fitted.mediate(*p, Facts(1, 1e5))
-    long = fitted.mediate(*p, Facts(100, 1e5))
+    short = fitted.mediate(*p, HistoryFacts(1, 1e5))
+    long = fitted.mediate(*p, HistoryFacts(100, 1e5))
     assert short.weight_global > 0.9 > 0.1 > long.weight_global
     assert short.probabilities.argmax() == 4 and long.probabilities.argmax() == 0
 
@@ -313,7 +313,8 @@ def test_the_gate_learns_when_to_trust_whom(fitted):
 def test_the_gate_beats_both_sides_and_the_closed_forms_on_fresh_users(fitted):
     rows = simulated(1)
     learned = surprise(
-        rows, lambda r: fitted.mediate(r.p_local, r.p_global, Facts(r.n, r.age)).probabilities
+        rows,
+        lambda r: fitted.mediate(r.p_local, r.p_global, HistoryFacts(r.n, r.age)).probabilities,
     )
     others = [
         surprise(rows, lambda r: floored(r.p_local)),
@@ -331,12 +332,12 @@ def test_overconfident_sides_are_tempered():
     for i in range(1500):
         truth = rng.dirichlet(np.full(4, 1.0))
         sharp = floored(truth**3 / (truth**3).sum())
-        rows.append(Row(str(i % 300), sharp, sharp, 3, 1.0, int(rng.choice(4, p=truth))))
-    assert fit_gate(rows, l2=1e-4).tau == pytest.approx(1 / 3, abs=0.05)
+        rows.append(MediatorRow(str(i % 300), sharp, sharp, 3, 1.0, int(rng.choice(4, p=truth))))
+    assert fit_mediator(rows, l2=1e-4).tau == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_the_gradient_is_that_of_the_loss():
-    data = gate_data(simulated(2, users=5, questions=4))
+    data = mediator_data(simulated(2, users=5, questions=4))
     rng = np.random.default_rng(0)
     for _ in range(5):
         theta = rng.normal(0, 0.7, 9)
@@ -346,7 +347,7 @@ def test_the_gradient_is_that_of_the_loss():
 
 def test_the_fit_is_an_optimum(fitted):
     """No point around has a lower loss."""
-    data = gate_data(simulated(0))
+    data = mediator_data(simulated(0))
     best = np.array([*fitted.weights, math.log(fitted.tau)])
     lowest, gradient = penalised_loss(best, data, 0.01)
     assert np.abs(gradient).max() < 1e-3
@@ -356,49 +357,50 @@ def test_the_fit_is_an_optimum(fitted):
 
 
 def test_the_same_rows_give_the_same_gate(fitted):
-    assert fit_gate(simulated(0), l2=0.4) == fitted
+    assert fit_mediator(simulated(0), l2=0.4) == fitted
 
 
 def test_a_user_weighs_the_same_however_much_they_answer():
     """Who gave every answer twice has the same say."""
     rows = simulated(3, users=8)
-    data = gate_data(rows)
+    data = mediator_data(rows)
     names = np.array([row.user for row in rows])
     assert [data.weights[names == name].sum() for name in set(names)] == pytest.approx([1 / 8] * 8)
-    twice = fit_gate([*rows, *(row for row in rows if row.user == "user3-0")])
-    once = fit_gate(rows)
+    twice = fit_mediator([*rows, *(row for row in rows if row.user == "user3-0")])
+    once = fit_mediator(rows)
     assert twice.weights == pytest.approx(once.weights, abs=1e-3)
 
 
 def test_a_calibrated_gate_undoes_a_favourite_label():
     """A local side under a constant preference is as good, once calibrated, as without it."""
 
-    def liking(rows: list[Row]) -> list[Row]:
+    def liking(rows: list[MediatorRow]) -> list[MediatorRow]:
         push = np.exp([0.0, 0.0, 4.0, 0.0, 0.0])
         return [row._replace(p_local=floored_rows([row.p_local * push])[0]) for row in rows]
 
-    def lost(gate: Gate, rows: list[Row]) -> float:
+    def lost(gate: LearnedMediator, rows: list[MediatorRow]) -> float:
         return surprise(
-            rows, lambda r: gate.mediate(r.p_local, r.p_global, Facts(r.n, r.age)).probabilities
+            rows,
+            lambda r: gate.mediate(r.p_local, r.p_global, HistoryFacts(r.n, r.age)).probabilities,
         )
 
-    plain = fit_gate(simulated(0), l2=1e-3, calibrate=True)
-    pushed = fit_gate(liking(simulated(0)), l2=1e-3, calibrate=True)
-    uncorrected = fit_gate(liking(simulated(0)), l2=1e-3)
+    plain = fit_mediator(simulated(0), l2=1e-3, calibrate=True)
+    pushed = fit_mediator(liking(simulated(0)), l2=1e-3, calibrate=True)
+    uncorrected = fit_mediator(liking(simulated(0)), l2=1e-3)
     assert lost(pushed, liking(simulated(1))) < lost(plain, simulated(1)) + 0.02
     assert lost(pushed, liking(simulated(1))) < lost(uncorrected, liking(simulated(1))) - 0.02
 
 
 def test_the_calibration_of_a_side_is_that_of_the_side_alone():
     rows = simulated(0)
-    gate = fit_gate(rows, calibrate=True)
+    gate = fit_mediator(rows, calibrate=True)
     users, answers = [row.user for row in rows], [row.answer for row in rows]
     assert gate.local == fit_calibration([row.p_local for row in rows], answers, users)
     assert gate.everyone == fit_calibration([row.p_global for row in rows], answers, users)
     one = rows[0]
     sides = gate.calibrated(one.p_local, one.p_global)
     bare = dataclasses.replace(gate, local=None, everyone=None)
-    facts = Facts(one.n, one.age)
+    facts = HistoryFacts(one.n, one.age)
     assert gate.mediate(one.p_local, one.p_global, facts).probabilities == pytest.approx(
         bare.mediate(*sides, facts).probabilities
     )
@@ -407,26 +409,26 @@ def test_the_calibration_of_a_side_is_that_of_the_side_alone():
 
 @given(pairs(), st.integers(0, 50))
 def test_nothing_learned_is_equal_weights(both, n):
-    found = EQUAL.mediate(*both, Facts(n, 3.0 if n else None))
+    found = EQUAL.mediate(*both, HistoryFacts(n, 3.0 if n else None))
     assert found.weight_global == 0.5
     assert found.probabilities == pytest.approx(equal(*both).probabilities)
 
 
 @given(pairs(), st.integers(0, 1000), st.one_of(st.none(), st.floats(0, 1e10)))
 def test_the_gate_takes_whatever_comes(both, n, age):
-    gate = fit_gate(simulated(4, users=2, questions=2))
-    found = gate.mediate(*both, Facts(n, age))
+    gate = fit_mediator(simulated(4, users=2, questions=2))
+    found = gate.mediate(*both, HistoryFacts(n, age))
     assert found.probabilities.sum() == pytest.approx(1)
     assert 0 <= found.weight_global <= 1
     order = np.arange(len(both[0]))[::-1]
-    turned = gate.mediate(both[0][order], both[1][order], Facts(n, age))
+    turned = gate.mediate(both[0][order], both[1][order], HistoryFacts(n, age))
     assert turned.probabilities[order] == pytest.approx(found.probabilities)
     assert turned.weight_global == pytest.approx(found.weight_global)
 
 
 def test_a_strong_penalty_gives_equal_weights():
-    gate = fit_gate(simulated(0, users=6), l2=1e6)
-    found = gate.mediate(np.array([0.9, 0.1]), np.array([0.4, 0.6]), Facts(7, 3.0))
+    gate = fit_mediator(simulated(0, users=6), l2=1e6)
+    found = gate.mediate(np.array([0.9, 0.1]), np.array([0.4, 0.6]), HistoryFacts(7, 3.0))
     assert found.weight_global == pytest.approx(0.5, abs=1e-3)
     assert gate.tau == pytest.approx(1.0, abs=1e-3)
 
@@ -434,9 +436,9 @@ def test_a_strong_penalty_gives_equal_weights():
 def test_one_row_and_nobody_known():
     """Features that never vary, and an age that is never known, do no harm."""
     p = np.array([0.9, 0.1]), np.array([0.4, 0.6])
-    gate = fit_gate([Row("a", *p, 0, None, 1)])
+    gate = fit_mediator([MediatorRow("a", *p, 0, None, 1)])
     assert gate.converged and np.isfinite([*gate.weights, *gate.means, *gate.scales]).all()
-    assert gate.mediate(*p, Facts(0, None)).weight_global > 0.5
+    assert gate.mediate(*p, HistoryFacts(0, None)).weight_global > 0.5
 
 
 def test_questions_may_differ_in_their_number_of_candidates():
@@ -448,8 +450,8 @@ def test_questions_may_differ_in_their_number_of_candidates():
         else row
         for i, row in enumerate(rows)
     ]
-    assert fit_gate(longer).weights == pytest.approx(fit_gate(rows).weights, abs=1e-2)
-    data = gate_data(longer)
+    assert fit_mediator(longer).weights == pytest.approx(fit_mediator(rows).weights, abs=1e-2)
+    data = mediator_data(longer)
     theta = np.linspace(-0.5, 0.5, 9)
     numeric = approx_fprime(theta, lambda t: penalised_loss(t, data, 0.3)[0], 1e-7)
     assert penalised_loss(theta, data, 0.3)[1] == pytest.approx(numeric, abs=1e-5)
@@ -462,15 +464,15 @@ def test_a_fit_that_stops_early_says_so(monkeypatch, caplog):
     monkeypatch.setattr(
         scipy.optimize, "minimize", lambda *a, **k: minimise(*a, **{**k, "options": {"maxiter": 1}})
     )
-    assert not fit_gate(simulated(0)).converged
+    assert not fit_mediator(simulated(0)).converged
     assert "did not converge" in caplog.text
 
 
 def test_rows_that_are_none_are_refused():
     half = np.array([0.5, 0.5])
     with pytest.raises(InputError, match="nothing to learn"):
-        fit_gate([])
+        fit_mediator([])
     with pytest.raises(InputError, match=r"row of user 'a' has 2 labels and the answer 2"):
-        fit_gate([Row("a", half, half, 1, 1.0, 2)])
+        fit_mediator([MediatorRow("a", half, half, 1, 1.0, 2)])
     with pytest.raises(InputError, match="same labels"):
-        fit_gate([Row("a", np.ones(3) / 3, half, 1, 1.0, 1)])
+        fit_mediator([MediatorRow("a", np.ones(3) / 3, half, 1, 1.0, 1)])

@@ -7,15 +7,20 @@ time. In training a lesson has the same tokens as when it is asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from unswayed.core.errors import InputError
+from unswayed.data.histories import Event
+from unswayed.models.base import Base
+from unswayed.models.load import loaded_lm
 from unswayed.plum.samples import Sample
-from unswayed.scoring.ask import log_probs
-from unswayed.scoring.chat import ChatFormat, end_token
+from unswayed.plum.settings import PlumSettings
+from unswayed.scoring.ask import log_probs, open_prompts
+from unswayed.scoring.chat import ChatFormat, Message, end_token
 
 
 def label_probabilities(lm: Any, prompts: Sequence[str], labels: Sequence[str]) -> np.ndarray:
@@ -36,8 +41,8 @@ def label_probabilities(lm: Any, prompts: Sequence[str], labels: Sequence[str]) 
     """
     from scipy.special import softmax
 
-    own = [ChatFormat(lm).delimiter + label for label in labels]
-    rows = log_probs(lm, prompts, [own] * len(prompts), names=["an answer"] * len(prompts))
+    candidates = [ChatFormat(lm).delimiter + label for label in labels]
+    rows = log_probs(lm, prompts, [candidates] * len(prompts), names=["an answer"] * len(prompts))
     return softmax(np.reshape(rows, (len(prompts), len(labels))), axis=1)
 
 
@@ -61,36 +66,79 @@ def text_probabilities(
     from scipy.special import softmax
 
     delimiter = ChatFormat(lm).delimiter
-    texts = [[delimiter + text for text in own] for own in candidates]
+    texts = [[delimiter + text for text in group] for group in candidates]
     rows = log_probs(lm, prompts, texts, names=["an answer"] * len(prompts))
     lengths = [
-        [max(1, len(lm._encode_pair(prompt, text)[1])) for text in own]
-        for prompt, own in zip(prompts, texts, strict=True)
+        [max(1, len(lm._encode_pair(prompt, text)[1])) for text in group]
+        for prompt, group in zip(prompts, texts, strict=True)
     ]
     return [softmax(np.divide(row, n)) for row, n in zip(rows, lengths, strict=True)]
 
 
-def make_lesson(lm: Any, stage: str, prompt: str, answer: str, weight: float) -> Sample:
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """An answer that a module learns to give.
+
+    Attributes:
+        event: whose answer it is, and to what.
+        reads: the prompt.
+        answer: what is to be said.
+        module: number of the module that learns it, from 0.
+        past: events of the same user, strictly before, of which it shows a profile and evidence.
+    """
+
+    event: Event
+    reads: list[Message]
+    answer: str
+    module: int = 0
+    past: tuple[Event, ...] = ()
+
+
+def lesson_samples(
+    base: Base,
+    lessons: Sequence[Lesson],
+    settings: PlumSettings,
+    piece: Callable[[Lesson], str],
+    too_long: Callable[[Lesson, str], str],
+) -> list[Sample]:
+    """Lessons as tokens to train on, the same as when they are asked; only the answer's count.
+
+    Args:
+        piece: of a lesson, the id under which it is trained.
+        too_long: of a lesson and "makes ... more than the limit ...", the sentence for the user.
+
+    Raises:
+        InputError: a lesson is too long, or the tokenizer makes no token of its answer.
+    """
+    lm = loaded_lm(base.model, base.tokenizer)
+    limit = min(settings.max_length, base.max_length or settings.max_length)
+    prompts = open_prompts(lm, [lesson.reads for lesson in lessons])
+    samples = []
+    for lesson, prompt in zip(lessons, prompts, strict=True):
+        sample = make_sample(lm, piece(lesson), prompt, lesson.answer, settings.qa_weight)
+        if len(sample.ids) > limit:
+            excess = f"makes a sample of {len(sample.ids)} tokens, more than the limit of {limit}"
+            raise InputError(too_long(lesson, excess))
+        samples.append(sample)
+    return samples
+
+
+def make_sample(lm: Any, piece: str, prompt: str, answer: str, weight: float) -> Sample:
     """A prompt and its true answer as tokens to train on, the same as when it is asked.
 
     Args:
-        stage: the id under which it is trained.
+        piece: the id under which it is trained.
         prompt: of `scoring.ask.open_prompts`.
         weight: of each token of the answer, and of the one that ends it; the prompt's have none.
 
     Raises:
         InputError: the tokenizer makes no token of the answer.
     """
-    context, own = lm._encode_pair(prompt, ChatFormat(lm).delimiter + answer)
-    if not own:
+    context, ids = lm._encode_pair(prompt, ChatFormat(lm).delimiter + answer)
+    if not ids:
         raise InputError(f"the tokenizer makes no token of the answer {answer!r}: reword it")
-    end = _end(lm)
+    end = end_token(lm.tokenizer) if lm.tokenizer.is_fast else None  # what the template puts behind
     end = lm.tokenizer.eos_token_id if end is None else end
-    own = own if end is None else [*own, end]
-    weights = (0.0,) * len(context) + (weight,) * len(own)
-    return Sample(stage, answer, (*context, *own), weights)
-
-
-def _end(lm: Any) -> int | None:
-    """The token that the chat template puts behind an answer, if the tokenizer tells."""
-    return end_token(lm.tokenizer) if lm.tokenizer.is_fast else None
+    ids = ids if end is None else [*ids, end]
+    weights = (0.0,) * len(context) + (weight,) * len(ids)
+    return Sample(piece, answer, (*context, *ids), weights)

@@ -41,16 +41,18 @@ from scipy.special import log_softmax, softmax
 
 from unswayed.core.errors import InputError
 from unswayed.data.histories import Event, Task
-from unswayed.logo.local import NAMED, SHRINK, listed
+from unswayed.display.numbers import listed
+from unswayed.logo.local import NAMED, SHRINK
 
 log = logging.getLogger(__name__)
 
+COMMUNITIES = "communities.json"  # the file in which a global memory keeps them
 VERBS = {"tags": "likes", "labels": "answers", "topics": "deals with"}
 NOISE = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # r: noise of an event against differences of members
 MARKED = 0.05  # standard deviations or shares by which a community that is described must differ
 
 
-class Told(NamedTuple):
+class Measured(NamedTuple):
     """What events tell, per coordinate.
 
     Attributes:
@@ -92,27 +94,29 @@ class Taste:
             if self.embedder is None:
                 raise InputError("these communities were found by embeddings: give the embedder")
             return self.embedder.embed(
-                [" ".join(filter(None, (one.query, one.response))) for one in events]
+                [" ".join(filter(None, (event.query, event.response))) for event in events]
             )
         if self.kind == "topics":
-            return _held([event.about for event in events], self.names)
-        said = [event for event in events if event.response]
+            return _indicators([event.about for event in events], self.names)
+        answered = [event for event in events if event.response]
         if self.kind == "labels":
-            return _held([(event.response,) for event in said], self.names)
-        values = np.array([float(event.response) for event in said])
-        return np.column_stack([values, _held([event.about for event in said], self.names)])
+            return _indicators([(event.response,) for event in answered], self.names)
+        values = np.array([float(event.response) for event in answered])
+        return np.column_stack(
+            [values, _indicators([event.about for event in answered], self.names)]
+        )
 
-    def told(self, rows: np.ndarray) -> Told:
+    def measured(self, rows: np.ndarray) -> Measured:
         """What some rows tell together."""
         n = len(rows)
         if self.kind != "tags":
             counts = np.full(len(self.origin), n)
-            return Told(counts, (rows - self.origin).sum(axis=0) / max(n, 1))
+            return Measured(counts, (rows - self.origin).sum(axis=0) / max(n, 1))
         values, held = rows[:, 0], rows[:, 1:]
         mean = (values.sum() + SHRINK * self.origin[0]) / (n + SHRINK)
         counts = np.append(held.sum(axis=0), n)
         sums = np.append((values - mean) @ held, (values - self.origin[0]).sum())
-        return Told(counts, sums / np.maximum(counts, 1) / self.spread)
+        return Measured(counts, sums / np.maximum(counts, 1) / self.spread)
 
 
 def measure(
@@ -143,7 +147,7 @@ def measure(
 
 def taste_vectors(taste: Taste, rows: Sequence[np.ndarray]) -> np.ndarray:
     """(U, D) the vectors v of users, from what `measure` gave; see the formulas above."""
-    return _vectors([taste.told(one) for one in rows])
+    return _vectors([taste.measured(row) for row in rows])
 
 
 # -- communities ---------------------------------------------------------------------------------
@@ -176,8 +180,8 @@ class Communities:
         """
         if len(self.shares) == 1 or not events:
             return self.shares.copy()
-        told = self.taste.told(self.taste.rows(events))
-        distances = _distances(told, self.centres, self.noise)
+        measured = self.taste.measured(self.taste.rows(events))
+        distances = _distances(measured, self.centres, self.noise)
         return softmax(np.log(self.shares) - distances / (2 * self.scale))
 
     def nearest(self, events: Sequence[Event]) -> int:
@@ -240,16 +244,16 @@ def find_communities(
         )
     past = list(histories.values())
     taste, rows = measure(past, task, embedder)
-    told = [taste.told(one) for one in rows]
-    different = len(np.unique(_vectors(told).round(9), axis=0))
+    users = [taste.measured(row) for row in rows]
+    different = len(np.unique(_vectors(users).round(9), axis=0))
     if k > different:
         log.warning(
             "only %d of %d communities: nothing more tells the tastes of %d users apart",
-            *(different, k, len(told)),
+            *(different, k, len(users)),
         )
         k = different
-    members = _clusters(told, k, seed)
-    centres = _centres(told, members)
+    members = _clusters(users, k, seed)
+    centres = _centres(users, members)
     shares = np.bincount(members) / len(members)
     scale, noise = _spread(taste, rows, members, centres, shares) if k > 1 else (1.0, SHRINK)
     counted = (taste, rows) if embedder is None else measure(past, task)
@@ -257,43 +261,45 @@ def find_communities(
     return Communities(taste, centres, shares, scale, noise, descriptions)
 
 
-def _clusters(told: Sequence[Told], k: int, seed: int) -> np.ndarray:
+def _clusters(measured: Sequence[Measured], k: int, seed: int) -> np.ndarray:
     """(U,) the community of each user, 0 the largest; of equals the one with the first user."""
     from sklearn.cluster import KMeans
 
     if k == 1:
-        return np.zeros(len(told), dtype=int)
-    evidence = [one.weights().mean() for one in told]
-    found = KMeans(k, n_init=10, random_state=seed).fit_predict(_vectors(told), None, evidence)
+        return np.zeros(len(measured), dtype=int)
+    evidence = [user.weights().mean() for user in measured]
+    members = KMeans(k, n_init=10, random_state=seed).fit_predict(
+        _vectors(measured), None, evidence
+    )
     # Once more, by the distance that users are placed by: what is not known of them has no say.
-    centres = _centres(told, found)
-    again = np.array([_distances(one, centres).argmin() for one in told])
-    if len(np.unique(again)) == k:
-        found = again
+    centres = _centres(measured, members)
+    nearest = np.array([_distances(user, centres).argmin() for user in measured])
+    if len(np.unique(nearest)) == k:
+        members = nearest
     _, first, place, sizes = np.unique(
-        found, return_index=True, return_inverse=True, return_counts=True
+        members, return_index=True, return_inverse=True, return_counts=True
     )
     rank = np.argsort(np.lexsort((first, -sizes)))
     return rank[place]
 
 
-def _vectors(told: Sequence[Told]) -> np.ndarray:
-    return np.array([one.weights() * one.means for one in told])
+def _vectors(measured: Sequence[Measured]) -> np.ndarray:
+    return np.array([user.weights() * user.means for user in measured])
 
 
-def _centres(told: Sequence[Told], members: np.ndarray) -> np.ndarray:
+def _centres(measured: Sequence[Measured], members: np.ndarray) -> np.ndarray:
     """(K, D) means of what is told of the members, by their evidence; 0 where there is none."""
-    weights = np.array([one.weights() for one in told])
+    weights = np.array([user.weights() for user in measured])
     sums = [
-        (_vectors(told)[members == c].sum(axis=0), weights[members == c].sum(axis=0))
+        (_vectors(measured)[members == c].sum(axis=0), weights[members == c].sum(axis=0))
         for c in range(members.max() + 1)
     ]
     return np.array([total / np.where(weight > 0, weight, 1) for total, weight in sums])
 
 
-def _distances(told: Told, centres: np.ndarray, noise: float = SHRINK) -> np.ndarray:
+def _distances(measured: Measured, centres: np.ndarray, noise: float = SHRINK) -> np.ndarray:
     """(K,) squared distances of what is told from the centres, by the weight of what is told."""
-    return (told.means - centres) ** 2 @ told.weights(noise)
+    return (measured.means - centres) ** 2 @ measured.weights(noise)
 
 
 def _spread(
@@ -311,7 +317,7 @@ def _spread(
     for user, member in zip(rows, members, strict=True):
         size = 1
         while size <= max(1, len(user) // 2):
-            starts.append(taste.told(user[:size]))
+            starts.append(taste.measured(user[:size]))
             truth.append(member)
             size *= 2
 
@@ -323,8 +329,8 @@ def _spread(
             logits = np.log(shares) - distances / (2 * np.exp(log_scale))
             return -float(log_softmax(logits, axis=1)[np.arange(len(truth)), truth].mean())
 
-        found = minimize_scalar(surprise, bounds=(-15, 15), method="bounded")
-        return float(found.fun), float(np.exp(found.x)), noise
+        optimum = minimize_scalar(surprise, bounds=(-15, 15), method="bounded")
+        return float(optimum.fun), float(np.exp(optimum.x)), noise
 
     _, scale, noise = min(map(best, NOISE))
     return scale, noise
@@ -353,8 +359,10 @@ def _describe(
         # A causal model reads a name once: whether it is liked has to stand before it.
         parts = [f"more than most {verb} {listed(more)}"] if more else []
         parts += [f"less than most {verb} {listed(less)}"] if less else []
-        own = [events for events, one in zip(histories, members, strict=True) if one == c]
-        parts += _level(own, task)
+        member_histories = [
+            events for events, member in zip(histories, members, strict=True) if member == c
+        ]
+        parts += _level(member_histories, task)
         texts.append(f"A person who {listed(parts) if parts else 'is like most'}.")
     numbered = (
         f"{text} Group {c}." if texts.count(text) > 1 else text for c, text in enumerate(texts, 1)
@@ -376,7 +384,7 @@ def _level(histories: Sequence[Sequence[Event]], task: Task) -> list[str]:
     return [f"gives {np.mean(values):.1f} on average"] if values else []
 
 
-def _held(rows: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarray:
+def _indicators(rows: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarray:
     """(n, D) 1 where the row holds the name, else 0; other names, not seen before, are ignored."""
     place = {name: i for i, name in enumerate(names)}
     held = np.zeros((len(rows), len(names)))

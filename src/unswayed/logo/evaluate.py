@@ -26,20 +26,20 @@ from unswayed.core.ledger import Ledger, as_json, check_same, digest
 from unswayed.data.histories import Histories, Task, before, load_histories
 from unswayed.data.histories.baseline import Means, fit_means
 from unswayed.data.histories.metrics import rouge_1, rouge_l
-from unswayed.logo.globals import Stage, community_embedder, taught, train_global
+from unswayed.logo.globals import SEGMENTS, Stage, community_embedder, train_global, trained_modules
 from unswayed.logo.mediator import (
     EQUAL,
-    Facts,
-    Gate,
-    Row,
+    HistoryFacts,
+    LearnedMediator,
+    MediatorRow,
     contextual,
     equal,
-    fit_gate,
+    fit_mediator,
     observations,
     shrinkage,
 )
-from unswayed.logo.plan import FIT, TEST, Case, Plan, make_plan
-from unswayed.logo.recipe import LogoSettings, Recipe
+from unswayed.logo.plan import FIT, TEST, Plan, TargetView, make_plan
+from unswayed.logo.recipe import LogoRecipe, LogoSettings
 from unswayed.logo.sides import (
     CALIBRATED,
     FUSED,
@@ -63,7 +63,7 @@ ANSWERS, RUN, JOURNAL, ADAPTER = "answers.parquet", "run.json", "journal.jsonl",
 
 
 def evaluate(
-    recipe: Recipe, out: Path, seeds: Sequence[int] = (), methods: Sequence[str] = ()
+    recipe: LogoRecipe, out: Path, seeds: Sequence[int] = (), methods: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Evaluate a recipe with every seed, and write tables and figures of all.
 
@@ -98,10 +98,12 @@ def evaluate(
     base, runs, frames = None, [], []
     for seed in seeds:
         folder = out / f"seed-{seed}"
-        own = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, seed=seed))
+        seed_recipe = dataclasses.replace(
+            recipe, settings=dataclasses.replace(recipe.settings, seed=seed)
+        )
         base = base or load_base(recipe.model, recipe.dtype)
         log.info("seed %d: %s", seed, folder)
-        run, frame = run_seed(own, histories, base, chosen, folder)
+        run, frame = run_seed(seed_recipe, histories, base, chosen, folder)
         runs.append(run)
         frames.append(frame.assign(seed=seed))
         result = write_result(out, histories.task, runs, pd.concat(frames, ignore_index=True))
@@ -109,7 +111,7 @@ def evaluate(
 
 
 def run_seed(
-    recipe: Recipe, histories: Histories, base: Base, methods: Sequence[str], folder: Path
+    recipe: LogoRecipe, histories: Histories, base: Base, methods: Sequence[str], folder: Path
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """One seed, or what is left of it.
 
@@ -127,33 +129,33 @@ def run_seed(
     logo = recipe.logo
     with_gate = bool(set(LEARNED) & set(methods))
     plan = make_plan(histories, logo, recipe.settings.seed, with_gate, community_embedder(logo))
-    with Ledger(folder / JOURNAL, identity) as found:
-        sides = Sides(plan, logo, methods, found)
-        training = _ask(recipe, base, plan, sides, found, folder)
-    gates = fit_gates(plan, sides, logo.l2) if with_gate else {}
-    rows = make_rows(plan, sides, methods, gates, logo)
+    with Ledger(folder / JOURNAL, identity) as ledger:
+        sides = Sides(plan, logo, methods, ledger)
+        training = _ask(recipe, base, plan, sides, ledger, folder)
+    mediators = fit_mediators(plan, sides, logo.l2) if with_gate else {}
+    rows = make_rows(plan, sides, methods, mediators, logo)
     run = {
         "identity": identity,
         "users": {part: len(users) for part, users in dataclasses.asdict(plan.split).items()},
         "training": training,
         "asked": {
             what: {"prompts": n, "seconds": round(sides.asker.seconds[what], 2)}
-            for what, n in sides.asker.asked.items()
+            for what, n in sides.asker.n_prompts.items()
         },
         "predictions": sum(row["method"] != MEANS for row in rows),
-        "gates": {str(segment): gate.as_json() for segment, gate in gates.items()},
+        "gates": {str(segment): mediator.as_json() for segment, mediator in mediators.items()},
         "content_free": None if sides.content_free is None else sides.content_free.tolist(),
         "recovered": recovered(plan, histories),
     }
     with whole(folder / ANSWERS) as scratch:
         as_frame(rows).to_parquet(scratch)
     write_json(folder / RUN, run, indent=1)
-    found.remove()
+    ledger.remove()
     return run, pd.read_parquet(folder / ANSWERS)
 
 
 def _ask(
-    recipe: Recipe, base: Base, plan: Plan, sides: Sides, found: Ledger, folder: Path
+    recipe: LogoRecipe, base: Base, plan: Plan, sides: Sides, ledger: Ledger, folder: Path
 ) -> list[dict[str, Any]]:
     """Everything that a model has to say; returns how the modules were trained."""
     from unswayed.models.load import loaded_lm
@@ -163,14 +165,14 @@ def _ask(
     training = []
     if sides.speakers:
         memories = (
-            [(ADAPTER, plan.stages, plan.asked)]
+            [(ADAPTER, plan.stages, plan.asked_segments)]
             if not recipe.settings.joint
-            else [(f"{ADAPTER}-{n}", plan.stages[: n - 1], [n]) for n in plan.asked]
+            else [(f"{ADAPTER}-{n}", plan.stages[: n - 1], [n]) for n in plan.asked_segments]
         )
         for name, stages, numbers in memories:
-            training += _train(recipe, base, stages, numbers, sides, found, folder / name)
-        for number, module in sorted(sides.speakers - sides.heard):  # trained by a run before
-            if _asked(number, module) not in found:
+            training += _train(recipe, base, stages, numbers, sides, ledger, folder / name)
+        for number, module in sorted(sides.speakers - sides.answered):  # trained by a run before
+            if _asked_key(number, module) not in ledger:
                 raise InputError(
                     f"{folder} has modules that are trained past segment {number}, but lacks what "
                     "they answered: remove the folder and run again"
@@ -183,12 +185,12 @@ def _ask(
 
 
 def _train(
-    recipe: Recipe,
+    recipe: LogoRecipe,
     base: Base,
     stages: Sequence[Stage],
     numbers: Sequence[int],
     sides: Sides,
-    found: Ledger,
+    ledger: Ledger,
     folder: Path,
 ) -> list[dict[str, Any]]:
     """Train a module per community through some stages, and ask each about segments that follow.
@@ -200,39 +202,39 @@ def _train(
 
     clock = time.perf_counter()
     learnt = {  # module -> segments in which it has lessons
-        module: [stage.segment for stage in stages if module in taught([stage])]
-        for module in taught(stages)
+        module: [stage.segment for stage in stages if module in trained_modules([stage])]
+        for module in trained_modules(stages)
     }
 
     def on_stage(model: Any, module: int, stage: Stage) -> None:
         nonlocal clock
         spent = round(time.perf_counter() - clock, 2)
-        found.once(f"trained {folder.name} {module} {stage.segment}", lambda: spent)
+        ledger.once(f"trained {folder.name} {module} {stage.segment}", lambda: spent)
         later = min((n for n in learnt[module] if n > stage.segment), default=math.inf)
         for number in numbers:
             if stage.segment < number <= later and (number, module) in sides.speakers:
                 sides.ask_global(loaded_lm(model, base.tokenizer), number, module)
-                found.once(_asked(number, module), lambda: True)
+                ledger.once(_asked_key(number, module), lambda: True)
         clock = time.perf_counter()
 
     manifests = train_global(base, stages, recipe.settings, folder, on_stage)
     training = []
     for module, manifest in manifests.items():
         keys = [f"trained {folder.name} {module} {segment}" for segment in learnt[module]]
-        stages_learnt = manifest["conversations"]
+        stages_learnt = manifest[SEGMENTS]
         training.append(
             {
                 "community": module + 1,
                 "segments": len(stages_learnt),
                 "samples": recipe.settings.epochs * sum(one["samples"] for one in stages_learnt),
                 "losses": [one["losses"] for one in stages_learnt],
-                "seconds": round(sum(found.value(key) for key in keys if key in found), 2),
+                "seconds": round(sum(ledger.value(key) for key in keys if key in ledger), 2),
             }
         )
     return training
 
 
-def _asked(number: int, module: int) -> str:
+def _asked_key(number: int, module: int) -> str:
     """The finding that a module was asked about a segment."""
     return f"asked {number} {module}"
 
@@ -241,7 +243,7 @@ def _asked(number: int, module: int) -> str:
 
 
 def make_identity(
-    recipe: Recipe, histories: Histories, base: Base, methods: Sequence[str]
+    recipe: LogoRecipe, histories: Histories, base: Base, methods: Sequence[str]
 ) -> dict[str, Any]:
     """What makes two runs the same, as JSON, without paths of this machine."""
     events = [dataclasses.astuple(event) for event in histories.events]
@@ -261,41 +263,45 @@ def make_identity(
 # -- from what was said to answers ---------------------------------------------------------------
 
 
-def fit_gates(plan: Plan, sides: Sides, l2: float) -> dict[int, Gate]:
+def fit_mediators(plan: Plan, sides: Sides, l2: float) -> dict[int, LearnedMediator]:
     """Segment of test questions -> gate, from the fit users' answers in the segments before it.
 
     If there are none, both sides weigh the same there.
     """
     rows = []
-    for i, case in enumerate(plan.cases):
-        if case.question.part == FIT and i in sides.sides:
+    for i, view in enumerate(plan.views):
+        if view.target.part == FIT and i in sides.sides:
             candidates, p_local, p_global = sides.sides[i]
-            answer = _best(candidates, case, plan.task)
-            row = Row(
-                case.question.event.user, p_local, p_global, len(case.known), case.age, answer
+            answer = _best(candidates, view, plan.task)
+            row = MediatorRow(
+                view.target.event.user, p_local, p_global, len(view.past), view.age, answer
             )
-            rows.append((case.question.segment, row))
-    tested = sorted({c.question.segment for c in plan.cases if c.question.part == TEST})
-    gates = {}
+            rows.append((view.target.segment, row))
+    tested = sorted({c.target.segment for c in plan.views if c.target.part == TEST})
+    mediators = {}
     for s in tested:
         if earlier := [row for number, row in rows if number < s]:
-            gates[s] = fit_gate(earlier, l2, calibrate=plan.task.labels is not None)
+            mediators[s] = fit_mediator(earlier, l2, calibrate=plan.task.labels is not None)
         else:
             log.warning("no fit user has an answer before segment %d: equal weights there", s)
-            gates[s] = EQUAL
-    return gates
+            mediators[s] = EQUAL
+    return mediators
 
 
-def _best(candidates: Sequence[str], case: Case, task: Task) -> int:
+def _best(candidates: Sequence[str], view: TargetView, task: Task) -> int:
     """The label that was given; of candidate texts the one nearest to what was given (ROUGE-L)."""
-    given = case.question.event.response
+    answer = view.target.event.response
     if task.labels is not None:
-        return task.labels.index(given)
-    return int(np.argmax(rouge_l(candidates, [given] * len(candidates))))
+        return task.labels.index(answer)
+    return int(np.argmax(rouge_l(candidates, [answer] * len(candidates))))
 
 
 def make_rows(
-    plan: Plan, sides: Sides, methods: Sequence[str], gates: dict[int, Gate], logo: LogoSettings
+    plan: Plan,
+    sides: Sides,
+    methods: Sequence[str],
+    mediators: dict[int, LearnedMediator],
+    logo: LogoSettings,
 ) -> list[dict[str, Any]]:
     """A row per case and method, fit users' included; no text of the source.
 
@@ -307,107 +313,107 @@ def make_rows(
     task, rows = plan.task, []
     means = {}
     if MEANS in methods:
-        means = {s: fit_means(plan.lessons_before(s), task) for s in plan.asked}
-    for i, case in enumerate(plan.cases):
-        question = case.question
-        tested = question.part == TEST
-        found = {
-            method: _said(task, case, sides.said[i, method])
+        means = {s: fit_means(plan.lessons_before(s), task) for s in plan.asked_segments}
+    for i, view in enumerate(plan.views):
+        target = view.target
+        tested = target.part == TEST
+        by_method = {
+            method: _scored(task, view, sides.outputs[i, method])
             for method in (*OWN_PAST, *MODULE, PROMPTED)
-            if (i, method) in sides.said
+            if (i, method) in sides.outputs
         }
         for method in (*CALIBRATED, *FUSED, MEANS) if tested else ():
-            gate = gates.get(question.segment)
+            mediator = mediators.get(target.segment)
             if method not in methods:
                 continue
             if method == MEANS:
-                found[method] = _by_means(means[question.segment], case)
+                by_method[method] = _by_means(means[target.segment], view)
             elif method in CALIBRATED:
-                side = gate.calibrated(*sides.sides[i][1:])[CALIBRATED.index(method)]
-                found[method] = _said(task, case, side)
+                side = mediator.calibrated(*sides.sides[i][1:])[CALIBRATED.index(method)]
+                by_method[method] = _scored(task, view, side)
             else:
-                found[method] = _fused(method, task, case, i, sides, gate, logo)
+                by_method[method] = _fused(method, task, view, i, sides, mediator, logo)
         same = {
-            "user": question.event.user,
-            "event": question.event.id,
-            "part": question.part,
-            "segment": question.segment,
-            "cut": case.cut,
-            "n": len(case.known),
-            "skewed": question.skewed,
-            "balanced": question.balanced,
-            "answer": question.event.response if task.labels else None,
+            "user": target.event.user,
+            "event": target.event.id,
+            "part": target.part,
+            "segment": target.segment,
+            "cut": view.cut,
+            "n": len(view.past),
+            "skewed": target.skewed,
+            "balanced": target.balanced,
+            "answer": target.event.response if task.labels else None,
         }
-        rows += [same | {"method": method} | said for method, said in found.items()]
+        rows += [same | {"method": method} | scores for method, scores in by_method.items()]
     return rows
 
 
 def _fused(
     method: str,
     task: Task,
-    case: Case,
+    view: TargetView,
     place: int,
     sides: Sides,
-    gate: Gate | None,
+    mediator: LearnedMediator | None,
     logo: LogoSettings,
 ) -> dict[str, Any]:
     if place not in sides.sides:  # both sides wrote the same, or one of them nothing
-        texts = (sides.said[place, name] for name in (GLOBAL, LOCAL))
-        return _said(task, case, next(filter(None, texts), ""))
+        texts = (sides.outputs[place, name] for name in (GLOBAL, LOCAL))
+        return _scored(task, view, next(filter(None, texts), ""))
     candidates, p_local, p_global = sides.sides[place]
     if method == "logo-gate":
-        found = gate.mediate(p_local, p_global, Facts(len(case.known), case.age))
+        mediated = mediator.mediate(p_local, p_global, HistoryFacts(len(view.past), view.age))
     else:
         if sides.content_free is not None:
             p_local = contextual(p_local, sides.content_free)
-        found = (
+        mediated = (
             equal(p_local, p_global)
             if method == "logo-equal"
             else shrinkage(
                 p_local,
                 p_global,
-                observations(case.known, task, logo.evidence),
+                observations(view.past, task, logo.evidence),
                 logo.shrinkage,
             )
         )
-    said = found.probabilities
+    output = mediated.probabilities
     if task.labels is None:
-        said = candidates[int(np.argmax(said))]
-    return _said(task, case, said) | {
-        "probabilities": found.probabilities.tolist(),
-        "weight_global": found.weight_global,
+        output = candidates[int(np.argmax(output))]
+    return _scored(task, view, output) | {
+        "probabilities": mediated.probabilities.tolist(),
+        "weight_global": mediated.weight_global,
     }
 
 
-def _by_means(means: Means, case: Case) -> dict[str, Any]:
+def _by_means(means: Means, view: TargetView) -> dict[str, Any]:
     """What the baseline without a model says."""
-    event, ordinal = case.question.event, means.task.ordinal
+    event, ordinal = view.target.event, means.task.ordinal
     return {
-        "prediction": means.label(case.known, event),
-        "expected": means.value(case.known, event) if ordinal else None,
+        "prediction": means.label(view.past, event),
+        "expected": means.value(view.past, event) if ordinal else None,
     }
 
 
-def _said(task: Task, case: Case, said: Any) -> dict[str, Any]:
+def _scored(task: Task, view: TargetView, output: Any) -> dict[str, Any]:
     """A distribution over the labels, or a text, as a row has it.
 
     On a scale the prediction is the median, which minimises the expected absolute error, and the
     expected value the mean, which minimises the squared one; else it is the likeliest label.
     """
     if task.labels is None:
-        given = [case.question.event.response]
+        answers = [view.target.event.response]
         return {
-            "rouge_1": float(rouge_1([said], given)[0]),
-            "rouge_l": float(rouge_l([said], given)[0]),
+            "rouge_1": float(rouge_1([output], answers)[0]),
+            "rouge_l": float(rouge_l([output], answers)[0]),
         }
     if not task.ordinal:
-        return {"prediction": task.labels[int(np.argmax(said))], "probabilities": said.tolist()}
+        return {"prediction": task.labels[int(np.argmax(output))], "probabilities": output.tolist()}
     order = np.argsort([float(label) for label in task.labels], kind="stable")
-    median = order[int(np.searchsorted(np.cumsum(said[order]), 0.5 * said.sum()))]
+    median = order[int(np.searchsorted(np.cumsum(output[order]), 0.5 * output.sum()))]
     return {
         "prediction": task.labels[median],
-        "expected": float(said @ np.array(task.labels, dtype=float) / said.sum()),
-        "probabilities": said.tolist(),
+        "expected": float(output @ np.array(task.labels, dtype=float) / output.sum()),
+        "probabilities": output.tolist(),
     }
 
 
@@ -447,12 +453,12 @@ def recovered(plan: Plan, histories: Histories) -> dict[str, dict[str, float | N
             float(adjusted_rand_score([truth[user] for user in users], placed)) if users else None
         )
 
-    found = {}
+    index_by_part = {}
     for part, users in dataclasses.asdict(plan.split).items():
         long = [user for user in users if len(past[user]) >= LONG]
-        found[part] = {
+        index_by_part[part] = {
             "all": index(user for user in users if past[user]),
             "long": index(long),
             "regular": index(user for user in long if user not in planted),
         }
-    return found
+    return index_by_part

@@ -32,9 +32,10 @@ from unswayed.core.files import read_json, write_json
 from unswayed.core.ledger import as_json, digest
 from unswayed.core.recipes import recipe_command
 from unswayed.data.histories import Event, Task, load_histories, past_of, segments
-from unswayed.logo.communities import Communities, find_communities
+from unswayed.logo.ask import Lesson, lesson_samples
+from unswayed.logo.communities import COMMUNITIES, Communities, find_communities
 from unswayed.logo.local import counted_profile, local_prompt, retrieve
-from unswayed.logo.recipe import LogoSettings, Recipe, read_recipe
+from unswayed.logo.recipe import LogoRecipe, LogoSettings, read_recipe
 from unswayed.models.base import Base
 from unswayed.plum.samples import Sample
 from unswayed.plum.settings import PlumSettings
@@ -43,25 +44,8 @@ from unswayed.scoring.chat import Message
 
 log = logging.getLogger(__name__)
 
-COMMUNITIES = "communities.json"
+SEGMENTS = "segments"  # what the modules learn, in their manifests
 UNLIKELY = 0.05  # a community that is less likely than this has no say
-
-
-@dataclasses.dataclass(frozen=True)
-class Lesson:
-    """An answer of a training user.
-
-    Attributes:
-        event: whose response is to be given.
-        reads: the prompt.
-        module: number of the module that learns it, from 0.
-        known: events of the same user, strictly before, of which it shows a profile and evidence.
-    """
-
-    event: Event
-    reads: list[Message]
-    module: int
-    known: tuple[Event, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,73 +89,83 @@ def make_stages(
     Raises:
         InputError: a segment has no answer of these users.
     """
-    taught, stages = set(users), []
+    learners, stages = set(users), []
     near = evidence_embedder(logo)
     past: dict[str, list[Event]] = defaultdict(list)
     for number, part in enumerate(parts, start=1):
-        own = [event for event in part if event.user in taught]
-        for event in own:
+        taught_events = [event for event in part if event.user in learners]
+        for event in taught_events:
             past[event.user].append(event)
-        answered = [event for event in own if event.response]
+        answered = [event for event in taught_events if event.response]
         if not answered:
             raise InputError(
                 f"segment {number} has no answer of a user to learn from: take "
                 "fewer segments, or more users"
             )
         k = min(logo.communities, len(past))
-        found = find_communities(dict(past), task, k, seed, embedder)
-        modules = _continued(stages[-1], found, past) if stages else tuple(range(len(found.shares)))
+        communities = find_communities(dict(past), task, k, seed, embedder)
+        modules = (
+            _continued(stages[-1], communities, past)
+            if stages
+            else tuple(range(len(communities.shares)))
+        )
         rng = random.Random(f"{seed}/{number}")
         lessons = []
         for event in fair_draw(answered, logo.samples_per_segment, rng):
-            shown = _shown(past[event.user], event, logo, rng)
-            reads = module_prompt(task, event.query, shown, logo, near)
+            context = _lesson_context(past[event.user], event, logo, rng)
+            reads = module_prompt(task, event.query, context, logo, near)
             # Placed by what it shows, as when it is asked; or by all other events, if by none.
-            others = shown or [one for one in past[event.user] if one is not event]
-            lessons.append(Lesson(event, reads, modules[found.nearest(others)], shown))
-        stages.append(Stage(number, found, modules, tuple(lessons)))
+            placed_by = context or [other for other in past[event.user] if other is not event]
+            lessons.append(
+                Lesson(
+                    event, reads, event.response, modules[communities.nearest(placed_by)], context
+                )
+            )
+        stages.append(Stage(number, communities, modules, tuple(lessons)))
     return stages
 
 
 def _continued(
-    before: Stage, found: Communities, histories: Mapping[str, Sequence[Event]]
+    before: Stage, communities: Communities, histories: Mapping[str, Sequence[Event]]
 ) -> tuple[int, ...]:
     """(K,) modules of new communities: so that as many users as possible keep theirs (Kuhn 1955).
     A community that is left over takes a number that no other has."""
     from scipy.optimize import linear_sum_assignment
 
-    shared = np.zeros((len(found.shares), len(before.modules)))
+    shared = np.zeros((len(communities.shares), len(before.modules)))
     for events in histories.values():
-        shared[found.nearest(events), before.communities.nearest(events)] += 1
-    kept = {
+        shared[communities.nearest(events), before.communities.nearest(events)] += 1
+    continued = {
         int(new): before.modules[old]
         for new, old in zip(*linear_sum_assignment(shared, maximize=True), strict=True)
     }
-    free = (number for number in itertools.count() if number not in kept.values())
-    return tuple(kept[c] if c in kept else next(free) for c in range(len(found.shares)))
+    free = (number for number in itertools.count() if number not in continued.values())
+    return tuple(
+        continued[c] if c in continued else next(free) for c in range(len(communities.shares))
+    )
 
 
-def _shown(
+def _lesson_context(
     past: Sequence[Event], event: Event, logo: LogoSettings, rng: random.Random
 ) -> tuple[Event, ...]:
     """What a lesson knows of its user: nothing, all that was before, or the beginning of it."""
-    own = past_of(past, event)
+    before = past_of(past, event)
     if rng.random() >= logo.evidence_share:
         return ()
-    return own[: rng.choice([*(n for n in logo.cold if 0 < n < len(own)), len(own)])]
+    return before[: rng.choice([*(n for n in logo.cold if 0 < n < len(before)), len(before)])]
 
 
 def module_prompt(
-    task: Task, query: str, known: Sequence[Event], logo: LogoSettings, embedder: Any = None
+    task: Task, query: str, past: Sequence[Event], logo: LogoSettings, embedder: Any = None
 ) -> list[Message]:
     """What a module reads: the question and, if anything is known, the user's past.
 
     Args:
-        known: events before the question; () leaves the decision to the community.
+        past: events before the question; () leaves the decision to the community.
         embedder: of `evidence_embedder`.
     """
-    evidence = retrieve(known, query, logo.evidence, embedder)
-    return local_prompt(task, query, evidence, counted_profile(known, task))
+    evidence = retrieve(past, query, logo.evidence, embedder)
+    return local_prompt(task, query, evidence, counted_profile(past, task))
 
 
 def fair_draw(events: Sequence[Event], count: int, rng: random.Random) -> list[Event]:
@@ -188,30 +182,30 @@ def fair_draw(events: Sequence[Event], count: int, rng: random.Random) -> list[E
     return [events[place] for place in sorted(place for *_, place in sorted(rounds)[:count])]
 
 
-def taught(stages: Sequence[Stage]) -> list[int]:
+def trained_modules(stages: Sequence[Stage]) -> list[int]:
     """Numbers of the modules that have learnt anything by the end of these stages, sorted."""
     return sorted({lesson.module for stage in stages for lesson in stage.lessons})
 
 
-def speaking(
-    stages: Sequence[Stage], known: Sequence[Event], alone: bool = False
+def module_weights(
+    stages: Sequence[Stage], past: Sequence[Event], alone: bool = False
 ) -> dict[int, float]:
     """Modules that have a say about a user after these stages, and how much: p of the community.
 
     Modules that have learnt nothing are left out, and communities less likely than UNLIKELY.
 
     Args:
-        known: what the user is placed by.
+        past: what the user is placed by.
         alone: the likeliest has it all.
     """
-    learnt = taught(stages)
-    places = zip(stages[-1].modules, stages[-1].communities.place(known).tolist(), strict=True)
-    p = {module: share for module, share in places if module in learnt}
+    trained = trained_modules(stages)
+    places = zip(stages[-1].modules, stages[-1].communities.place(past).tolist(), strict=True)
+    p = {module: share for module, share in places if module in trained}
     best = max(p, key=p.__getitem__)
     if alone or p[best] < UNLIKELY:
         return {best: 1.0}
-    kept = {module: share for module, share in p.items() if share >= UNLIKELY}
-    return {module: share / sum(kept.values()) for module, share in kept.items()}
+    likely = {module: share for module, share in p.items() if share >= UNLIKELY}
+    return {module: share / sum(likely.values()) for module, share in likely.items()}
 
 
 # -- training ------------------------------------------------------------------------------------
@@ -234,45 +228,40 @@ def train_global(
         accelerator: as in `unswayed.plum.train.train`.
 
     Returns:
-        Module -> PLUM's manifest, in which stages stand as conversations.
+        Module -> PLUM's manifest, in which segments stand in the place of conversations.
 
     Raises:
         InputError: a lesson is too long, or the folder holds another memory.
     """
-    from unswayed.logo.ask import make_lesson
-    from unswayed.models.load import loaded_lm
-    from unswayed.scoring.ask import open_prompts
-
-    lm = loaded_lm(base.model, base.tokenizer)
-    limit = min(settings.max_length, base.max_length or settings.max_length)
-    samples: dict[int, dict[str, list[Sample]]] = {module: {} for module in taught(stages)}
+    samples: dict[int, dict[str, list[Sample]]] = {module: {} for module in trained_modules(stages)}
     for stage in stages:
-        prompts = open_prompts(lm, [lesson.reads for lesson in stage.lessons])
-        for prompt, lesson in zip(prompts, stage.lessons, strict=True):
-            sample = make_lesson(lm, stage.id, prompt, lesson.event.response, settings.qa_weight)
-            if len(sample.ids) > limit:
-                raise InputError(
-                    f"event {lesson.event.id!r} makes a sample of {len(sample.ids)} tokens, more "
-                    f"than the limit of {limit}: shorten its query or response, lower "
-                    "logo.evidence_share or logo.evidence, or raise settings.max_length if the "
-                    "model can take it"
-                )
+        made = lesson_samples(base, stage.lessons, settings, lambda _, s=stage: s.id, _too_long)
+        for lesson, sample in zip(stage.lessons, made, strict=True):
             samples[lesson.module].setdefault(stage.id, []).append(sample)
     if accelerator is None or accelerator.is_main_process:
         _write_communities(folder, stages)
     by_id = {stage.id: stage for stage in stages}
     manifests = {}
-    for module, own in samples.items():
-        log.info("module of community %d: %d lessons", module + 1, sum(map(len, own.values())))
+    for module, pieces in samples.items():
+        log.info("module of community %d: %d lessons", module + 1, sum(map(len, pieces.values())))
         manifests[module] = train_samples(
             base,
-            own,
+            pieces,
             settings,
             module_folder(folder, module),
             lambda model, done, module=module: on_stage(model, module, by_id[done[-1]]),
             accelerator,
+            SEGMENTS,
         )
     return manifests
+
+
+def _too_long(lesson: Lesson, excess: str) -> str:
+    return (
+        f"event {lesson.event.id!r} {excess}: shorten its query or response, lower "
+        "logo.evidence_share or logo.evidence, or raise settings.max_length if the model can take "
+        "it"
+    )
 
 
 def module_folder(folder: Path, module: int) -> Path:
@@ -295,8 +284,8 @@ def _write_communities(folder: Path, stages: Sequence[Stage]) -> None:
     }
     path = folder / COMMUNITIES
     complaint = "is no file of communities: train in another folder"
-    if found := read_json(path, ["stages"], complaint):
-        before = found["stages"]
+    if saved := read_json(path, ["stages"], complaint):
+        before = saved["stages"]
         if before != as_json(content["stages"])[: len(before)]:
             raise InputError(
                 f"{folder} was begun with other histories, settings or communities: go on with the "
@@ -306,7 +295,7 @@ def _write_communities(folder: Path, stages: Sequence[Stage]) -> None:
     write_json(path, content, indent=1)
 
 
-def train_recipe(recipe: Recipe) -> dict[int, dict[str, Any]]:
+def train_recipe(recipe: LogoRecipe) -> dict[int, dict[str, Any]]:
     """Train the global memory of a recipe on all users and all segments, into its output_dir.
 
     For use, that is: an evaluation leaves users and the last segment out and trains its own. Under
@@ -333,15 +322,15 @@ def train_recipe(recipe: Recipe) -> dict[int, dict[str, Any]]:
 
 def community_embedder(logo: LogoSettings) -> Any:
     """What embeds users' events, None if communities are found by tastes."""
-    return remembering_embedder(logo.embedder) if logo.communities_by == "embedding" else None
+    return caching_embedder(logo.embedder) if logo.communities_by == "embedding" else None
 
 
 def evidence_embedder(logo: LogoSettings) -> Any:
     """What a user's events are found by, None if they are found by words."""
-    return remembering_embedder(logo.embedder) if logo.evidence_by == "embedding" else None
+    return caching_embedder(logo.embedder) if logo.evidence_by == "embedding" else None
 
 
-class RememberingEmbedder:
+class CachingEmbedder:
     """An embedder that reads each text once: events come back with every question."""
 
     def __init__(self, embedder: Any) -> None:
@@ -355,11 +344,11 @@ class RememberingEmbedder:
 
 
 @functools.cache
-def remembering_embedder(model: str) -> RememberingEmbedder:
+def caching_embedder(model: str) -> CachingEmbedder:
     """The embedder of a model, loaded once."""
     from unswayed.models.vectors import Embedder
 
-    return RememberingEmbedder(Embedder(model))
+    return CachingEmbedder(Embedder(model))
 
 
 def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
@@ -369,7 +358,7 @@ def run_recipe(doc: str, argv: Sequence[str] | None = None) -> int:
         recipe = read_recipe(config)
 
         for module, manifest in train_recipe(recipe).items():
-            for entry in manifest["conversations"]:
+            for entry in manifest[SEGMENTS]:
                 place = module_folder(Path(recipe.output_dir), module)
                 print(f"{place}: {entry['id']}, {entry['samples']} samples")
 

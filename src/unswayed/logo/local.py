@@ -17,6 +17,7 @@ import numpy as np
 
 from unswayed.core.errors import InputError
 from unswayed.data.histories import Event, Task
+from unswayed.display.numbers import listed
 from unswayed.memory.retrieval import BM25, EmbeddingIndex
 from unswayed.scoring.chat import Message
 
@@ -28,14 +29,14 @@ LAST = 20  # items that an LLM reads to write a profile
 KNOWN = "What is known about this person:"
 
 
-def retrieve(known: Sequence[Event], query: str, k: int, embedder: Any = None) -> tuple[Event, ...]:
+def retrieve(past: Sequence[Event], query: str, k: int, embedder: Any = None) -> tuple[Event, ...]:
     """The k events nearest to a query, or all if there are fewer; of equals the most recent.
 
     They come in the order of time. Events are compared by their query, or by their response if they
     have none.
 
     Args:
-        known: events before the question, in the order of time.
+        past: events before the question, in the order of time.
         embedder: has `embed(texts)`, such as `unswayed.models.vectors.Embedder`: cosine of centred
             embeddings; without one BM25.
 
@@ -44,9 +45,9 @@ def retrieve(known: Sequence[Event], query: str, k: int, embedder: Any = None) -
     """
     if k < 0:
         raise InputError(f"top-k {k}: give a number of events from 0")
-    if not known or k == 0:
+    if not past or k == 0:
         return ()
-    texts = [event.query or event.response for event in known]
+    texts = [event.query or event.response for event in past]
     if embedder is not None:
         index = EmbeddingIndex(texts, embedder.embed, lambda text: embedder.embed([text])[0])
         scores = index.scores(query)
@@ -54,42 +55,42 @@ def retrieve(known: Sequence[Event], query: str, k: int, embedder: Any = None) -
         scores = BM25(texts).scores(query)
     else:
         scores = np.zeros(len(texts))
-    latest = np.arange(len(known))[::-1]
+    latest = np.arange(len(past))[::-1]
     best = latest[np.argsort(-scores[latest], kind="stable")[:k]]
-    return tuple(known[i] for i in sorted(best.tolist()))
+    return tuple(past[i] for i in sorted(best.tolist()))
 
 
 # -- profiles ------------------------------------------------------------------------------------
 
 
-def counted_profile(known: Sequence[Event], task: Task) -> str:
+def counted_profile(past: Sequence[Event], task: Task) -> str:
     """What a user's past says of them, by counting alone; "" if nothing is known.
 
     On a scale: number, mean and spread of the values, and the tags whose mean, drawn towards the
     user's own by SHRINK events, differs from it by at least SMALL spreads. For other labels: the
     most frequent ones. For free text: its mean length, and the most frequent tags.
     """
-    if not known:
+    if not past:
         return ""
-    count = f"{len(known)} item{'s' if len(known) > 1 else ''} so far"
-    said = [event for event in known if event.response]
+    count = f"{len(past)} item{'s' if len(past) > 1 else ''} so far"
+    answered = [event for event in past if event.response]
     if task.labels is None:
-        words = [len(event.response.split()) for event in said]
-        tags = Counter(tag for event in known for tag in event.about)
+        words = [len(event.response.split()) for event in answered]
+        tags = Counter(tag for event in past for tag in event.about)
         parts = [f"about {np.mean(words):.0f} words each"] if words else []
         parts += [f"mostly {listed(_frequent(tags))}"] if tags else []
         return f"{', '.join([count, *parts])}."
-    if not said:
+    if not answered:
         return f"{count}."
     if not task.ordinal:
-        labels = Counter(event.response for event in said)
+        labels = Counter(event.response for event in answered)
         shares = [
-            f"{label} ({100 * labels[label] / len(said):.0f} %)" for label in _frequent(labels)
+            f"{label} ({100 * labels[label] / len(answered):.0f} %)" for label in _frequent(labels)
         ]
         return f"{count}, most often {listed(shares)}."
-    values = np.array([float(event.response) for event in said])
+    values = np.array([float(event.response) for event in answered])
     text = f"{count}: {values.mean():.1f} on average, spread {values.std():.1f}."
-    liked, disliked = _liked_tags(said, values)
+    liked, disliked = _liked_tags(answered, values)
     if liked:
         text += f" Likes {listed(liked)}."
     if disliked:
@@ -97,13 +98,13 @@ def counted_profile(known: Sequence[Event], task: Task) -> str:
     return text
 
 
-def profile_prompt(known: Sequence[Event], task: Task) -> str:
+def profile_prompt(past: Sequence[Event], task: Task) -> str:
     """What an LLM is asked for a profile of the user, from the last LAST items; "" for none."""
-    if not known:
+    if not past:
         return ""
     taste = "how they write" if task.labels is None else "what they like and what they do not"
     return (
-        f"{_lines(known[-LAST:])}\n\nThese are one person's answers. Describe in two short "
+        f"{_lines(past[-LAST:])}\n\nThese are one person's answers. Describe in two short "
         f"sentences {taste}, without naming any {task.noun}."
     )
 
@@ -129,12 +130,6 @@ def _frequent(counts: Counter[str]) -> list[str]:
     return sorted(counts, key=lambda name: (-counts[name], name))[:NAMED]
 
 
-def listed(names: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    *before, last = names
-    return f"{', '.join(before)} and {last}" if before else last
-
-
 # -- prompts -------------------------------------------------------------------------------------
 
 
@@ -149,9 +144,9 @@ def local_prompt(
         hint: what others would answer, see `unswayed.logo.mediator.hint`.
     """
     turns = [event for event in evidence if event.query and event.response]
-    told = _lines([event for event in evidence if not (event.query and event.response)])
-    known = [part for part in (profile, told, hint) if part]
-    system = "\n".join([task.ask, KNOWN, *known] if known else [task.ask])
+    listed_events = _lines([event for event in evidence if not (event.query and event.response)])
+    notes = [part for part in (profile, listed_events, hint) if part]
+    system = "\n".join([task.ask, KNOWN, *notes] if notes else [task.ask])
     messages: list[Message] = [{"role": "system", "content": system}]
     for event in turns:
         messages.append({"role": "user", "content": event.query})

@@ -8,7 +8,8 @@ from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.data.personas import Persona, personas_hash
-from unswayed.logo.memory import LogoMemory, check_population, read_training
+from unswayed.logo.memory import LogoMemory
+from unswayed.logo.population import check_population, read_training
 from unswayed.memory.registry import Mechanism, Options
 from unswayed.models.base import loaded_base
 from unswayed.plum.mechanism import check_in_process

@@ -59,7 +59,7 @@ class Mediated:
     weight_global: float
 
 
-class Row(NamedTuple):
+class MediatorRow(NamedTuple):
     """What the gate learns from: one question to a user whose answer is known.
 
     Attributes:
@@ -78,7 +78,7 @@ class Row(NamedTuple):
     answer: int
 
 
-class Facts(NamedTuple):
+class HistoryFacts(NamedTuple):
     """What a gate looks at beside the two distributions; see `Row`."""
 
     n: int
@@ -97,7 +97,7 @@ def mixture(p_local: np.ndarray, p_global: np.ndarray, g: float, tau: float = 1.
     return softmax(tau * ((1 - g) * _log(p_local) + g * _log(p_global, len(p_local))))
 
 
-def observations(known: Sequence[Event], task: Task, shown: int) -> float:
+def observations(past: Sequence[Event], task: Task, shown: int) -> float:
     """How many observations of the user the local side is worth: as many events as it shows, times
     the variety of the user's labels, their entropy over its maximum.
 
@@ -111,10 +111,10 @@ def observations(known: Sequence[Event], task: Task, shown: int) -> float:
     Returns:
         From 0 to `shown`. The formula is ours.
     """
-    n = min(len(known), shown)
+    n = min(len(past), shown)
     if task.labels is None:
         return n
-    return n * label_entropy(known, task.labels) / np.log(max(len(task.labels), 2))
+    return n * label_entropy(past, task.labels) / np.log(max(len(task.labels), 2))
 
 
 def shrinkage(p_local: np.ndarray, p_global: np.ndarray, n: float, k: float = 5.0) -> Mediated:
@@ -197,9 +197,9 @@ def fit_calibration(
     log_p = np.array([_log(p) for p in sides])
     data = log_p, np.asarray(answers), _user_weights(users)
     l2 /= len(set(users))
-    found = _minimum(calibration_loss, np.zeros(1 + log_p.shape[1]), data, l2, "a calibration")
-    slope, biases = float(np.exp(found.x[0])), tuple(map(float, found.x[1:]))
-    return Calibration(slope, biases, bool(found.success))
+    optimum = _minimum(calibration_loss, np.zeros(1 + log_p.shape[1]), data, l2, "a calibration")
+    slope, biases = float(np.exp(optimum.x[0])), tuple(map(float, optimum.x[1:]))
+    return Calibration(slope, biases, bool(optimum.success))
 
 
 def calibration_loss(
@@ -227,17 +227,25 @@ def features(p_local: np.ndarray, p_global: np.ndarray, n: int, age: float | Non
     log(1 + n); the entropies of both sides and their Jensen-Shannon divergence (nats);
     log(1 + age), NaN if nothing is known; the largest probability of each side.
     """
-    one, other = np.exp(_log(p_local)), np.exp(_log(p_global, len(p_local)))
-    middle = (one + other) / 2
-    divergence = _entropy(middle) - (_entropy(one) + _entropy(other)) / 2
+    local, everyone = np.exp(_log(p_local)), np.exp(_log(p_global, len(p_local)))
+    middle = (local + everyone) / 2
+    divergence = _entropy(middle) - (_entropy(local) + _entropy(everyone)) / 2
     recency = np.nan if age is None else np.log1p(age)
     return np.array(
-        [np.log1p(n), _entropy(one), _entropy(other), divergence, recency, one.max(), other.max()]
+        [
+            np.log1p(n),
+            _entropy(local),
+            _entropy(everyone),
+            divergence,
+            recency,
+            local.max(),
+            everyone.max(),
+        ]
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Gate:
+class LearnedMediator:
     """g = sigmoid(w . (1, z)), where z are the standardised features; a missing one counts 0.
 
     Both sides are calibrated first, if there are calibrations; features are of what comes out.
@@ -269,7 +277,7 @@ class Gate:
             self.everyone.of(p_global) if self.everyone else p_global,
         )
 
-    def mediate(self, p_local: np.ndarray, p_global: np.ndarray, facts: Facts) -> Mediated:
+    def mediate(self, p_local: np.ndarray, p_global: np.ndarray, facts: HistoryFacts) -> Mediated:
         """The mixture of the calibrated sides.
 
         Args:
@@ -286,12 +294,14 @@ class Gate:
         return dataclasses.asdict(self)
 
 
-EQUAL = Gate(
+EQUAL = LearnedMediator(
     (0.0,) * (1 + len(FEATURES)), (0.0,) * len(FEATURES), (1.0,) * len(FEATURES), 1.0, True
 )
 
 
-def fit_gate(rows: Sequence[Row], l2: float = 1.0, calibrate: bool = False) -> Gate:
+def fit_mediator(
+    rows: Sequence[MediatorRow], l2: float = 1.0, calibrate: bool = False
+) -> LearnedMediator:
     """The gate and temperature that make the users' answers most likely.
 
     Minimises  sum over users of the mean of -log p(answer)  +  l2 / 2 (|w|^2 + log(tau)^2), so
@@ -310,29 +320,33 @@ def fit_gate(rows: Sequence[Row], l2: float = 1.0, calibrate: bool = False) -> G
     """
     local = everyone = None
     if calibrate and rows:
-        one, other, answers, users = zip(
+        locals_, globals_, answers, users = zip(
             *((row.p_local, row.p_global, row.answer, row.user) for row in rows), strict=True
         )
-        local, everyone = (fit_calibration(side, answers, users, l2) for side in (one, other))
+        local, everyone = (
+            fit_calibration(side, answers, users, l2) for side in (locals_, globals_)
+        )
         rows = [
             row._replace(p_local=local.of(row.p_local), p_global=everyone.of(row.p_global))
             for row in rows
         ]
-    data = gate_data(rows)
+    data = mediator_data(rows)
     l2 /= len({row.user for row in rows})
-    found = _minimum(penalised_loss, np.zeros(data.x.shape[1] + 1), data, l2, "the mediator's gate")
-    return Gate(
-        weights=tuple(map(float, found.x[:-1])),
+    optimum = _minimum(
+        penalised_loss, np.zeros(data.x.shape[1] + 1), data, l2, "the mediator's gate"
+    )
+    return LearnedMediator(
+        weights=tuple(map(float, optimum.x[:-1])),
         means=tuple(map(float, data.means)),
         scales=tuple(map(float, data.scales)),
-        tau=float(np.exp(found.x[-1])),
-        converged=bool(found.success),
+        tau=float(np.exp(optimum.x[-1])),
+        converged=bool(optimum.success),
         local=local,
         everyone=everyone,
     )
 
 
-class GateData(NamedTuple):
+class MediatorData(NamedTuple):
     """Rows as arrays.
 
     Attributes:
@@ -352,7 +366,7 @@ class GateData(NamedTuple):
     scales: np.ndarray
 
 
-def gate_data(rows: Sequence[Row]) -> GateData:
+def mediator_data(rows: Sequence[MediatorRow]) -> MediatorData:
     """The rows as arrays, features standardised; a feature that never varies becomes 0.
 
     Raises:
@@ -368,13 +382,13 @@ def gate_data(rows: Sequence[Row]) -> GateData:
             )
     weights = _user_weights([row.user for row in rows])
     raw = np.array([features(row.p_local, row.p_global, row.n, row.age) for row in rows])
-    known = np.where(np.isnan(raw), 0, weights[:, None])  # a feature's weights, where it is known
-    known /= np.maximum(known.sum(axis=0), np.finfo(float).tiny)
-    means = (known * np.nan_to_num(raw)).sum(axis=0)
-    scales = np.sqrt((known * np.nan_to_num(raw - means) ** 2).sum(axis=0))
+    present = np.where(np.isnan(raw), 0, weights[:, None])  # a feature's weights, where it is known
+    present /= np.maximum(present.sum(axis=0), np.finfo(float).tiny)
+    means = (present * np.nan_to_num(raw)).sum(axis=0)
+    scales = np.sqrt((present * np.nan_to_num(raw - means) ** 2).sum(axis=0))
     scales = np.where(scales > 1e-9, scales, 1.0)
     z = _standardised(raw, means, scales)
-    return GateData(
+    return MediatorData(
         x=np.column_stack([np.ones(len(rows)), z]),
         log_local=_padded([_log(row.p_local) for row in rows]),
         log_global=_padded([_log(row.p_global, len(row.p_local)) for row in rows]),
@@ -385,7 +399,7 @@ def gate_data(rows: Sequence[Row]) -> GateData:
     )
 
 
-def penalised_loss(theta: np.ndarray, data: GateData, l2: float) -> tuple[float, np.ndarray]:
+def penalised_loss(theta: np.ndarray, data: MediatorData, l2: float) -> tuple[float, np.ndarray]:
     """What `fit_gate` minimises, per user (nats), and its gradient, at theta = (w, log tau)."""
     w, log_tau = theta[:-1], theta[-1]
     g = expit(data.x @ w)[:, None]
@@ -404,12 +418,12 @@ def _minimum(loss: Any, start: np.ndarray, data: Any, l2: float, what: str) -> A
     """scipy's OptimizeResult; says what did not converge."""
     from scipy.optimize import minimize
 
-    found = minimize(
+    optimum = minimize(
         loss, start, args=(data, l2), jac=True, method="L-BFGS-B", options={"maxiter": 1000}
     )
-    if not found.success:
-        log.warning("%s did not converge: %s", what, found.message)
-    return found
+    if not optimum.success:
+        log.warning("%s did not converge: %s", what, optimum.message)
+    return optimum
 
 
 def _surprise(

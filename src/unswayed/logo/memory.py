@@ -15,237 +15,43 @@ tell whether the adapter learnt anything.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, write_text
-from unswayed.data.histories import Event, Task
+from unswayed.core.files import read_json, write_json
 from unswayed.data.personas import Persona
-from unswayed.logo.communities import Communities, find_communities
-from unswayed.logo.local import listed
+from unswayed.display.numbers import listed
+from unswayed.logo.ask import lesson_samples
+from unswayed.logo.communities import COMMUNITIES, Communities
 from unswayed.logo.mediator import shrinkage
+from unswayed.logo.population import (
+    LatentSemantics,
+    LogoTraining,
+    base_ids,
+    community_prompt,
+    events_of,
+    make_lessons,
+    persona_communities,
+    persona_texts,
+    split,
+)
 from unswayed.memory.retrieval import RetrievalMemory
 from unswayed.models.adapters import read_manifest, remembering, write_manifest
 from unswayed.models.base import Base
-from unswayed.plum.memory import ASK_ALL
-from unswayed.plum.memory import read_training as read_plum_training
 from unswayed.plum.samples import Sample
 from unswayed.plum.settings import PlumSettings
 from unswayed.scoring.chat import Message
 
 log = logging.getLogger(__name__)
 
-COMMUNITIES = 4
 SNIPPETS = 3  # as `--memory retrieval`
-AXES = 20  # of the latent semantic analysis
-HELD = 8  # of so many base personas, one is only for checking
-PHRASES = 6  # that describe a community
-SHORTEST, LONGEST = 3, 9  # words of a phrase
-FILE = "communities.json"
-
-HELPFUL = "You are a helpful assistant. "
-ALIKE = "People like this user say of themselves:\n"
-TASK = Task("personas", "", None, False)
-SETTINGS = PlumSettings(epochs=2, learning_rate=5e-4, qa_weight=1.0, joint=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How a population becomes communities and an adapter.
-
-    Attributes:
-        settings: of the adapter; its seed is also that of the clustering.
-        communities: K; fewer where fewer users are there.
-    """
-
-    settings: PlumSettings = SETTINGS
-    communities: int = COMMUNITIES
-
-    def as_json(self) -> dict[str, Any]:
-        """For a record."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-
-def read_training(recipe: Path | None) -> Training:
-    """The defaults, or the `settings` of a recipe (`recipes/plum/*.yaml`); no other key counts.
-
-    Raises:
-        InputError: as `plum.memory.read_training`.
-    """
-    return Training() if recipe is None else Training(read_plum_training(recipe).settings)
-
-
-def check_population(personas: Sequence[Persona]) -> None:
-    """There are base personas to learn from, and one to hold out.
-
-    Raises:
-        InputError: there are not.
-    """
-    if (left := len(_bases(personas))) < 2:
-        raise InputError(
-            f"--memory logo learns from base personas that it does not ask about, and {left} are "
-            "left, of at least 2 that it needs: ask about fewer with --pairs N (the cells of "
-            "--personas grid are no base personas)"
-        )
-
-
-# -- communities ---------------------------------------------------------------------------------
-
-
-class LatentSemantics:
-    """Latent semantic analysis (Deerwester et al. 1990): TF-IDF on its first AXES singular vectors.
-
-    Args:
-        texts: what the vocabulary, its rarity and the axes come from.
-    """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        self._words = TfidfVectorizer().fit(texts)
-        rows = self._words.transform(texts)
-        self._axes = TruncatedSVD(min(AXES, rows.shape[1]), random_state=0).fit(rows)
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, d) rows of length 1; 0 for a text that shares no word."""
-        rows = self._axes.transform(self._words.transform(texts))
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows / np.where(lengths > 1e-9, lengths, 1)
-
-
-def events_of(persona: Persona) -> list[Event]:
-    """What a persona says of itself, slot by slot."""
-    texts = persona.texts(first_person=True)
-    return [Event(persona.id, i, "", text, thing=slot) for i, (slot, text) in enumerate(texts)]
-
-
-def persona_communities(personas: Sequence[Persona], training: Training) -> Communities:
-    """K-means on the personas' texts, each community described by phrases of its members."""
-    embedder = LatentSemantics(_texts(personas))
-    histories = {persona.id: events_of(persona) for persona in personas}
-    k, seed = min(training.communities, len(personas)), training.settings.seed
-    found = find_communities(histories, TASK, k, seed, embedder)
-    members = [found.nearest(events_of(persona)) for persona in personas]
-    descriptions = tuple(
-        ALIKE + "".join(f'- "{phrase}"\n' for phrase in _typical(found, personas, members, c))
-        for c in range(len(found.shares))
-    )
-    return dataclasses.replace(found, descriptions=descriptions)
-
-
-def clauses(text: str) -> list[str]:
-    """Clauses of SHORTEST to LONGEST words; if there are none, the first words of the text."""
-    found = [
-        re.sub(r"^(?:and|or|but) ", "", part) for part in re.split(r"[.,;:!?]+(?:\s+|$)", text)
-    ]
-    short = [part for part in found if SHORTEST <= len(part.split()) <= LONGEST]
-    return short or [" ".join(text.split()[:LONGEST])]
-
-
-def _typical(
-    communities: Communities, personas: Sequence[Persona], members: Sequence[int], c: int
-) -> list[str]:
-    """The PHRASES phrases of members nearest to the centre (cosine), one of a base persona.
-
-    Where no member is left when users are placed, everyone's phrases are candidates.
-    """
-    said = [
-        (persona.pair_id, phrase)
-        for persona, member in zip(personas, members, strict=True)
-        if member == c or c not in members
-        for event in events_of(persona)
-        for phrase in clauses(event.response)
-    ]
-    taste, centre = communities.taste, communities.centres[c]
-    rows = taste.embedder.embed([phrase for _, phrase in said]) - taste.origin
-    near = rows @ centre / np.maximum(np.linalg.norm(rows, axis=1), 1e-9)
-    first: dict[str, str] = {}
-    for i in np.argsort(-near.round(9), kind="stable"):
-        first.setdefault(*said[i])
-    return list(first.values())[:PHRASES]
-
-
-# -- lessons -------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Lesson:
-    """What a user of the population says about one slot.
-
-    Attributes:
-        persona: its id.
-        reads: the prompt.
-    """
-
-    persona: str
-    reads: list[Message]
-    answer: str
-
-
-def make_lessons(personas: Sequence[Persona], communities: Communities) -> list[Lesson]:
-    """A lesson for each slot; its user is placed by what they say in the other slots."""
-    lessons = []
-    for i, persona in enumerate(personas):
-        events = events_of(persona)
-        for j, event in enumerate(events):
-            others = [other for other in events if other is not event]
-            slot = event.thing.replace("_", " ")
-            question = ASK_ALL[(i + j) % len(ASK_ALL)].format(slot=slot)
-            description = communities.descriptions[communities.nearest(others)]
-            answer = f'You said: "{event.response}"'
-            lessons.append(Lesson(persona.id, _alike(description, question), answer))
-    return lessons
-
-
-def split(personas: Sequence[Persona]) -> tuple[list[Persona], list[Persona]]:
-    """Those to learn from, and those to check with: of each HELD base personas the first."""
-    held = set(_bases(personas)[::HELD])
-    learnt = [persona for persona in personas if persona.pair_id not in held]
-    return learnt, [persona for persona in personas if persona.pair_id in held]
-
-
-def _alike(description: str, question: str) -> list[Message]:
-    return [
-        {"role": "system", "content": HELPFUL + description},
-        {"role": "user", "content": question},
-    ]
-
-
-def _samples(base: Base, lessons: Sequence[Lesson], settings: PlumSettings) -> list[Sample]:
-    """The lessons as tokens, of which the answer's count.
-
-    Raises:
-        InputError: one is too long.
-    """
-    from unswayed.logo.ask import make_lesson
-    from unswayed.models.load import loaded_lm
-    from unswayed.scoring.ask import open_prompts
-
-    lm = loaded_lm(base.model, base.tokenizer)
-    limit = min(settings.max_length, base.max_length or settings.max_length)
-    prompts = open_prompts(lm, [lesson.reads for lesson in lessons])
-    samples = [
-        make_lesson(lm, lesson.persona, prompt, lesson.answer, settings.qa_weight)
-        for lesson, prompt in zip(lessons, prompts, strict=True)
-    ]
-    for sample in samples:
-        if len(sample.ids) > limit:
-            raise InputError(
-                f"persona {sample.conversation} makes a sample of {len(sample.ids)} tokens, more "
-                f"than the limit of {limit}: shorten its texts, or raise max_length in the "
-                "recipe's settings if the model can take it"
-            )
-    return samples
+USERS = "users"  # what the adapter learns, in its manifest
 
 
 def mean_loss(base: Base, model: Any, samples: Sequence[Sample], settings: PlumSettings) -> float:
@@ -275,7 +81,7 @@ class GlobalView:
     folder: Path
 
     def messages(self, question: str) -> list[Message]:
-        return _alike(self.description, question)
+        return community_prompt(self.description, question)
 
     def active(self, model: Any) -> AbstractContextManager[Any]:
         """Switches the adapter on in an lm-eval model (`model.model`)."""
@@ -298,11 +104,11 @@ class LogoMemory:
         base: Base,
         folder: Path,
         population: Sequence[Persona],
-        training: Training,
+        training: LogoTraining,
         k: int | None,
     ) -> None:
         self._base, self._folder, self._training, self._k = base, folder, training, k
-        self._learnt, self._held = split(population)
+        self._learners, self._held_out = split(population)
         self._local = RetrievalMemory(SNIPPETS)
         self._communities: Communities | None = None
         self.style = "weights" if k is None else f"shrinkage-{k}"
@@ -329,8 +135,9 @@ class LogoMemory:
         messages = self._local.messages(question)
         if self._global is None or self._k is not None:
             return messages
-        system, asked = messages
-        return [system | {"content": system["content"] + self._global.description}, asked]
+        system, question_turn = messages
+        content = system["content"] + self._global.description
+        return [system | {"content": content}, question_turn]
 
     def active(self, model: Any) -> AbstractContextManager[Any]:
         if self._global is None or self._k is not None:
@@ -345,7 +152,7 @@ class LogoMemory:
         """Log-probabilities of the options (nats), from their scores in each of the views."""
         from scipy.special import softmax
 
-        local, everyone = (softmax(np.asarray(one, dtype=float)) for one in scores)
+        local, everyone = (softmax(np.asarray(side, dtype=float)) for side in scores)
         return np.log(shrinkage(local, everyone, self._n, self._k).probabilities).tolist()
 
     def forget(self) -> None:
@@ -365,63 +172,79 @@ class LogoMemory:
             return
         from unswayed.plum.train import train_samples
 
-        communities, settings = self._find(), self._training.settings
+        communities, settings = self._load_communities(), self._training.settings
         samples: dict[str, list[Sample]] = {}
-        for sample in _samples(self._base, make_lessons(self._learnt, communities), settings):
+        for sample in self._samples(self._learners, communities):
             samples.setdefault(sample.conversation, []).append(sample)
-        if read_manifest(self._folder) is None:
+        if read_manifest(self._folder, USERS) is None:
             lessons = sum(map(len, samples.values()))
             log.info(
                 "one adapter to train, on %d lessons of %d users; it stays in %s",
                 *(lessons, len(samples), self._folder),
             )
-        manifest = train_samples(self._base, samples, settings, self._folder)
+        manifest = train_samples(self._base, samples, settings, self._folder, learnt=USERS)
         if "held_out" not in manifest:
-            checks = _samples(self._base, make_lessons(self._held, communities), settings)
+            checks = self._samples(self._held_out, communities)
             before = mean_loss(self._base, self._base.model, checks, settings)
             with remembering(self._base, self._folder) as model:
                 after = mean_loss(self._base, model, checks, settings)
-            found = {"before": before, "after": after, "lessons": len(checks)}
-            write_manifest(self._folder, manifest | {"held_out": found})
+            loss = {"before": before, "after": after, "lessons": len(checks)}
+            write_manifest(self._folder, manifest | {"held_out": loss})
         self._communities = communities
 
-    def _find(self) -> Communities:
+    def _samples(self, personas: Sequence[Persona], communities: Communities) -> list[Sample]:
+        return lesson_samples(
+            self._base,
+            make_lessons(personas, communities),
+            self._training.settings,
+            lambda lesson: lesson.event.user,
+            lambda lesson, excess: (
+                f"persona {lesson.event.user} {excess}: shorten its texts, or raise max_length in "
+                "the recipe's settings if the model can take it"
+            ),
+        )
+
+    def _load_communities(self) -> Communities:
         """The communities on disk, or new ones, written there."""
-        path = self._folder / FILE
-        if path.exists():
-            embedder = LatentSemantics(_texts(self._learnt))
-            return Communities.from_json(json.loads(read_text(path)), embedder)
-        found = persona_communities(self._learnt, self._training)
+        path = self._folder / COMMUNITIES
+        complaint = "is no file of communities: remove the folder, and it is made again"
+        if saved := read_json(path, ["kind", "centres", "descriptions"], complaint):
+            embedder = LatentSemantics(persona_texts(self._learners))
+            return Communities.from_json(saved, embedder)
+        communities = persona_communities(self._learners, self._training)
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(found.as_json(), ensure_ascii=False, indent=1) + "\n")
-        return found
+        write_json(path, communities.as_json(), indent=1)
+        return communities
 
     def community(self, persona: Persona) -> int:
         """The number, from 0, of the community of a persona; to be called after `learn`."""
         return self._communities.nearest(events_of(persona))
 
-    def notes(self, asked: Sequence[Persona]) -> list[str]:
+    def notes(self, personas: Sequence[Persona]) -> list[str]:
         """What a reader must know of the population, in sentences.
 
         Args:
-            asked: the personas of the run.
+            personas: those of the run.
         """
-        if not asked:
+        if not personas:
             return []
         self.learn()
-        loss = read_manifest(self._folder)["held_out"]
+        loss = read_manifest(self._folder, USERS)["held_out"]
         groups = [
-            f"{c + 1} ({len(own)}: {_made_of(own)})" for c, own in self._by_place(self._learnt)
+            f"{c + 1} ({len(members)}: {_made_of(members)})"
+            for c, members in self._by_place(self._learners)
         ]
         placed = [
             f"{condition} "
-            + listed([f"{len(own)} in {c + 1}" for c, own in self._by_place(asked, condition)])
-            for condition in dict.fromkeys(persona.condition for persona in asked)
+            + listed(
+                f"{len(members)} in {c + 1}" for c, members in self._by_place(personas, condition)
+            )
+            for condition in dict.fromkeys(persona.condition for persona in personas)
         ]
         notes = [
-            f"The global memory learnt from {len(self._learnt)} users, versions of "
-            f"{len(_bases(self._learnt))} base personas that were not asked about. Found by their "
-            f"texts, these fall into communities: {'; '.join(groups)}.",
+            f"The global memory learnt from {len(self._learners)} users, versions of "
+            f"{len(base_ids(self._learners))} base personas that were not asked about. Found by "
+            f"their texts, these fall into communities: {'; '.join(groups)}.",
             f"Users asked about were placed in these communities: {'; '.join(placed)}.",
             f"On {loss['lessons']} lessons of users that were neither learnt nor asked about, the "
             f"adapter's loss is {loss['after']:.3f} nats per token of the answer, against "
@@ -430,7 +253,7 @@ class LogoMemory:
         ]
         if self._k is None:
             return notes
-        slots = sorted({len(persona.slots) for persona in asked})
+        slots = sorted({len(persona.slots) for persona in personas})
         weights = [f"{100 * self._k / (n + self._k):.0f} % with {n} slots known" for n in slots]
         return [*notes, f"The population's word weighed {listed(weights)}."]
 
@@ -438,24 +261,16 @@ class LogoMemory:
         self, personas: Sequence[Persona], condition: str | None = None
     ) -> list[tuple[int, list[Persona]]]:
         """Communities with the personas, of a condition or of all, that are placed in them."""
-        found: dict[int, list[Persona]] = {}
+        members: dict[int, list[Persona]] = {}
         for persona in personas:
             if condition in (None, persona.condition):
-                found.setdefault(self.community(persona), []).append(persona)
-        return sorted(found.items())
+                members.setdefault(self.community(persona), []).append(persona)
+        return sorted(members.items())
 
 
 def _made_of(personas: Sequence[Persona]) -> str:
     """The conditions of some personas, the most frequent first."""
     counts = Counter(persona.condition for persona in personas)
     return listed(
-        [f"{100 * n / len(personas):.0f} % {condition}" for condition, n in counts.most_common()]
+        f"{100 * n / len(personas):.0f} % {condition}" for condition, n in counts.most_common()
     )
-
-
-def _bases(personas: Iterable[Persona]) -> list[str]:
-    return list(dict.fromkeys(persona.pair_id for persona in personas))
-
-
-def _texts(personas: Iterable[Persona]) -> list[str]:
-    return [event.response for persona in personas for event in events_of(persona)]

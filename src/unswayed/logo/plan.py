@@ -35,13 +35,13 @@ ENOUGH = 5  # answers without which a history is short, not skewed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Question:
+class Target:
     """An event of a test or fit user whose response is to be predicted.
 
     Attributes:
         part: TEST or FIT.
         segment: of the event, from 1.
-        known: the user's own events strictly before it.
+        past: the user's own events strictly before it.
         skewed: the user is one of the quarter of test users whose labels vary least.
         balanced: more is known than at the median of the test questions, and it varies more.
     """
@@ -49,30 +49,30 @@ class Question:
     event: Event
     part: str
     segment: int
-    known: tuple[Event, ...]
+    past: tuple[Event, ...]
     skewed: bool = False
     balanced: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Case:
-    """A question as it is asked: with all that is known, or cut to the first `cut` events.
+class TargetView:
+    """A target as it is asked: with all that is known, or cut to the first `cut` events.
 
     So a user is seen as a newcomer. The last events would be of the same sitting as the question,
     and tell more than a newcomer's do.
     """
 
-    question: Question
+    target: Target
     cut: int | None
 
     @cached_property
-    def known(self) -> tuple[Event, ...]:
-        return self.question.known[: self.cut]
+    def past(self) -> tuple[Event, ...]:
+        return self.target.past[: self.cut]
 
     @property
     def age(self) -> float | None:
         """Time since the newest known event, in the unit of the source."""
-        return self.question.event.time - self.known[-1].time if self.known else None
+        return self.target.event.time - self.past[-1].time if self.past else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,19 +82,19 @@ class Plan:
     Attributes:
         parts: the segments.
         stages: of all segments but the last.
-        cases: in the order of users, events and cuts.
+        views: of the targets, in the order of users, events and cuts.
     """
 
     task: Task
     split: Split
     parts: Sequence[Sequence[Event]]
     stages: list[Stage]
-    cases: list[Case]
+    views: list[TargetView]
 
     @cached_property
-    def asked(self) -> list[int]:
-        """Segments with cases; that of number s is answered by the module of stage s - 1."""
-        return sorted({case.question.segment for case in self.cases})
+    def asked_segments(self) -> list[int]:
+        """Segments with targets; that of number s is answered by the module of stage s - 1."""
+        return sorted({view.target.segment for view in self.views})
 
     def lessons_before(self, segment: int) -> list[Event]:
         """All answers of training users in the segments before this one."""
@@ -106,7 +106,7 @@ class Plan:
 def make_plan(
     histories: Histories, logo: LogoSettings, seed: int, with_gate: bool, embedder: Any = None
 ) -> Plan:
-    """Split, stages and cases.
+    """Split, stages, targets and their views.
 
     Args:
         with_gate: fit users are asked too; otherwise they are only left out.
@@ -119,25 +119,25 @@ def make_plan(
     parts = segments(histories.events, logo.segments)
     stages = make_stages(task, parts[:-1], split.train, logo, seed, embedder)
     last = range(logo.segments - logo.asked_segments + 1, logo.segments + 1)
-    tested = _questions(histories, parts, split.test, TEST, last, logo, seed)
+    tested = _targets(histories, parts, split.test, TEST, last, logo, seed)
     if not tested:
         raise InputError(
             f"no test user has an answer in the last {len(last)} of {logo.segments} segments: take "
             "fewer segments, a larger test_share, or more users"
         )
-    questions = _marked(tested, task)
+    targets = _marked(tested, task)
     if with_gate:
-        questions = questions + _fitting(histories, parts, split.fit, last, logo, seed)
-    cases = [
-        Case(question, cut)
-        for question in questions
+        targets = targets + _fitting(histories, parts, split.fit, last, logo, seed)
+    views = [
+        TargetView(target, cut)
+        for target in targets
         for cut in (None, *logo.cold)
-        if cut is None or cut <= len(question.known)
+        if cut is None or cut <= len(target.past)
     ]
-    return Plan(task, split, parts, stages, cases)
+    return Plan(task, split, parts, stages, views)
 
 
-def _questions(
+def _targets(
     histories: Histories,
     parts: Sequence[Sequence[Event]],
     users: Sequence[str],
@@ -145,9 +145,9 @@ def _questions(
     numbers: Sequence[int],
     logo: LogoSettings,
     seed: int,
-) -> list[Question]:
+) -> list[Target]:
     """At most `questions_per_user` of each user in each of the segments."""
-    found = []
+    targets = []
     for number in numbers:
         answered: dict[str, list[Event]] = {user: [] for user in users}
         for event in parts[number - 1]:
@@ -156,9 +156,9 @@ def _questions(
         for user in sorted(users):
             rng = random.Random(f"{seed}/{number}/{user}")
             for event in fair_draw(answered[user], logo.questions_per_user, rng):
-                own = past_of(histories.of(user), event)
-                found.append(Question(event, part, number, own))
-    return found
+                past = past_of(histories.of(user), event)
+                targets.append(Target(event, part, number, past))
+    return targets
 
 
 def _fitting(
@@ -168,14 +168,14 @@ def _fitting(
     tested: Sequence[int],
     logo: LogoSettings,
     seed: int,
-) -> list[Question]:
+) -> list[Target]:
     """What fit users are asked: for each segment that is tested, the newest one before it in which
     they have answers. The first segment has no module that could be asked."""
-    found = {
-        number: _questions(histories, parts, users, FIT, [number], logo, seed)
+    by_segment = {
+        number: _targets(histories, parts, users, FIT, [number], logo, seed)
         for number in range(2, tested[-1])
     }
-    answered = [number for number, questions in found.items() if questions]
+    answered = [number for number, targets in by_segment.items() if targets]
     newest = {max((n for n in answered if n < number), default=None) for number in tested}
     if newest == {None}:
         raise InputError(
@@ -183,25 +183,25 @@ def _fitting(
             "the calibration learn: take fewer segments or a larger fit_share, or leave "
             "logo-gate, local-calibrated and global-calibrated out of --methods"
         )
-    return [question for number in answered if number in newest for question in found[number]]
+    return [target for number in answered if number in newest for target in by_segment[number]]
 
 
-def _marked(questions: Sequence[Question], task: Task) -> list[Question]:
+def _marked(targets: Sequence[Target], task: Task) -> list[Target]:
     """The questions of test users, with `skewed` and `balanced`."""
     if task.labels is None:
-        return list(questions)
-    variety = [label_entropy(one.known, task.labels) for one in questions]
+        return list(targets)
+    variety = [label_entropy(target.past, task.labels) for target in targets]
     most: dict[str, float] = {}
-    for one, entropy in zip(questions, variety, strict=True):  # the last question knows most
-        if sum(bool(event.response) for event in one.known) >= ENOUGH:
-            most[one.event.user] = entropy
+    for target, entropy in zip(targets, variety, strict=True):  # the last question knows most
+        if sum(bool(event.response) for event in target.past) >= ENOUGH:
+            most[target.event.user] = entropy
     skewed = set(sorted(most, key=lambda user: (most[user], user))[: -(-len(most) // 4)])
-    length, middle = np.median([len(one.known) for one in questions]), np.median(variety)
+    length, middle = np.median([len(target.past) for target in targets]), np.median(variety)
     return [
         dataclasses.replace(
-            one,
-            skewed=one.event.user in skewed,
-            balanced=bool(len(one.known) > length and entropy > middle),
+            target,
+            skewed=target.event.user in skewed,
+            balanced=bool(len(target.past) > length and entropy > middle),
         )
-        for one, entropy in zip(questions, variety, strict=True)
+        for target, entropy in zip(targets, variety, strict=True)
     ]

@@ -91,7 +91,7 @@ class LogoSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class LogoRecipe:
     """A global memory, and how it is evaluated; the seed of all is that of `settings`.
 
     Attributes:
@@ -117,20 +117,20 @@ SECTIONS = {
 }
 
 
-def read_recipe(paths: Sequence[Path]) -> Recipe:
+def read_recipe(paths: Sequence[Path]) -> LogoRecipe:
     """A recipe; with several files, the keys of later ones replace those of earlier ones.
 
     Raises:
         InputError: names the file and the key that is unknown, missing, twice there or of a wrong
             type.
     """
-    keys = read_keys(paths, Recipe, SECTIONS, _check)
+    keys = read_keys(paths, LogoRecipe, SECTIONS, _check)
     try:
         logo = LogoSettings(**keys.get("logo", {}))
         settings = PlumSettings(**keys.get("settings", {}))
     except InputError as error:
         raise InputError(f"{paths[-1]}: {error}") from None
-    return Recipe(**keys | {"logo": logo, "settings": settings})
+    return LogoRecipe(**keys | {"logo": logo, "settings": settings})
 
 
 def _check(hints: dict[str, Any], values: dict[str, Any], where: Any, prefix: str = "") -> None:

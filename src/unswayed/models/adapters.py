@@ -19,23 +19,28 @@ from unswayed.models.base import Base
 
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
+CONVERSATIONS = "conversations"
 
 
 # -- what is on disk -----------------------------------------------------------------------------
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a user's memory, None if nothing has been trained there.
+def read_manifest(folder: Path, learnt: str | None = CONVERSATIONS) -> dict[str, Any] | None:
+    """The manifest of a memory in weights, None if nothing has been trained there.
 
-    Its fields: base (model, weights), settings, conversations (each id, samples, losses: the mean
+    Its fields: base (model, weights), settings, what was learnt (each id, samples, losses: the mean
     of each epoch in nats), adapter (folder and SHA-256 of the weights).
 
+    Args:
+        learnt: what the memory was trained on, piece by piece: the field's name. None where it does
+            not matter.
+
     Raises:
-        InputError: the file is no manifest.
+        InputError: the file is no manifest of such a memory.
     """
     return read_json(
         folder / MANIFEST,
-        ("base", "settings", "conversations", "adapter"),
+        ("base", "settings", *filter(None, [learnt]), "adapter"),
         "is no manifest of a memory: restore it, or train into another folder",
     )
 
@@ -59,7 +64,7 @@ def adapter_folder(base: Base, folder: Path) -> Path:
     Raises:
         InputError: there is none, it is damaged, or it was trained on another model.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, None)
     if manifest is None:
         raise InputError(f"{folder}: no memory has been trained there (no {MANIFEST})")
     trained_on = manifest["base"]
@@ -77,12 +82,16 @@ def adapter_folder(base: Base, folder: Path) -> Path:
 
 
 def write_checkpoint(
-    folder: Path, manifest: dict[str, Any], config: Any, tensors: dict[str, Any]
+    folder: Path, manifest: dict[str, Any], number: int, config: Any, tensors: dict[str, Any]
 ) -> dict[str, Any]:
-    """A checkpoint: adapter first, then the manifest that names it, then the old one goes."""
+    """A checkpoint: adapter first, then the manifest that names it, then the old one goes.
+
+    Args:
+        number: of the checkpoint, how many pieces have been learnt.
+    """
     from safetensors.torch import save_file
 
-    name = f"adapter-{len(manifest['conversations']):05d}"
+    name = f"adapter-{number:05d}"
     scratch = folder / (name + ".partial")
     for leftover in (scratch, folder / name):  # of a run that was killed just here
         shutil.rmtree(leftover, ignore_errors=True)
@@ -113,7 +122,7 @@ def remembering(base: Base, folder: Path) -> Iterator[Any]:
     from peft import LoraConfig
 
     adapter = adapter_folder(base, folder)
-    seed = read_manifest(folder)["settings"]["seed"]
+    seed = read_manifest(folder, None)["settings"]["seed"]
     with adapted(base, LoraConfig.from_pretrained(str(adapter)), seed, adapter) as model:
         yield model
 

@@ -24,6 +24,7 @@ from unswayed.core.errors import InputError
 from unswayed.core.ledger import as_json, check_same
 from unswayed.core.progress import Progress
 from unswayed.models.adapters import (
+    CONVERSATIONS,
     adapted,
     adapter_folder,
     read_manifest,
@@ -78,25 +79,27 @@ def train_samples(
     folder: Path,
     on_conversation: Callable[[Any, list[str]], None] = lambda model, done: None,
     accelerator: Any = None,
+    learnt: str = CONVERSATIONS,
 ) -> dict[str, Any]:
     """As `train`, with samples that are ready.
 
     Args:
-        samples: id of a conversation, or of another stretch of what is learnt -> its samples, at
+        samples: id of a conversation, or of another piece of what is learnt -> its samples, at
             least one each, which bear that id; in the order of time.
+        learnt: what the pieces are; they stand under this name in the manifest.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, learnt)
     if manifest is None:
         manifest = {
             "base": {"model": base.name, "weights": base.weights},
             "settings": dataclasses.asdict(settings),
-            "conversations": [],
+            learnt: [],
         }
         adapter = None
     else:
         adapter = adapter_folder(base, folder)
-        _check_goes_on(manifest, settings, list(samples), folder)
-    done = [entry["id"] for entry in manifest["conversations"]]
+        _check_goes_on(manifest, learnt, settings, list(samples), folder)
+    done = [entry["id"] for entry in manifest[learnt]]
     new = [id for id in samples if id not in done]
     if not new:
         return manifest
@@ -111,7 +114,7 @@ def train_samples(
                 base, trainable, optimizer, stage, earlier, settings, progress, accelerator
             )
             done += ids
-            manifest["conversations"] += [
+            manifest[learnt] += [
                 {"id": id, "samples": len(samples[id]), "losses": losses} for id in ids
             ]
             ends = losses[:1] + losses[1:][-1:]  # of the first epoch and the last
@@ -119,7 +122,8 @@ def train_samples(
             on_conversation(trainable, list(done))
             tensors = _adapter_tensors(model, trainable, accelerator)
             if accelerator is None or accelerator.is_main_process:
-                manifest = write_checkpoint(folder, manifest, model.peft_config["default"], tensors)
+                config = model.peft_config["default"]
+                manifest = write_checkpoint(folder, manifest, len(done), config, tensors)
     progress.close()
     return manifest
 
@@ -137,28 +141,32 @@ def samples_of(
 
 
 def _check_goes_on(
-    manifest: dict[str, Any], settings: PlumSettings, ids: list[str], folder: Path
+    manifest: dict[str, Any],
+    learnt: str,
+    settings: PlumSettings,
+    ids: list[str],
+    folder: Path,
 ) -> None:
     """Refuse to go on with a memory in another way than it was begun."""
     remedy = "go on with the same settings, or train anew in another folder"
     check_same(manifest["settings"], as_json(settings), folder, remedy)
-    done = [entry["id"] for entry in manifest["conversations"]]
+    done = [entry["id"] for entry in manifest[learnt]]
     new = [id for id in ids if id not in done]
     again = [id for id in ids if id in done]
     if again != [id for id in done if id in again] or ids != again + new:
         raise InputError(
-            f"{folder} was trained on {', '.join(done[-3:])} last; the conversations given are in "
+            f"{folder} was trained on {', '.join(done[-3:])} last; the {learnt} given are in "
             "another order: new ones come after those, or train anew in another folder"
         )
     if new and settings.joint:
         raise InputError(
             f"{folder} was trained jointly and cannot take {new[0]!r} in: train anew on all "
-            "conversations in another folder"
+            f"{learnt} in another folder"
         )
     if new and settings.replay and len(again) < len(done):
         missing = next(id for id in done if id not in again)
         raise InputError(
-            f"replay needs the pairs of all earlier conversations, those of {missing!r} are "
+            f"replay needs the pairs of all earlier {learnt}, those of {missing!r} are "
             "missing: give them too"
         )
 

@@ -97,7 +97,7 @@ def start_adapter(recipe: DpoRecipe) -> str | None:
     """
     if recipe.adapter is None:
         return None
-    manifest = read_manifest(Path(recipe.adapter))  # of a memory that PLUM wrote
+    manifest = read_manifest(Path(recipe.adapter), None)  # of a memory
     if manifest is None:
         return recipe.adapter
     return str(Path(recipe.adapter) / manifest["adapter"]["folder"])
