@@ -215,7 +215,7 @@ def test_no_asked_or_held_out_user_is_learnt_from(logo):
     people = read_personas(Path(logo.personas))
     asked = {row["pair_id"] for row in rows_of(logo.out)} - {None}
     folder = population_folder(logo.out)
-    trained = json.loads((folder / "manifest.json").read_text("utf-8"))["conversations"]
+    trained = json.loads((folder / "manifest.json").read_text("utf-8"))["users"]
     by_id = {one.id: one for one in people}
     learnt = {by_id[entry["id"]].pair_id for entry in trained}
     (held,) = {one.pair_id for one in people} - asked - learnt

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from unswayed.core.errors import InputError
 from unswayed.data.histories import Event, load_histories, past_of, segments
 from unswayed.logo import globals as module
+from unswayed.logo.ask import Lesson
 from unswayed.logo.globals import (
+    SEGMENTS,
     CachingEmbedder,
-    Lesson,
     Stage,
     fair_draw,
     make_stages,
@@ -40,7 +41,7 @@ from unswayed.models.base import load_base
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import train, train_samples
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 HISTORIES = load_histories("builtin:users=16,seed=1")
 LOGO = LogoSettings(segments=4, communities=2, samples_per_segment=6)
 BARE = dataclasses.replace(LOGO, evidence_share=0.0)
@@ -303,7 +304,7 @@ def test_they_learn_go_on_and_refuse_another(base, tmp_path: Path):
     }
     assert seen == sorted(own) and {module for module, _ in own} == {0, 1} == set(manifests)
     for number, manifest in manifests.items():
-        assert read_manifest(module_folder(tmp_path / "whole", number)) == manifest
+        assert read_manifest(module_folder(tmp_path / "whole", number), SEGMENTS) == manifest
         assert {(number, one["id"]): one["samples"] for one in manifest["segments"]} == {
             (m, f"segment {segment}"): n for (m, segment), n in own.items() if m == number
         }
@@ -343,11 +344,7 @@ def test_each_module_learns_from_its_community_alone(base, tmp_path: Path):
         dataclasses.replace(
             stage,
             lessons=tuple(
-                dataclasses.replace(
-                    one, event=dataclasses.replace(one.event, response="1"), reads=one.reads
-                )
-                if one.module == 1
-                else one
+                dataclasses.replace(one, answer="1") if one.module == 1 else one
                 for one in stage.lessons
             ),
         )
@@ -445,7 +442,7 @@ def test_the_script(tiny_model_dir, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]  # fmt: skip
     kept = json.loads((tmp_path / "out" / "communities.json").read_text())
     assert [one["id"] for one in kept["stages"]] == ["segment 1", "segment 2", "segment 3"]
-    assert read_manifest(tmp_path / "out" / "community-1")["segments"]
+    assert read_manifest(tmp_path / "out" / "community-1", SEGMENTS)[SEGMENTS]
     config.write_text(yaml.safe_dump(keys | {"logo": {"segment": 3}}))
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(script, run_name="__main__")

@@ -12,7 +12,7 @@ from unswayed.core.errors import InputError
 from unswayed.logo.recipe import LogoRecipe, LogoSettings, read_recipe
 from unswayed.plum.settings import PlumSettings
 
-FOLDER = Path(__file__).parents[3] / "recipes" / "logo"
+FOLDER = Path(__file__).parents[2] / "recipes" / "logo"
 RECIPES, OVERLAYS = sorted(FOLDER.glob("*.yaml")), sorted(FOLDER.glob("overlays/*.yaml"))
 
 
