@@ -7,8 +7,11 @@ uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/datasets.md.
 """
 
 import sys
+from functools import partial
 
 from unswayed.publish.scripts import ItemArguments, build_items, run_script
 
+build = partial(build_items, "management")
+
 if __name__ == "__main__":
-    sys.exit(run_script("persona_stem", ItemArguments, build_items("management"), __doc__))
+    sys.exit(run_script("persona_stem", ItemArguments, build, __doc__))

@@ -120,54 +120,35 @@ def card_metadata(tree: Path) -> dict[str, Any]:
 
 
 def _write_files(tree: Tree, folder: Path) -> None:
-    infos = []
+    """The Parquet files, and the card: metadata in the Hub's form, then the body."""
+    configs, infos, n_rows = [], [], 0
     for config, splits in tree.tables.items():
         (folder / config).mkdir(parents=True)
-        sizes = {}
+        paths = {split: folder / config / f"{split}-00000-of-00001.parquet" for split in splits}
         for split, table in splits.items():
-            path = folder / config / f"{split}-00000-of-00001.parquet"
-            table.to_parquet(path)
-            sizes[split] = path.stat().st_size
-        infos.append(_info(config, splits, sizes))
-    write_text(folder / CARD, card_text(tree, infos))
-
-
-def _info(
-    config: str, splits: Mapping[str, datasets.Dataset], file_bytes: Mapping[str, int]
-) -> dict[str, Any]:
-    """One entry of `dataset_info`; sizes in bytes."""
-    in_memory = {split: table.data.nbytes for split, table in splits.items()}
-    info = datasets.DatasetInfo(
-        features=next(iter(splits.values())).features,
-        splits=[
-            {"name": split, "num_bytes": in_memory[split], "num_examples": len(table)}
-            for split, table in splits.items()
-        ],
-        download_size=sum(file_bytes.values()),
-        dataset_size=sum(in_memory.values()),
-    )
-    return {"config_name": config, **info._to_yaml_dict()}  # the form that push_to_hub writes
-
-
-def card_text(tree: Tree, infos: list[dict[str, Any]]) -> str:
-    """The card: metadata in the Hub's form, then the body."""
-    rows = sum(len(table) for splits in tree.tables.values() for table in splits.values())
+            table.to_parquet(paths[split])
+            n_rows += len(table)
+        files = [{"split": split, "path": f"{config}/{split}-*.parquet"} for split in splits]
+        configs.append({"config_name": config, "data_files": files})
+        info = datasets.DatasetInfo(
+            features=table.features,
+            splits=[
+                {"name": split, "num_bytes": table.data.nbytes, "num_examples": len(table)}
+                for split, table in splits.items()
+            ],
+            download_size=sum(path.stat().st_size for path in paths.values()),
+            dataset_size=sum(table.data.nbytes for table in splits.values()),
+        )
+        # The form that push_to_hub writes.
+        infos.append({"config_name": config, **info._to_yaml_dict()})
     metadata = {
         **tree.metadata,
-        "size_categories": [size_category(rows)],
+        "size_categories": [size_category(n_rows)],
         MARK: {"dataset": tree.name, "version": __version__, **tree.facts},
-        "configs": [
-            {
-                "config_name": config,
-                "data_files": [
-                    {"split": split, "path": f"{config}/{split}-*.parquet"} for split in splits
-                ],
-            }
-            for config, splits in tree.tables.items()
-        ],
+        "configs": configs,
         "dataset_info": infos,
     }
-    return with_metadata(f"{tree.body.strip()}\n", metadata)
+    write_text(folder / CARD, with_metadata(f"{tree.body.strip()}\n", metadata))
 
 
 def size_category(rows: int) -> str:

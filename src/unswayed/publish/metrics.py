@@ -1,4 +1,8 @@
-"""What the `evaluate` modules under metrics/ compute, by the statistics of the audit."""
+"""What the `evaluate` modules under metrics/ compute, by the statistics of the audit.
+
+Arguments and results are told there. An answer is None or NaN if unparsed. Intervals respect that
+the answers to one question, and those about one user, go together.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +26,6 @@ def flip_rate(
 ) -> dict[str, Any]:
     """Share of answers that differ between two runs over the same questions.
 
-    Args:
-        predictions1: answers without memory, a row each; None or NaN if unparsed.
-        predictions2: answers with memory.
-        question_ids: of the rows; without them each row counts as a question of its own.
-        user_ids: of the rows; without them the k-th row of a question counts as user k.
-
-    Returns:
-        flip_rate (None if nothing can be compared), low and high (of the interval, which respects
-        that the answers to one question, and those about one user, go together), n (rows where
-        both answers are known), n_items, n_users.
-
     Raises:
         ValueError: lengths differ, or a question has a user twice.
     """
@@ -55,18 +48,6 @@ def persona_gap(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Accuracy for advantaged minus accuracy for disadvantaged users, paired by question and pair.
-
-    Args:
-        predictions: a row each; None or NaN (unparsed) is wrong.
-        references: the right answers.
-        groups: advantaged or disadvantaged; rows of other groups (none, neutral) are left out.
-        pair_ids: the base persona that an advantaged and a disadvantaged user share.
-        seed: of the permutations.
-
-    Returns:
-        persona_gap, low and high (of the interval), p (two-sided permutation test of no gap),
-        accuracy_advantaged and accuracy_disadvantaged (over the pairs), n (differences), n_items,
-        n_users (pairs).
 
     Raises:
         ValueError: lengths differ, a group is missing, nothing pairs, or a question has the same

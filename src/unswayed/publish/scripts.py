@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,24 +95,20 @@ class ItemArguments(LicensedArguments):
         return [f"--items {self.items}"] if "=" in (self.items or "") else []
 
 
-def build_items(kind: str) -> Callable[[ItemArguments, str], Tree]:
-    """What builds the dataset of items of one kind, for `run_script`."""
+def build_items(kind: str, arguments: ItemArguments, command: str) -> Tree:
+    """The dataset of items of one kind, from the arguments."""
+    from unswayed.datasets.persona_sets import item_tree
 
-    def build(arguments: ItemArguments, command: str) -> Tree:
-        from unswayed.datasets.persona_sets import item_tree
-
-        return item_tree(
-            kind,
-            items=arguments.items or kind,
-            decisions=arguments.decisions,
-            configs=arguments.configs,
-            scoring=arguments.scoring,
-            seed=arguments.seed,
-            license_statement=arguments.license_statement,
-            command=command,
-        )
-
-    return build
+    return item_tree(
+        kind,
+        items=arguments.items or kind,
+        decisions=arguments.decisions,
+        configs=arguments.configs,
+        scoring=arguments.scoring,
+        seed=arguments.seed,
+        license_statement=arguments.license_statement,
+        command=command,
+    )
 
 
 def run_script(
@@ -120,7 +116,6 @@ def run_script(
     arguments_class: type[BuildArguments],
     build: Callable[[Any, str], Tree],
     doc: str,
-    argv: Sequence[str] | None = None,
 ) -> int:
     """Build, write and, if asked, push a dataset; returns the exit code.
 
@@ -131,7 +126,7 @@ def run_script(
     """
 
     def work() -> None:
-        arguments = parse(name, arguments_class, doc, argv)
+        arguments = parse(name, arguments_class, doc)
         out = Path(arguments.output_dir or f"runs/datasets/{name}")
         import datasets
 
@@ -148,17 +143,13 @@ def run_script(
         if arguments.push_to_hub:
             from unswayed.publish.push import publish
 
-            message = f"{name}, built by unswayed {__version__}"
-            print(
-                publish(written, arguments.repo_id, private=not arguments.public, message=message)
-            )
+            where = {"repo_id": arguments.repo_id, "private": not arguments.public}
+            print(publish(written, **where, message=f"{name}, built by unswayed {__version__}"))
 
     return run_command(f"{name}.py", work)
 
 
-def parse(
-    name: str, arguments_class: type[BuildArguments], doc: str, argv: Sequence[str] | None = None
-) -> Any:
+def parse(name: str, arguments_class: type[BuildArguments], doc: str) -> Any:
     """The command line as a dataclass, checked.
 
     Raises:
@@ -171,7 +162,7 @@ def parse(
         allow_abbrev=False,
     )
     add_options(parser, arguments_class, as_scripts=True)
-    options, unknown = parser.parse_known_args(argv)
+    options, unknown = parser.parse_known_args()
     if unknown:
         parser.error(f"unknown argument {unknown[0]}")
     arguments = filled(arguments_class, options)
