@@ -7,7 +7,8 @@ Nothing is uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/dataset
 
 import sys
 
-from unswayed.publish.scripts import BuildArguments, run_script
+from unswayed.datasets.arguments import BuildArguments
+from unswayed.publish.scripts import run_script
 
 
 def build(arguments: BuildArguments, command: str):

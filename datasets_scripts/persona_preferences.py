@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from unswayed.datasets.arguments import LicensedArguments
 from unswayed.mitigation.preferences.settings import PreferenceSettings
-from unswayed.publish.scripts import LicensedArguments, run_script
+from unswayed.publish.scripts import run_script
 
 
 @dataclass

@@ -9,7 +9,8 @@ uploaded without --push_to_hub --repo_id OWNER/NAME. See docs/datasets.md.
 import sys
 from functools import partial
 
-from unswayed.publish.scripts import ItemArguments, build_items, run_script
+from unswayed.datasets.arguments import ItemArguments
+from unswayed.publish.scripts import build_items, run_script
 
 build = partial(build_items, "understanding")
 

@@ -14,6 +14,7 @@ from unswayed.audit.trials import SCHEMA
 from unswayed.core.errors import InputError
 from unswayed.data.items import builtin_items
 from unswayed.datasets import trees
+from unswayed.datasets.arguments import ItemArguments
 from unswayed.datasets.persona_sets import (
     CONFIGS,
     PERSONA_FEATURES,
@@ -32,16 +33,7 @@ N_USERS = {"none": 1, "neutral": 30, "explicit": 60, "grid": 81}
 
 
 def items(kind: str = "understanding", **changes) -> Tree:
-    arguments = {
-        "items": kind,
-        "decisions": None,
-        "configs": None,
-        "scoring": "option",
-        "seed": 0,
-        "license_statement": None,
-        "command": "python x.py",
-    }
-    return item_tree(kind, **(arguments | changes))
+    return item_tree(kind, ItemArguments(**changes), "python x.py")
 
 
 def table(*values: str, **more: str) -> Dataset:

@@ -96,14 +96,12 @@ def test_the_user_style_and_a_local_file(tmp_path):
     [("understanding", "option"), ("understanding", "letter"), ("management", "generate")],
 )
 def test_a_published_test_set_gives_the_same_documents(tmp_path, test, scoring):
+    from unswayed.datasets.arguments import ItemArguments
     from unswayed.datasets.persona_sets import item_tree
     from unswayed.datasets.trees import write_tree
 
-    tree = item_tree(
-        test, items=test, decisions=None, configs=["none", "neutral", "explicit"],
-        scoring=scoring, seed=0, license_statement=None, command="-",
-    )  # fmt: skip
-    write_tree(tree, tmp_path / "tree")
+    arguments = ItemArguments(configs=["none", "neutral", "explicit"], scoring=scoring)
+    write_tree(item_tree(test, arguments, "-"), tmp_path / "tree")
     docs = utils.load_docs(test, scoring, pairs=3)["test"]
     read = utils.load_docs(test, scoring, pairs=3, dataset=str(tmp_path / "tree"))["test"]
     assert sorted(map(repr, docs.to_list())) == sorted(map(repr, read.to_list()))

@@ -23,6 +23,7 @@ from unswayed.data.personas import (
     grid_personas,
     personas_hash,
 )
+from unswayed.datasets.arguments import ItemArguments
 from unswayed.datasets.cards import make_tree, source_of
 from unswayed.datasets.trees import Tree
 from unswayed.memory.prompt import PromptMemory
@@ -63,37 +64,23 @@ PERSONA_FEATURES = Features(
 )
 
 
-def item_tree(
-    kind: str,
-    *,
-    items: str,
-    decisions: str | None,
-    configs: Sequence[str] | None,
-    scoring: str,
-    seed: int,
-    license_statement: str | None,
-    command: str,
-) -> Tree:
+def item_tree(kind: str, arguments: ItemArguments, command: str) -> Tree:
     """Every item of one test under every user of each config.
 
     Args:
-        kind: "understanding" (persona_steu) or "management" (persona_stem).
-        items: a spec of `unswayed audit --items`.
-        decisions: annotators' decisions on persona invariance, a file.
-        configs: some of CONFIGS; None for all.
-        scoring: how the question is worded, as in the audit.
-        seed: of the order of options under letters.
-        license_statement: under what terms items that are not built-in may be passed on.
+        kind: "understanding" (persona_steu) or "management" (persona_stem); the default items.
         command: what built it, for the card.
 
     Raises:
         InputError: unknown config or scoring, items that cannot be read, are of another kind or
             none of which is left.
     """
-    chosen = choose_configs(configs, CONFIGS)
+    scoring, seed = arguments.scoring, arguments.seed
+    chosen = choose_configs(arguments.configs, CONFIGS)
     if scoring not in SCORINGS:
         raise InputError(f"--scoring {scoring!r} is not one of {', '.join(SCORINGS)}")
-    test_items = items_of_kind(items, decisions, kind)
+    spec = arguments.items or kind
+    test_items = items_of_kind(spec, arguments.decisions, kind)
     rows = {config: trial_rows(test_items, config, scoring, seed) for config in chosen}
     facts = {
         "seed": seed,
@@ -106,8 +93,8 @@ def item_tree(
         _tables(rows, TRIAL_FEATURES),
         facts,
         "items",
-        sources=[source_of(items)],
-        license_statement=license_statement,
+        sources=[source_of(spec)],
+        license_statement=arguments.license_statement,
         kind=kind,
         test=test_items[0].test,
         n_items=len(test_items),
