@@ -16,7 +16,7 @@ import pandas as pd
 from unswayed.core.errors import InputError
 from unswayed.models.embedded import model_label
 from unswayed.space import pages, uploads
-from unswayed.space.examples import read_examples
+from unswayed.space.examples import StoredFlip, StoredFlips, read_examples
 from unswayed.space.flips import SCORING, ask, choose_item, choose_user, in_words, users
 from unswayed.space.links import State, default_state
 from unswayed.space.models import Shelf, source
@@ -59,13 +59,14 @@ class Space:
 
     def __init__(self, examples: Path | None = None) -> None:
         self.shelf, self.turns = Shelf(), Turns()
-        self._examples = read_examples(examples) if examples and examples.exists() else None
+        self._stored: StoredFlips = {"model": "", "flips": []}
+        if examples and examples.exists():
+            self._stored = read_examples(examples)
 
     def first(self) -> State:
         """What a visitor sees first: a stored flip, if there is one."""
-        if self._examples and self._examples["flips"]:
-            return _state(default_state().model, self._examples["flips"][0])
-        return default_state()
+        first = default_state()
+        return _state(first.model, self._stored["flips"][0]) if self._stored["flips"] else first
 
     def warm(self) -> None:
         """Load the default model and answer the first question once."""
@@ -85,15 +86,15 @@ class Space:
 
     def surprise(self, model: str) -> tuple[State, str]:
         """A stored flip, as a state, and what is said of it."""
-        if not self._examples or not self._examples["flips"]:
+        if not self._stored["flips"]:
             return dataclasses.replace(default_state(), model=model), "No flips are stored here."
-        flip = random.choice(self._examples["flips"])
+        flip = random.choice(self._stored["flips"])
         bare, first, second = flip["answers"]
         note = (
-            f"Stored: {self._examples['model']} answered “{bare}” without memory, “{first}” "
+            f"Stored: {self._stored['model']} answered “{bare}” without memory, “{first}” "
             f"for the advantaged and “{second}” for the disadvantaged user."
         )
-        if source(model) != self._examples["model"]:
+        if source(model) != self._stored["model"]:
             note += " Another model may answer otherwise."
         return _state(model, flip), note
 
@@ -174,5 +175,5 @@ class Space:
         }
 
 
-def _state(model: str, flip: dict[str, Any]) -> State:
+def _state(model: str, flip: StoredFlip) -> State:
     return State(model, flip["item"], a=flip["users"][0], b=flip["users"][1])

@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.trials import NONE
@@ -26,12 +26,23 @@ from unswayed.space.flips import SCORING, items, users
 VERSIONS = ("advantaged", "disadvantaged")
 
 
-def flips_of(run_dir: Path) -> list[dict[str, Any]]:
-    """Item and pair of a run where knowing the user changes the answer, sorted by both.
+class StoredFlip(TypedDict):
+    """An item about which two users get different answers."""
 
-    Returns:
-        {"item": "test/id", "users": [advantaged id, disadvantaged id], "answers": [without memory,
-        advantaged, disadvantaged]} each; those where the two users get different answers.
+    item: str  # "test/id"
+    users: list[str]  # ids: advantaged, disadvantaged
+    answers: list[str]  # texts: without memory, advantaged, disadvantaged
+
+
+class StoredFlips(TypedDict):
+    """What the Space reads of the file of flips."""
+
+    model: str
+    flips: list[StoredFlip]
+
+
+def flips_of(run_dir: Path) -> list[StoredFlip]:
+    """Item and pair of a run where knowing the user changes the answer, sorted by both.
 
     Raises:
         InputError: no complete run, scored otherwise than the Space does, or no flip of a built-in
@@ -80,7 +91,7 @@ def write_examples(run_dir: Path, path: Path) -> int:
     return len(flips)
 
 
-def read_examples(path: Path) -> dict[str, Any]:
+def read_examples(path: Path) -> StoredFlips:
     """What `write_examples` wrote; flips of items and users that are still the same.
 
     Raises:
