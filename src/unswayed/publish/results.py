@@ -19,7 +19,8 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from huggingface_hub.utils import yaml_dump
 
-from unswayed.audit.rundir import model_name, read_run
+from unswayed.audit.evidence import Summary
+from unswayed.audit.rundir import Run, model_name, read_run
 from unswayed.audit.summary import read_summary
 from unswayed.core.cards import CARD, read_metadata
 from unswayed.core.errors import InputError
@@ -74,7 +75,7 @@ class Figure:
         return f"{METRIC_NAMES[self.metric]}, {CONDITION_NAMES.get(self.label, self.label)}"
 
 
-def figures(summary: dict[str, Any]) -> list[Figure]:
+def figures(summary: Summary) -> list[Figure]:
     """Accuracy and flip rate of each condition, and the gap in accuracy, of each test."""
     estimates = []
     for name, test in summary["tests"].items():
@@ -105,9 +106,7 @@ def figures(summary: dict[str, Any]) -> list[Figure]:
 # -- .eval_results/*.yaml ------------------------------------------------------------------------
 
 
-def eval_entries(
-    run: dict[str, Any], summary: dict[str, Any], dataset_id: str
-) -> list[EvalResultEntry]:
+def eval_entries(run: Run, summary: Summary, dataset_id: str) -> list[EvalResultEntry]:
     """The figures as results on a benchmark dataset, a task each; notes in words."""
     return [
         EvalResultEntry(
@@ -121,7 +120,7 @@ def eval_entries(
     ]
 
 
-def _notes(run: dict[str, Any], summary: dict[str, Any], figure: Figure) -> str:
+def _notes(run: Run, summary: Summary, figure: Figure) -> str:
     bounds = ""
     if figure.low is not None:
         bounds = f"{summary['level']:.0%} interval {figure.low:g} to {figure.high:g}, "
@@ -147,7 +146,7 @@ def merge_entries(old: list[dict[str, Any]], new: list[EvalResultEntry]) -> list
 # -- the model card ------------------------------------------------------------------------------
 
 
-def card_results(summary: dict[str, Any], dataset_id: str | None = None) -> list[EvalResult]:
+def card_results(summary: Summary, dataset_id: str | None = None) -> list[EvalResult]:
     """The figures as results of a model card, grouped by test.
 
     Args:

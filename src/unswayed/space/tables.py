@@ -16,9 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from unswayed.audit.evidence import check_answers
+from unswayed.audit.evidence import Summary, check_answers
 from unswayed.audit.summary import read_summary, summarize
 from unswayed.audit.trials import SCHEMA
+from unswayed.compare.memories import MemoriesComparison
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
 from unswayed.data.hub import HUB, hub_source
@@ -151,7 +152,7 @@ def read_answers(source: str) -> pd.DataFrame:
         raise InputError(f"{source}: no public dataset of that name can be reached") from None
 
 
-def summary_of(answers: pd.DataFrame, source: str) -> dict[str, Any]:
+def summary_of(answers: pd.DataFrame, source: str) -> Summary:
     """The summary of an audit's answers.
 
     Raises:
@@ -168,7 +169,7 @@ def summary_of(answers: pd.DataFrame, source: str) -> dict[str, Any]:
 # -- one form each -------------------------------------------------------------------------------
 
 
-def audit_view(summary: Mapping[str, Any], command: str) -> ResultView:
+def audit_view(summary: Summary, command: str) -> ResultView:
     """Accuracy and flips by condition, and all effects."""
     first, second, plots = [], [], []
     for test, about in summary["tests"].items():
@@ -197,7 +198,7 @@ def audit_view(summary: Mapping[str, Any], command: str) -> ResultView:
     return _view(note, command, plots, first, second)
 
 
-def memories_view(comparison: Mapping[str, Any], command: str) -> ResultView:
+def memories_view(comparison: MemoriesComparison, command: str) -> ResultView:
     """Each memory's figures, and each memory against the reference."""
     first, second, plots = [], [], []
     reference = comparison["reference"]
