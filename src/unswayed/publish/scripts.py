@@ -1,4 +1,4 @@
-"""The shell that the scripts of `datasets_scripts/` share: arguments, errors, tree, push."""
+"""The shell that the scripts of `datasets_scripts/` share: command line, errors, tree, push."""
 
 from __future__ import annotations
 
