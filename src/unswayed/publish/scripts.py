@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from unswayed import __version__
 from unswayed.core.arguments import add_options, filled
-from unswayed.core.commands import Parser, run_command
+from unswayed.core.commands import run_command
+from unswayed.core.errors import InputError
 from unswayed.core.files import without_folders
 from unswayed.datasets.arguments import BuildArguments, ItemArguments
 from unswayed.models.load import parse_settings, public_settings
@@ -69,13 +70,20 @@ def run_script(
     return run_command(f"{name}.py", work)
 
 
+class ScriptParser(argparse.ArgumentParser):
+    """One whose complaints are an `InputError`."""
+
+    def error(self, message: str):
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
 def parse(name: str, arguments_class: type[BuildArguments], doc: str) -> Any:
     """The command line as a dataclass, checked.
 
     Raises:
         InputError: unknown or missing argument.
     """
-    parser = Parser(
+    parser = ScriptParser(
         f"{name}.py",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
