@@ -248,7 +248,7 @@ def starting_policy(
             return base.model, peft.LoraConfig(**defaults | recipe.lora), None
         except (TypeError, ValueError) as error:
             raise InputError(f"lora: {one_line(error)}") from None
-    path = recipe.adapter
+    path = str(Path(recipe.adapter))
     if (Path(path) / MANIFEST).exists():
         path = str(adapter_folder(base, Path(path)))
     try:
