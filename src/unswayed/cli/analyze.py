@@ -30,6 +30,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from unswayed.audit.evidence import require_evidence
     from unswayed.audit.summary import analyze
+    from unswayed.report import write_report
 
     several = len(arguments.dirs) > 1
     if several and arguments.out is None:
@@ -40,12 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
         require_evidence(run_dir)
     if several:
         from unswayed.compare.runs import read_alike
-        from unswayed.report import write_report
 
         read_alike(arguments.dirs)
-        for run_dir in arguments.dirs:
-            analyze(run_dir, arguments.margin / 100, arguments.interactions)
-            write_report(run_dir)
+    for run_dir in arguments.dirs:
+        analyze(run_dir, arguments.margin / 100, arguments.interactions)
+        write_report(run_dir)
+    if several:
         return compare_runs("models", arguments)
-    analyze(arguments.dirs[0], arguments.margin / 100, arguments.interactions)
     return print_report(arguments.dirs[0])

@@ -15,20 +15,22 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from unswayed.report import write_report
+
+    write_report(arguments.dir)
     return print_report(arguments.dir)
 
 
 def print_report(out: Path) -> int:
-    """Draw the report, and print the table, the verdict and the warnings."""
+    """Print a drawn report's table, verdict and warnings."""
     from unswayed.audit.summary import read_summary
-    from unswayed.report import result_table, write_report
+    from unswayed.report import result_table
 
-    page = write_report(out)
     summary = read_summary(out)
     print(result_table(summary))
     print()
     print(summary["verdict"]["text"])
     for warning in summary["warnings"]:
         print(f"Warning: {warning}")
-    print(f"\nReport: {page}")
+    print(f"\nReport: {out / 'report.html'}")
     return OK

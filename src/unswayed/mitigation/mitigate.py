@@ -20,9 +20,8 @@ from typing import Any
 from unswayed import __version__
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.gate import outcome, read_policy
-from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_run
-from unswayed.audit.summary import MARGIN, analyze, read_summary
+from unswayed.audit.summary import MARGIN, read_summary
 from unswayed.compare.runs import read_alike
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
@@ -47,7 +46,7 @@ from unswayed.mitigation.verdict.record import Mitigation
 from unswayed.mitigation.verdict.separation import card_distance, check_items, unseen_pairs
 from unswayed.models.embedded import model_label
 from unswayed.models.load import folder_hash
-from unswayed.report import write_report
+from unswayed.report import finished_audit
 from unswayed.report.checklist import check_run, tally
 from unswayed.statistics.crossed import LEVEL
 
@@ -169,17 +168,14 @@ def audit(
         pairs: number of persona pairs, those that training spared.
     """
     log.info("%s: audit", folder)
-    run_audit(
+    return finished_audit(
         AuditArguments(
             model=recipe.model, adapter=adapter, out=folder, dtype=recipe.dtype, resume=True,
             pairs=pairs, memory=memory, memory_style=memory_style,
             **{name: getattr(arguments, name) for name in ASKED},
-        )
+        ),
+        again=False,
     )  # fmt: skip
-    if not (folder / "summary.json").exists():
-        analyze(folder)
-    write_report(folder)
-    return folder
 
 
 def check_same_model(before: Path, after: Path, start: str | None, adapter: str | None) -> None:

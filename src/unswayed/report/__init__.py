@@ -18,15 +18,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.flips import grouped
+from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_answers, read_run
-from unswayed.audit.summary import read_summary
+from unswayed.audit.summary import analyze, read_summary
 from unswayed.display.numbers import duration
 from unswayed.display.page import write_reports
 from unswayed.report.run_page import run_view
 from unswayed.report.tables import result_table
 
-__all__ = ["duration", "result_table", "write_report"]
+__all__ = ["duration", "finished_audit", "result_table", "write_report"]
+
+
+def finished_audit(arguments: AuditArguments, again: bool = True) -> Path:
+    """The run directory of an audit, with summary and report.
+
+    Args:
+        again: make a summary that is there anew.
+
+    Raises:
+        InputError: as `run_audit`.
+    """
+    out = run_audit(arguments)
+    if again or not (out / "summary.json").exists():
+        analyze(out)
+    write_report(out)
+    return out
 
 
 def write_report(out: Path) -> Path:
