@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unswayed.audit.arguments import AuditArguments
-from unswayed.audit.rundir import open_run, write_json, write_rows
-from unswayed.audit.trials import NONE, add_flips, choose_personas, make_row, trials_of
+from unswayed.audit.rundir import open_run
+from unswayed.audit.trials import NONE, SCHEMA, add_flips, choose_personas, make_row, trials_of
+from unswayed.core.files import write_json, write_table
 from unswayed.data.items import Item, make_item
 from unswayed.data.personas import VERSIONS, Persona
 from unswayed.memory.prompt import PromptMemory
@@ -84,7 +85,7 @@ def make_run(
         for profile in [None] * (NONE in arguments.conditions) + chosen
         for trial in trials_of(items, profile, memory, scoring, seed=0)
     ]
-    write_rows(add_flips(rows), out / "answers.parquet")
+    write_table(add_flips(rows), SCHEMA, out / "answers.parquet")
     prompts = hashlib.sha256("\0".join(row["prompt"] for row in rows).encode()).hexdigest()
     run["hashes"]["prompts"] = prompts
     run |= {

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from made_runs import chance, emotions, make_run, pairs
 
-from unswayed.audit.rundir import write_json, write_rows
+from unswayed.audit.trials import SCHEMA
 from unswayed.audit.verdict import EQUIVALENT
 from unswayed.cli import main
+from unswayed.core.files import write_json, write_table
 from unswayed.data.personas import grid_personas
 from unswayed.statistics import crossed
 
@@ -39,7 +40,7 @@ def run_of(path: Path, share: float = 0.8, skew: float = 0.0, users=None, model:
     run["identity"]["model"] = model
     write_json(path / "run.json", run)
     rows = [row | {"model": model} for row in pq.read_table(path / "answers.parquet").to_pylist()]
-    write_rows(rows, path / "answers.parquet")
+    write_table(rows, SCHEMA, path / "answers.parquet")
     return path
 
 
@@ -129,7 +130,7 @@ def test_rows_of_two_runs_in_one_directory(tmp_path, capsys):
     one, other = run_of(tmp_path / "one", model="a"), run_of(tmp_path / "other", model="b")
     rows = [*pq.read_table(one / "answers.parquet").to_pylist()]
     rows += pq.read_table(other / "answers.parquet").to_pylist()
-    write_rows(rows, one / "answers.parquet")
+    write_table(rows, SCHEMA, one / "answers.parquet")
     run = json.loads((one / "run.json").read_text("utf-8")) | {"n_trials": len(rows)}
     write_json(one / "run.json", run)
     assert "mixes rows of different models" in refusal(capsys, "analyze", str(one))

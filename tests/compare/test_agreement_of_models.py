@@ -14,11 +14,11 @@ import pytest
 from made_runs import actions, chance, emotions, make_run, pairs
 from sklearn.metrics import cohen_kappa_score
 
-from unswayed.audit.rundir import write_json, write_rows
 from unswayed.audit.summary import analyze
-from unswayed.audit.trials import GRID_CONDITIONS, add_flips
+from unswayed.audit.trials import GRID_CONDITIONS, SCHEMA, add_flips
 from unswayed.compare.models import compare_models
 from unswayed.core.errors import InputError
+from unswayed.core.files import write_json, write_table
 from unswayed.data.items import Item
 from unswayed.data.personas import Persona, grid_personas
 from unswayed.report.comparisons import write_comparison
@@ -56,7 +56,7 @@ def relabel(out: Path, name: str, unread: Callable[[dict], bool] | None = None, 
     for row in rows:
         if unread and unread(row):
             row |= {"answer": None, "parsed": False, "correct": False, "score": 0.0}
-    write_rows(add_flips(rows), out / "answers.parquet")
+    write_table(add_flips(rows), SCHEMA, out / "answers.parquet")
 
 
 def shown(page: str) -> str:
@@ -118,7 +118,7 @@ def test_measures_are_those_of_the_answers(three, found):
 def test_rows_need_not_stand_in_the_same_order(three, found, tmp_path):
     copy = shutil.copytree(three[1], tmp_path / "two")
     rows = pq.read_table(copy / "answers.parquet").to_pylist()
-    write_rows(rows[::-1], copy / "answers.parquet")
+    write_table(rows[::-1], SCHEMA, copy / "answers.parquet")
     assert compare_models([three[0], copy, three[2]])["pairs"] == found[0]["pairs"]
 
 
@@ -283,7 +283,7 @@ def test_mixed_models_and_margins_are_refused(three, tmp_path):
         compare_models([three[0], copy])
     rows = pq.read_table(copy / "answers.parquet").to_pylist()
     rows[0]["model"] = "another"
-    write_rows(rows, copy / "answers.parquet")
+    write_table(rows, SCHEMA, copy / "answers.parquet")
     with pytest.raises(InputError, match="mixes rows of different models"):
         compare_models([three[0], copy])
 

@@ -19,12 +19,12 @@ from made_runs import actions, chance, emotions, make_run, pairs
 from statsmodels.stats.multitest import multipletests
 
 from unswayed.audit.effects import PERSONA
-from unswayed.audit.rundir import write_json, write_rows
 from unswayed.audit.summary import analyze
-from unswayed.audit.trials import GRID_CONDITIONS, add_flips
+from unswayed.audit.trials import GRID_CONDITIONS, SCHEMA, add_flips
 from unswayed.cli import main
 from unswayed.compare.memories import compare_memories
 from unswayed.compare.paired import BEYOND, GAP, HIGHER, LOWER, UNCLEAR, WITHIN, measured
+from unswayed.core.files import write_json, write_table
 from unswayed.data.items import Item
 from unswayed.data.personas import Persona, grid_personas
 from unswayed.report.comparisons import write_comparison
@@ -74,7 +74,7 @@ def made(out: Path, memory: str, answer: Answer | None = None, **changes: Any) -
     for row in rows:
         if row["persona_id"]:
             row |= {"memory": memory, "memory_style": style}
-    write_rows(rows, out / "answers.parquet")
+    write_table(rows, SCHEMA, out / "answers.parquet")
     if analyzed:
         analyze(out)
     return out
@@ -83,7 +83,7 @@ def made(out: Path, memory: str, answer: Answer | None = None, **changes: Any) -
 def rewritten(out: Path, change: Callable[[dict], dict]) -> Path:
     """The run with changed rows, analyzed again."""
     rows = pq.read_table(out / "answers.parquet").to_pylist()
-    write_rows(add_flips([row | change(row) for row in rows]), out / "answers.parquet")
+    write_table(add_flips([row | change(row) for row in rows]), SCHEMA, out / "answers.parquet")
     analyze(out)
     return out
 

@@ -15,18 +15,20 @@ import pytest
 
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.flips import flip_texts, flips_by_item, flips_by_user, grouped
-from unswayed.audit.rundir import open_run, read_answers, write_json, write_rows
+from unswayed.audit.rundir import open_run, read_answers
 from unswayed.audit.summary import analyze
 from unswayed.audit.trials import (
     GRID_CONDITIONS,
     NONE,
     PAIR_CONDITIONS,
+    SCHEMA,
     add_flips,
     choose_personas,
     make_row,
     trials_of,
 )
 from unswayed.core.errors import InputError
+from unswayed.core.files import write_json, write_table
 from unswayed.data.items import Item, make_item
 from unswayed.data.personas import Persona, grid_personas
 from unswayed.display.numbers import (
@@ -108,7 +110,7 @@ def make_run(
                     seed=0,
                 )
             )
-    write_rows(add_flips(rows), out / "answers.parquet")
+    write_table(add_flips(rows), SCHEMA, out / "answers.parquet")
     run |= {
         "status": "complete",
         "started": "2026-01-01T00:00:00+00:00",
@@ -655,7 +657,7 @@ def test_memory_outside_the_prompt(tmp_path):
     answers["system_prompt"] = None
     answers["prompt"] = answers["question_id"].map(bare)
     rows = answers.astype(object).where(answers.notna(), None).to_dict("records")
-    write_rows(rows, out / "answers.parquet")
+    write_table(rows, SCHEMA, out / "answers.parquet")
     text = shown(page_of(out))
     assert "does not stand in the prompt" in text
     assert "Who these users are" not in text

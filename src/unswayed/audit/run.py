@@ -20,16 +20,22 @@ from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.rundir import (
     Run,
     changes,
-    file_hash,
     now,
     open_run,
     read_answers,
     read_part,
-    write_json,
-    write_rows,
 )
-from unswayed.audit.trials import NONE, Trial, add_flips, choose_personas, make_row, trials_of
+from unswayed.audit.trials import (
+    NONE,
+    SCHEMA,
+    Trial,
+    add_flips,
+    choose_personas,
+    make_row,
+    trials_of,
+)
 from unswayed.core.errors import InputError
+from unswayed.core.files import file_hash, write_json, write_table
 from unswayed.core.journal import Journal
 from unswayed.core.progress import Progress
 from unswayed.data.items import Item, keep_invariant, load_items
@@ -124,7 +130,7 @@ def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatForm
     run["model"], run["notes"] = info, [chat.note] if chat.note else []
     if info["fallback_reason"]:
         run["notes"].append(f"Prefixes were not shared: {info['fallback_reason']}.")
-    write_json(out / "run.json", run)
+    write_json(out / "run.json", run, indent=2)
     return lm, chat
 
 
@@ -154,7 +160,7 @@ def _score_parts(
         for part, journal in journals.items():
             trials = list(trials_of(items, parts[part], memory, arguments.scoring, arguments.seed))
             scored[part] = score(lm, chat, trials, memory, arguments, journal)
-            write_rows(scored[part], part)
+            write_table(scored[part], SCHEMA, part)
             progress.add(len(items) - len(journal))  # those in the journal are counted
             journal.remove()
     finally:
@@ -164,14 +170,14 @@ def _score_parts(
 
 def _finish(out: Path, run: Run, rows: list[dict]) -> None:
     """Write the answers and the complete record; the parts go."""
-    write_rows(rows, out / "answers.parquet")
+    write_table(rows, SCHEMA, out / "answers.parquet")
     prompts = "\0".join(row["prompt"] for row in rows)
     run["status"] = "complete"
     run["finished"] = now()
     run["n_trials"] = len(rows)
     run["hashes"]["answers"] = file_hash(out / "answers.parquet")
     run["hashes"]["prompts"] = hashlib.sha256(prompts.encode()).hexdigest()
-    write_json(out / "run.json", run)
+    write_json(out / "run.json", run, indent=2)
     shutil.rmtree(out / "parts")
 
 

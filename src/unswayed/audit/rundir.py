@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 from pathlib import Path
 from typing import Any, TypedDict
@@ -23,7 +21,7 @@ import pyarrow.parquet as pq
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.trials import SCHEMA
 from unswayed.core.errors import InputError
-from unswayed.core.files import require_folder, write_text
+from unswayed.core.files import file_hash, require_folder
 from unswayed.data.items import Item, items_hash
 from unswayed.data.personas import Persona, personas_hash
 from unswayed.memory.registry import find_mechanism
@@ -197,11 +195,6 @@ def open_run(
     }
 
 
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def changes(before: dict, now: dict) -> str:
     keys = ("revision", "adapter_hash", "dtype", "device")
     return ", ".join(f"{k} {before[k]} -> {now[k]}" for k in keys if before[k] != now[k])
@@ -223,21 +216,6 @@ def read_part(part: Path, n_rows: int) -> list[dict] | None:
         return rows
     log.warning("%s is damaged and will be scored again", part)
     return None
-
-
-def write_rows(rows: list[dict], path: Path) -> None:
-    """Write rows at once: the file is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".partial")
-    try:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), scratch, compression="zstd")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def model_name(run: Run, summary: dict[str, Any]) -> str:
