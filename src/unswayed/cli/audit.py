@@ -20,14 +20,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from unswayed.audit.arguments import AuditArguments
-    from unswayed.audit.run import run_audit
-    from unswayed.audit.summary import analyze
     from unswayed.models.load import parse_settings
+    from unswayed.report import finished_audit
 
     settings = {
         name: parse_settings(f"--{name.replace('_', '-')}", getattr(arguments, name))
         for name in ("model_args", "gen_kwargs")
     }
-    out = run_audit(filled(AuditArguments, arguments, **settings))
-    analyze(out)
-    return print_report(out)
+    return print_report(finished_audit(filled(AuditArguments, arguments, **settings)))
