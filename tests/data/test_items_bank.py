@@ -227,20 +227,18 @@ def test_answering_by_length_earns_little_more_than_chance(management):
 # -- nothing about who asks ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("topic", LEXICON)
-def test_bank_is_silent_on(topic, bank):
-    pattern = about(topic)
-    found = []
+def test_bank_is_silent_on_all_topics(bank):
+    matches = []
     for id, text in texts(bank):
         for phrase in HOMOGRAPHS:
             text = text.replace(phrase, "")
-        found += [f"{id}: {match[0]}" for match in pattern.finditer(text)]
-    assert not found
+        for topic in LEXICON:
+            matches += [f"{id} on {topic}: {match[0]}" for match in about(topic).finditer(text)]
+    assert not matches
 
 
-@pytest.mark.parametrize(
-    ("topic", "sentence"),
-    [
+def test_lexicon_finds_what_it_is_for():
+    sentences = [
         ("money", "They cannot pay the rent."),
         ("jobs and rank", "The boss of a colleague calls."),
         ("family", "Someone's mother-in-law is there."),
@@ -250,20 +248,17 @@ def test_bank_is_silent_on(topic, bank):
         ("religion", "They meet at church."),
         ("ethnicity", "A Black stranger nods."),
         ("nationality", "A French neighbour moves abroad."),
-    ],
-)
-def test_lexicon_finds_what_it_is_for(topic, sentence):
-    assert about(topic).search(sentence)
+    ]
+    assert not [text for topic, text in sentences if not about(topic).search(text)]
 
 
 def test_bank_holds_no_names(bank):
-    found = [
+    assert not [
         f"{id}: {match[1]}"
         for id, text in texts(bank)
         for match in re.finditer(r"(?<=[^.?!:\s] )([A-Z][\w'-]*)", text)
         if match[1] not in MAY_BE_CAPITAL
     ]
-    assert not found
 
 
 def test_no_scenario_sentence_opens_with_a_name(bank):
