@@ -41,7 +41,7 @@ def test_nothing_done_yet_is_no_news(caplog):
 
 def test_hidden_progress_says_nothing(caplog):
     caplog.set_level(logging.INFO, logger="unswayed")
-    progress = Progress(2, "trials", every=0, shown=False)
+    progress = Progress(2, "trials", every=0, quiet=True)
     progress.add(1)
     progress.close()
     assert not caplog.messages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
 from unswayed.data.histories import before, load_histories, segments
-from unswayed.data.histories.jsonl import _text
 from unswayed.data.histories.lamp import FORMS, TAGS
 
 REAL = Path(os.environ.get("UNSWAYED_REAL_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -381,7 +381,9 @@ def test_jsonl_numbers_keep_all_their_digits(tmp_path):
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_jsonl_numbers_are_told_apart_as_json_does(number):
-    assert float(_text("", {"user": number}, "user")) == number
+    with tempfile.TemporaryDirectory() as folder:
+        path = jsonl(Path(folder), row(1, 1) | {"user": number}, row(2, 1))
+        assert float(load_histories(path).events[0].user) == number
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])

@@ -25,10 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     from unswayed.mitigation.mitigate import mitigate
     from unswayed.mitigation.verdict.words import headlines, warnings
 
-    found = mitigate(filled(MitigateArguments, arguments))
-    for text in headlines(found):
+    result = mitigate(filled(MitigateArguments, arguments))
+    for text in headlines(result):
         print(text)
-    for text in warnings(found):
+    for text in warnings(result):
         print(f"Warning: {text}")
     print(f"\nReport: {arguments.out / 'report.html'}")
     return OK

@@ -89,21 +89,21 @@ def _add_forget(actions: argparse._SubParsersAction) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     from unswayed.plum.remember import count, duration, learn
 
-    found = learn(
+    memory = learn(
         arguments.memory,
         arguments.conversations,
         arguments.model,
         arguments.recipe,
         arguments.set,
     )
-    if found["without_questions"]:
-        ids = ", ".join(found["without_questions"])
+    if memory["without_questions"]:
+        ids = ", ".join(memory["without_questions"])
         print(f"Not learnt, too little text to ask about: {ids}")
-    known, new = found["conversations"], found["learnt"]
-    seconds = sum(entry.get("seconds", 0) for entry in known if entry["id"] in new)
+    conversations, new = memory["conversations"], memory["learnt"]
+    seconds = sum(entry.get("seconds", 0) for entry in conversations if entry["id"] in new)
     print(
-        f"{found['memory']} knows {count(len(known))}, {len(new)} of them new, learnt in "
-        f"{duration(seconds)}; adapter of {_megabytes(found['bytes'])}"
+        f"{memory['memory']} knows {count(len(conversations))}, {len(new)} of them new, learnt in "
+        f"{duration(seconds)}; adapter of {_megabytes(memory['bytes'])}"
     )
     return OK
 
@@ -142,19 +142,19 @@ def _questions() -> Iterator[str]:
 def _list(arguments: argparse.Namespace) -> int:
     from unswayed.plum.remember import count, stored
 
-    found = stored(arguments.memory)
+    memories = stored(arguments.memory)
     if arguments.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(memories, indent=2, ensure_ascii=False))
         return OK
-    for one in found:
-        ids = [entry["id"] for entry in one["conversations"]]
-        settings = ", ".join(f"{name} {value}" for name, value in one["settings"].items())
+    for memory in memories:
+        ids = [entry["id"] for entry in memory["conversations"]]
+        settings = ", ".join(f"{name} {value}" for name, value in memory["settings"].items())
         print(
-            f"{one['memory']}: {count(len(ids))} on {one['base']['model']}, "
-            f"{_megabytes(one['bytes'])}\n  settings: {settings}\n  knows: {', '.join(ids)}"
+            f"{memory['memory']}: {count(len(ids))} on {memory['base']['model']}, "
+            f"{_megabytes(memory['bytes'])}\n  settings: {settings}\n  knows: {', '.join(ids)}"
             + "".join(
                 f"\n  held-out questions whose answer is {kind}: {sum(right)} of {len(right)} right"
-                for kind, right in (one["recall"] or {}).items()
+                for kind, right in (memory["recall"] or {}).items()
             )
         )
     return OK
@@ -176,11 +176,11 @@ def _forget(arguments: argparse.Namespace) -> int:
             "a memory holds no texts: to forget a conversation, give all others again with "
             "--conversations, from which it is trained anew"
         )
-    found = forget(
+    memory = forget(
         arguments.memory, ids, arguments.conversations, arguments.model, arguments.recipe
     )
-    left = count(len(found["conversations"]))
-    print(f"{found['memory']} no longer knows {', '.join(ids)}; it knows {left}")
+    left = count(len(memory["conversations"]))
+    print(f"{memory['memory']} no longer knows {', '.join(ids)}; it knows {left}")
     return OK
 
 

@@ -23,17 +23,17 @@ class Progress:
         what: noun of the unit, plural.
         done: units that an earlier, interrupted run already did; they do not count for the rate.
         every: seconds between log lines.
-        shown: False keeps quiet.
+        quiet: neither bar nor lines.
     """
 
     def __init__(
-        self, total: int, what: str, done: int = 0, every: float = 30.0, shown: bool = True
+        self, total: int, what: str, done: int = 0, every: float = 30.0, quiet: bool = False
     ) -> None:
-        hidden = not (shown and sys.stderr.isatty())
+        hidden = quiet or not sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=done, unit=f" {what}", disable=hidden, leave=False)
         self._total, self._what, self._initial, self._done = total, what, done, done
-        self._every, self._start = (every if shown else math.inf), time.monotonic()
-        self._said = self._start
+        self._every, self._start = (math.inf if quiet else every), time.monotonic()
+        self._logged = self._start
 
     def add(self, units: int) -> None:
         """Say that `units` more are done."""
@@ -41,8 +41,8 @@ class Progress:
         self._bar.update(units)
         now = time.monotonic()
         news = self._initial < self._done < self._total
-        if self._bar.disable and now - self._said >= self._every and news:
-            self._said = now
+        if self._bar.disable and now - self._logged >= self._every and news:
+            self._logged = now
             rate = (self._done - self._initial) / (now - self._start)
             left = (self._total - self._done) / rate
             message = "%d of %d %s, %.1f/s, %.0f s left"

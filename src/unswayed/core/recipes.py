@@ -144,8 +144,8 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
             return
         checked.add(node)
         if isinstance(node, yaml.SequenceNode):
-            for one in node.value:
-                check(one)
+            for entry in node.value:
+                check(entry)
         if isinstance(node, yaml.MappingNode):
             seen = set()
             for key, value in node.value:

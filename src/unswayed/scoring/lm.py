@@ -124,7 +124,7 @@ class SharedPrefixLM(HFLM):
         def run(budget: int) -> list[tuple[float, bool]]:
             log_probs = [torch.zeros(len(c), dtype=torch.float64) for _, _, c in requests]
             greedy = [True] * len(requests)
-            with closing(Progress(total, "options", shown=not quiet and self.rank == 0)) as bar:
+            with closing(Progress(total, "options", quiet=quiet or self.rank != 0)) as bar:
                 for pack, cache in self._passes(tree, budget, bar):
                     for read, log_prob, is_best in self._forward(pack, cache):
                         log_probs[read.request][read.rank] = log_prob

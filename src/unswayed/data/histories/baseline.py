@@ -35,28 +35,28 @@ class Means:
     population: np.ndarray
     things: Mapping[str, np.ndarray]
 
-    def value(self, known: Iterable[Event], event: Event) -> float:
+    def value(self, past: Iterable[Event], event: Event) -> float:
         """Expected number on an ordinal task's scale, within its ends."""
         total, n = 0.0, 0
-        for one in known:
-            if one.response:
-                total += float(one.response) - self._of(one)
+        for earlier in past:
+            if earlier.response:
+                total += float(earlier.response) - self._of(earlier)
                 n += 1
         scale = [float(label) for label in self.task.labels]
         return float(np.clip(self._of(event) + total / (n + K_USER), min(scale), max(scale)))
 
-    def shares(self, known: Iterable[Event], event: Event) -> np.ndarray:
+    def shares(self, past: Iterable[Event], event: Event) -> np.ndarray:
         """(L,) probabilities of the labels, for tasks that are not ordinal."""
-        counts = _counts(known, self.task.labels)
+        counts = _counts(past, self.task.labels)
         wider = self.things.get(event.thing, self.population)
         return (counts + K_USER * wider) / (counts.sum() + K_USER)
 
-    def label(self, known: Iterable[Event], event: Event) -> str:
+    def label(self, past: Iterable[Event], event: Event) -> str:
         """The nearest label of the scale, or the likeliest label; the first of equal ones."""
         if self.task.ordinal:
-            value = self.value(known, event)
+            value = self.value(past, event)
             return min(self.task.labels, key=lambda label: abs(float(label) - value))
-        return self.task.labels[int(self.shares(known, event).argmax())]
+        return self.task.labels[int(self.shares(past, event).argmax())]
 
     def _of(self, event: Event) -> float:
         return float(self.population[0] + self.things.get(event.thing, np.zeros(1))[0])
@@ -97,5 +97,5 @@ def fit_means(train: Iterable[Event], task: Task) -> Means:
 
 def _counts(events: Iterable[Event], labels: tuple[str, ...]) -> np.ndarray:
     place = {label: i for i, label in enumerate(labels)}
-    found = [place[event.response] for event in events if event.response]
-    return np.bincount(found, minlength=len(labels)).astype(float)
+    places = [place[event.response] for event in events if event.response]
+    return np.bincount(places, minlength=len(labels)).astype(float)

@@ -119,7 +119,7 @@ def read(path: str | Path, name: str) -> Histories:
         raise InputError(f"{path}: must be a list of questions")
     golds = _golds(path, name)
     rows: list[tuple[str, Event]] = []
-    asked: dict[str, str] = {}
+    places: dict[str, str] = {}
     repeats = 0
     for number, question in enumerate(questions, start=1):
         where = f"{path}, record {number}"
@@ -130,9 +130,9 @@ def read(path: str | Path, name: str) -> Histories:
         if not isinstance(profile, list) or not profile:
             raise InputError(f"{where}: the profile is empty; a user needs a history: remove it")
         user = _field(where, question, "user_id") if "user_id" in question else id
-        if user in asked:
-            raise InputError(f"{where}: user {user!r} is already asked at {asked[user]}")
-        asked[user] = where
+        if user in places:
+            raise InputError(f"{where}: user {user!r} is already asked at {places[user]}")
+        places[user] = where
         items = _items(where, form, user, profile)
         repeats += len(profile) - len(items)
         if "date" in question:

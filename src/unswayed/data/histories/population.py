@@ -111,11 +111,11 @@ def make_population(users: int = 120, seed: int = 0) -> Histories:
         times = np.sort(rng.uniform(0, EARLY if sitting else DAYS, early))
         if sitting:
             times = np.append(times, np.full(SITTING, rng.uniform(LATE, DAYS)))
-        wanted = [
+        labels = [
             habit.get(name) if number < early and rng.random() < HABIT_SHARE else None
             for number in range(len(times))
         ]
-        for event, points in _history(name, times, wanted, tastes[community[i]], dishes, rng):
+        for event, points in _history(name, times, labels, tastes[community[i]], dishes, rng):
             events.append(event)
             expected[event.id] = points
     truth = {
@@ -182,7 +182,7 @@ def _planted(community: list[int], rng: np.random.Generator) -> tuple[list[int],
 def _history(
     name: str,
     times: np.ndarray,
-    wanted: list[str | None],
+    labels: list[str | None],
     taste: np.ndarray,
     dishes: list[Dish],
     rng: np.random.Generator,
@@ -191,20 +191,20 @@ def _history(
 
     Args:
         times: (n,) sorted.
-        wanted: per event, the label that a dish must come to so that the person tells of it.
+        labels: per event, the label that a dish must come to so that the person tells of it.
         taste: (2, tags) of the community, early and late.
     """
     level = LEVEL + rng.normal(0, LEVEL_SD)
     quirk = rng.normal(0, QUIRK_SD, len(TAGS))
     untried = rng.permutation(len(dishes)).tolist()
-    for number, (time, want) in enumerate(zip(times.tolist(), wanted, strict=True), start=1):
+    for number, (time, habit) in enumerate(zip(times.tolist(), labels, strict=True), start=1):
         s = time / DAYS
         liking = (1 - s) * taste[0] + s * taste[1] + quirk
         for place in untried:
             dish = dishes[place]
             points = level + DRIFT * (s - 0.5) + dish.quality + liking[list(dish.tags)].sum()
             label = str(int(np.clip(np.rint(points + rng.normal(0, NOISE_SD)), 1, 5)))
-            if want in (None, label):
+            if habit in (None, label):
                 break
         untried.remove(place)
         about = tuple(TAGS[tag] for tag in dish.tags)

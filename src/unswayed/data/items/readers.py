@@ -45,9 +45,9 @@ def read_items(path: str | Path, test: str) -> list[Item]:
         lines[item.id] = number
         items.append(item)
     if skipped:
-        shown = [*skipped[:5], "..."] if len(skipped) > 5 else skipped
+        some = [*skipped[:5], "..."] if len(skipped) > 5 else skipped
         total = len(skipped) + len(items)
-        log.warning("%s: left out %d of %d items: %s", path, len(skipped), total, ", ".join(shown))
+        log.warning("%s: left out %d of %d items: %s", path, len(skipped), total, ", ".join(some))
     if not items:
         raise InputError(f"{path}: holds no items")
     return items
@@ -122,8 +122,8 @@ def _emobench(row: dict, test: str) -> Item | str:
         ask = f"What emotion(s) would {subject} ultimately feel in this situation?"
         return make_item(test, id, "understanding", f"{row['scenario']}\n{ask}",
                          row["emotion_choices"], row["emotion_label"])  # fmt: skip
-    asked = row["question type"].lower()
-    ask = f"In this scenario, what is the most effective {asked} for {subject}?"
+    what = row["question type"].lower()
+    ask = f"In this scenario, what is the most effective {what} for {subject}?"
     return make_item(
         test, id, "management", f"{row['scenario']}\n{ask}", row["choices"], row["label"]
     )
