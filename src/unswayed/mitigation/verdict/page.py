@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from unswayed.display.numbers import MISSING, count, interval, markdown_text, pe
 from unswayed.display.page import sections
 from unswayed.display.plots import margin_axis, position
 from unswayed.mitigation.dpo.curves import draw
-from unswayed.mitigation.verdict.record import Mitigation
+from unswayed.mitigation.verdict.record import Change, Mitigation
 from unswayed.mitigation.verdict.words import (
     FINDINGS,
     LABELS,
@@ -59,14 +58,14 @@ def view(record: Mitigation) -> dict[str, Any]:
         "headlines": headlines(record),
         "warnings": warnings(record),
         "findings": {name: text for name, text in FINDINGS.items() if name in findings},
-        "keys": key_numbers(record),
+        "keys": key_numbers(record, capability),
         "verdicts": verdict_rows(record),
         "checks": check_tables(record),
         "effects": effects,
         "baselines": baseline_tables(record),
         "compared": [(key, title) for key, (*_, title) in COMPARED.items()],
         "capability": capability,
-        "separation": separation_rows(record),
+        "separation": sections("unswayed.mitigation", "separation.md.jinja", record["separation"]),
         "card": (record["separation"]["card"] or {}).get("text"),
         "training": training_rows(record),
         "curves": _svg(record["curves"]),
@@ -84,8 +83,8 @@ def _svg(history: list[dict[str, Any]]) -> str:
 # -- what changed --------------------------------------------------------------------------------
 
 
-def key_numbers(record: Mitigation) -> list[dict[str, Any]]:
-    """The numbers at the top: title, unit, text and, per test, value, interval and aside."""
+def key_numbers(record: Mitigation, capability: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The numbers at the top: title, text and, per test, value, and change as an aside."""
     texts = {
         "flips": "Answers that differ from the same model's answer to the same question without "
         "memory. Each model is compared with itself.",
@@ -94,25 +93,37 @@ def key_numbers(record: Mitigation) -> list[dict[str, Any]]:
         "gap": "Accuracy for advantaged minus accuracy for disadvantaged users. 0 is equal "
         "treatment.",
     }
-    keys = []
-    for key, (metric, name, title) in COMPARED.items():
-        values = []
-        for test, about in record["tests"].items():
-            if row := row_of(about["changes"]["after"], metric, name):
-                signed = name == GAP
-                sides = [percent(row[side]["estimate"], signed) for side in ("before", "after")]
-                aside = f"{interval(row['change'], sign=True)} points"
-                if row["relative"]:
-                    aside += f"; {interval(row['relative'], sign=True)}% relative"
-                values.append((test, " → ".join(sides), aside))
-        keys.append({"title": title, "values": values, "text": texts[key]})
-    for panel in capability_panels(record):
-        values = [
-            (row["label"], f"{row['before']} → {row['after']}", f"{row['change']} points")
-            for row in panel["rows"]
-        ]
-        keys.append({"title": f"{panel['title']} (%)", "values": values, "text": panel["text"]})
-    return keys
+
+    def value(test: str, row: Change) -> tuple[str, str, str]:
+        sides = (percent(row[s]["estimate"], row["name"] == GAP) for s in ("before", "after"))
+        aside = f"{interval(row['change'], sign=True)} points"
+        if row["relative"]:
+            aside += f"; {interval(row['relative'], sign=True)}% relative"
+        return test, " → ".join(sides), aside
+
+    keys = [
+        {
+            "title": title,
+            "values": [
+                value(test, row)
+                for test, about in record["tests"].items()
+                if (row := row_of(about["changes"]["after"], metric, name))
+            ],
+            "text": texts[key],
+        }
+        for key, (metric, name, title) in COMPARED.items()
+    ]
+    return keys + [
+        {
+            "title": f"{panel['title']} (%)",
+            "values": [
+                (row["label"], f"{row['before']} → {row['after']}", f"{row['change']} points")
+                for row in panel["rows"]
+            ],
+            "text": panel["text"],
+        }
+        for panel in capability
+    ]
 
 
 def effect_panels(record: Mitigation) -> list[dict[str, Any]]:
@@ -242,48 +253,19 @@ def check_tables(record: Mitigation) -> list[dict[str, Any]]:
     ]
 
 
-def separation_rows(record: Mitigation) -> list[tuple[str, str]]:
-    """(what, figure) of how far training data and audit are apart."""
-    about = record["separation"]
-    rows = [
-        ("Training pairs compared", f"{about['pairs']:,}"),
-        ("Items of the audit compared", f"{about['items']:,}"),
-        (
-            f"Pairs that share {about['run']} words in a row with one of these items, or a whole "
-            f"option of {about['whole']} words or more",
-            f"{about['shared']}",
-        ),
-        ("Base personas asked about, in no training pair", f"{about['users']}"),
-    ]
-    figures = (about["card"] or {"figures": {}})["figures"]
-    return rows + [(f"{name[:1].upper()}{name[1:]} (card of the pairs)", f"{value:g}")
-                   for name, value in figures.items()]  # fmt: skip
-
-
 def training_rows(record: Mitigation) -> list[tuple[str, str]]:
     """(what, value) of the training run; files and folders by their names."""
-    about, recipe = record["training"], record["training"]["recipe"]
-    data = f"{Path(recipe['dataset']).name}, config {recipe['config']}: "
-    data += f"{about['data']['train']} pairs to train on, {about['data']['test']} to test on"
-    if recipe["mix"]:
-        data += f"; {recipe['mix_share']:.0%} of them from {Path(recipe['mix']).name}"
+    recipe = record["training"]["recipe"]
     settings = {key: recipe[key] for key in ("order", "consistency", "dtype", "seed")}
-    settings |= recipe["training"] | {f"lora {k}": v for k, v in recipe["lora"].items()}
-    return [
-        ("Data", data),
-        ("SHA-256 of the pairs", about["data"]["sha256"]),
-        ("Reference", about["reference"]),
-        ("Settings", ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())),
-        ("Base weights (SHA-256)", about["base"]["weights"]),
-        ("Adapter (SHA-256)", record["runs"]["after"]["model"]["adapter_hash"]),
-        ("Model in the audits", _model_text(record["runs"]["after"])),
-        ("Versions", ", ".join(f"{name} {v}" for name, v in about["versions"].items())),
-    ]
-
-
-def _model_text(run: Mapping[str, Any]) -> str:
-    model = run["model"]
-    return f"revision {model['revision']}, {model['dtype']}, {model['device']}"
+    settings |= recipe["training"] | {f"lora {key}": v for key, v in recipe["lora"].items()}
+    view = record["training"] | {
+        "dataset": Path(recipe["dataset"]).name,
+        "mix": Path(recipe["mix"] or "").name,
+        "settings": settings,
+        "model": record["runs"]["after"]["model"],
+        "json": json.dumps,
+    }
+    return sections("unswayed.mitigation", "training.md.jinja", view)
 
 
 def card_rows(record: Mitigation) -> list[dict[str, str]]:
