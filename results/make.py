@@ -257,15 +257,15 @@ def mitigation_table(result: dict) -> str:
         "Percent, changes in points; means over seeds, in parentheses with their 95 % interval "
         "over three seeds or more, in brackets the 95 % interval of one audit.",
     ]
-    for test, known in result["references"].items():
+    for test, untrained in result["references"].items():
         about = results[0]["tests"][test]
         parts += [
             f"{test}, {about['n_items']} items x {about['n_pairs']} pairs:",
-            effect_table(known, results, test),
+            effect_table(untrained, results, test),
             "Each training:",
             seed_table(results, test),
         ]
-    if any(one["capability"] for one in results):
+    if any(line["capability"] for line in results):
         parts += ["Capability:", capability_table(results)]
     return "\n\n".join([*parts, "Training:", training_table(results)])
 

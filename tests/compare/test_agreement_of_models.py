@@ -16,12 +16,13 @@ from sklearn.metrics import cohen_kappa_score
 
 from unswayed.audit.summary import analyze
 from unswayed.audit.trials import GRID_CONDITIONS, SCHEMA, add_flips
+from unswayed.cli import main
 from unswayed.compare.models import compare_models
 from unswayed.core.errors import InputError
 from unswayed.core.files import write_json, write_table
 from unswayed.data.items import Item
 from unswayed.data.personas import Persona, grid_personas
-from unswayed.report.comparisons import write_comparison
+from unswayed.report.comparisons import kind_of, write_comparison
 
 ITEMS = [*emotions(8), *actions(6)]
 
@@ -333,3 +334,21 @@ def test_the_same_runs_give_the_same_bytes(three, found, tmp_path):
     write_comparison("models", three, tmp_path / "again")
     for name in ("agreement.json", "agreement.md", "agreement.html"):
         assert (tmp_path / "again" / name).read_bytes() == (found[1] / name).read_bytes()
+
+
+def test_what_differs_decides(three, found, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["compare", *map(str, three), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"Report: {out / 'agreement.html'}\n"
+    for path in found[1].iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    other = shutil.copytree(three[0], tmp_path / "other")
+    assert kind_of([three[0], other]) == "memories"  # nothing differs, which that refuses
+    run = json.loads((other / "run.json").read_text())
+    run["identity"] |= {"memory": "plum", "memory_style": ""}
+    write_json(other / "run.json", run)
+    assert kind_of([three[0], other]) == "memories"
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "result.json").touch()
+    assert kind_of([tmp_path / "a", tmp_path / "b"]) == "settings"

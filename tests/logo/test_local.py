@@ -13,7 +13,6 @@ from unswayed.logo.local import (
     KNOWN,
     LAST,
     counted_profile,
-    listed,
     local_prompt,
     profile_prompt,
     retrieve,
@@ -210,7 +209,3 @@ def test_evidence_without_a_query_or_a_response_is_told_in_words():
 
 def test_a_question_without_a_query_is_the_instruction():
     assert local_prompt(TITLES, "")[-1] == {"role": "user", "content": TITLES.ask}
-
-
-def test_lists_in_words():
-    assert [listed(("a",)), listed("ab"), listed("abc")] == ["a", "a and b", "a, b and c"]

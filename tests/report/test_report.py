@@ -34,6 +34,7 @@ from unswayed.data.personas import Persona, grid_personas
 from unswayed.display.numbers import (
     coefficient,
     interval,
+    listed,
     markdown_text,
     p_value,
     percent,
@@ -694,3 +695,7 @@ def test_incomplete_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a run directory"):
         write_report(tmp_path)
     assert not (out / "report.html").exists()
+
+
+def test_lists_in_words():
+    assert [listed(("a",)), listed("ab"), listed("abc")] == ["a", "a and b", "a, b and c"]

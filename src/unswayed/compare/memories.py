@@ -224,8 +224,8 @@ def _check_settings(
     dirs: Sequence[Path], runs: Sequence[dict[str, Any]], tables: Sequence[pd.DataFrame]
 ) -> None:
     """Refuse runs that differ in more than the memory and the users."""
-    first, *others = (_settings(run, table) for run, table in zip(runs, tables, strict=True))
-    for path, settings in zip(dirs[1:], others, strict=True):
+    first, *rest = (_settings(run, table) for run, table in zip(runs, tables, strict=True))
+    for path, settings in zip(dirs[1:], rest, strict=True):
         differences = [
             f"{name} {first[name]} against {value}"
             for name, value in settings.items()

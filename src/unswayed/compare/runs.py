@@ -81,9 +81,9 @@ def read_summaries(dirs: Sequence[Path]) -> list[dict[str, Any]]:
     """
     summaries = [read_summary(path) for path in dirs]
     if len(margins := {summary["margin"] for summary in summaries}) > 1:
-        shown = " and ".join(f"{100 * margin:g}" for margin in sorted(margins))
+        points = " and ".join(f"{100 * margin:g}" for margin in sorted(margins))
         raise InputError(
-            f"the runs were analyzed with different margins ({shown} points): run `unswayed "
+            f"the runs were analyzed with different margins ({points} points): run `unswayed "
             "analyze DIR --margin POINTS` on each with the same one"
         )
     return summaries

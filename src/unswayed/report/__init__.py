@@ -1,17 +1,13 @@
-"""A run's report: `report.md` and one self-contained `report.html`, drawn from `summary.json`.
+"""Reports on runs and comparisons: view data, which templates/ draws as Markdown and as pages.
 
-numbers    numbers and foreign words as text
-words      what things are called, and sentences that explain them
-tables     formatted rows, and the table for the command line
-flips      which answers flip
-methods    what was done, in sentences
-plots      where things stand on axes, how dark cells are
-run_page, items, grid, models_page    view data; templates/ only draws it
-markdown   report.md
-page       view data and template to HTML
-
-Numbers are formatted in one place, so that the command line, the Markdown and the pages show the
-same.
+words          what things are called
+tables         formatted rows of a summary, and its table for the command line
+methods        what was done in a run, and what is needed to do it again
+run_page       a run's report.md and report.html; with the parts items and grid
+models_page, memories_page    several models, several memories
+comparisons    which comparison directories ask for, and its files
+checklist      a run judged by a policy: checklist.md and checklist.xml
+traces         traces.md
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ def kind_of(dirs: Sequence[Path]) -> str:
         return "memories"
     runs = [read_run(path) for path in dirs]
     memories = {(run["identity"]["memory"], run["identity"]["memory_style"]) for run in runs}
-    others = {(run["identity"]["model"], *marks_of(run).items()) for run in runs}
-    return "models" if len(memories) == 1 < len(others) else "memories"
+    settings = {(run["identity"]["model"], *marks_of(run).items()) for run in runs}
+    return "models" if len(memories) == 1 < len(settings) else "memories"
 
 
 def write_comparison(

@@ -29,9 +29,9 @@ def grid_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _panel(test: dict[str, Any], grid: dict[str, Any]) -> dict[str, Any]:
-    shown = [method for method in METHODS if any(c[method] for c in grid["contrasts"])]
+    methods = [method for method in METHODS if any(c[method] for c in grid["contrasts"])]
     axis = symmetric_axis(
-        end for contrast in grid["contrasts"] for m in shown for end in ends(contrast[m])
+        end for contrast in grid["contrasts"] for m in methods for end in ends(contrast[m])
     )
     return {
         "n": f"{grid['n']:,}",
@@ -39,7 +39,7 @@ def _panel(test: dict[str, Any], grid: dict[str, Any]) -> dict[str, Any]:
         "n_cells": grid["n_cells"],
         "formula": grid["formula"],
         "reference": ", ".join(f"{name} {level}" for name, level in grid["reference"].items()),
-        "methods": {method: METHODS[method] for method in shown},
+        "methods": {method: METHODS[method] for method in methods},
         "axis": axis,
         "contrasts": [
             {
@@ -53,7 +53,7 @@ def _panel(test: dict[str, Any], grid: dict[str, Any]) -> dict[str, Any]:
                         "p_holm": p_value(_holm(contrast, method, test["effects"])),
                     }
                     | position(contrast[method], axis)
-                    for method in shown
+                    for method in methods
                 ],
             }
             for contrast in grid["contrasts"]
@@ -91,7 +91,7 @@ def joint_rows(grid: dict[str, Any]) -> list[dict[str, str]]:
 
 def model_notes(grid: dict[str, Any]) -> list[tuple[str, str]]:
     """(model, what it says of itself): how it was fitted, whether that worked, and any trouble."""
-    found = []
+    notes = []
     for method in ("mixed", "logistic"):
         model = grid[method]
         words = [model["method"], "converged" if model["converged"] else "did not converge"]
@@ -100,8 +100,8 @@ def model_notes(grid: dict[str, Any]) -> list[tuple[str, str]]:
                 f"standard deviation between questions {percent(model['item_sd'])} points, "
                 f"within them {percent(model['residual_sd'])} points"
             )
-        found.append((METHODS[method], "; ".join([*words, *model["notes"]])))
-    return found
+        notes.append((METHODS[method], "; ".join([*words, *model["notes"]])))
+    return notes
 
 
 def _means(means: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -130,7 +130,7 @@ def _map(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
         return list(dict.fromkeys(cell[attribute] for cell in cells))
 
     low, high = shade_range([cell["accuracy"] for cell in cells])
-    found = {
+    by_levels = {
         (cell["gender"], cell["age"], cell["religion"], cell["ethnicity"]): cell for cell in cells
     }
     rows = [
@@ -139,7 +139,7 @@ def _map(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
             "n_ages": len(levels("age")),
             "age": age,
             "cells": [
-                _cell(found.get((gender, age, religion, ethnicity)), low, high)
+                _cell(by_levels.get((gender, age, religion, ethnicity)), low, high)
                 for religion in levels("religion")
                 for ethnicity in levels("ethnicity")
             ],

@@ -160,8 +160,8 @@ def memory_rows(comparison: MemoriesComparison) -> list[dict[str, str]]:
 
 def shared_notes(comparison: MemoriesComparison) -> list[str]:
     """Notes that all runs have, which say nothing of the memory."""
-    first, *others = (memory["notes"] for memory in comparison["memories"])
-    return [note for note in first if all(note in notes for notes in others)]
+    first, *rest = (memory["notes"] for memory in comparison["memories"])
+    return [note for note in first if all(note in notes for notes in rest)]
 
 
 # -- what each memory does -----------------------------------------------------------------------
