@@ -16,6 +16,8 @@ import itertools
 import re
 from collections.abc import Collection, Mapping
 
+from unswayed.core.banks import patterns, read_bank
+
 USED, DISMISSED, UNUSED = "used", "dismissed", "none"
 LABELS = (USED, DISMISSED, UNUSED)
 WINDOW = 5  # words after a plain negation, as in NegEx
@@ -94,7 +96,7 @@ def stems(text: str) -> frozenset[str]:
 
 @functools.cache
 def _generic() -> frozenset[str]:
-    return stems(GENERIC_WORDS)
+    return stems(" ".join(read_bank("unswayed.audit.traces", "detector")["generic_words"]))
 
 
 # -- facts ---------------------------------------------------------------------------------------
@@ -138,73 +140,9 @@ def _grams(text: str) -> list[tuple[Fact, int, int]]:
 # -- sentences, clauses, cues --------------------------------------------------------------------
 
 SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|\n+")
-CLAUSE_END = re.compile(
-    r"[,;:()—–]|\s-\s|\b(?:but|however|whereas|although|though|while|yet)\b", re.IGNORECASE
-)
-NOT = r"(?:\bnot|n['’]t|\bcannot|\bnever)"
-ABOUT = r"(?:that|whether|if|who|what|how|where|which)\b"
-
-# What follows is called irrelevant, up to the end of the clause.
-FORWARD = re.compile(
-    rf"\b(?:regardless|irrespective|independent(?:ly)?) of\b|\bno matter\b|"
-    rf"\bnothing to do with\b|\bunrelated to\b|\bunaffected by\b|"
-    rf"{NOT} (?:because|due to|based on|about|on account of|a matter of)\b|"
-    rf"\b(?:ignor(?:e|es|ing)|disregard(?:s|ing)?)\b|"
-    rf"\b(?:set|sets|setting|leave|leaving|put|putting|lay|laying) aside\b|"
-    rf"\bwithout (?:considering|regard|reference|using|looking|relying|tak\w+ into account)\b|"
-    rf"{NOT} matter {ABOUT}|\bno difference {ABOUT}|"
-    rf"(?:\birrelevant|\bimmaterial|{NOT} (?:relevant|important)) {ABOUT}",
-    re.IGNORECASE,
-)
-# What stands before it is called irrelevant.
-BACKWARD = re.compile(
-    rf"\b(?:irrelevant|immaterial|unimportant|unrelated|beside the point)\b(?! {ABOUT})|"
-    rf"{NOT} (?:be |really |directly |actually )?"
-    rf"(?:relevant|important|material|related|a factor|considered|used|taken into account)\b"
-    rf"(?! {ABOUT})|"
-    rf"{NOT} (?:really |actually )?(?:matter|make a difference)\b(?! {ABOUT})|"
-    rf"{NOT} (?:really |actually )?(?:change|affect|influence|alter|count|apply|bear|"
-    rf"play a (?:role|part))\b|"
-    rf"\b(?:of )?no (?:bearing|influence|effect|role|relevance|impact|part|weight|importance|"
-    rf"consequence)\b|\bno difference\b(?! {ABOUT})|\bnothing to do with\b|"
-    rf"\bbe (?:ignored|disregarded|left out|(?:set|left|put) aside)\b|"
-    rf"\bnone of (?:this|that|these|those|which|it|them)\b",
-    re.IGNORECASE,
-)
-# A denied denial is no denial.
-DOUBLE = re.compile(
-    rf"(?:{NOT}|\bhard to|\bdifficult to|\bimpossible to)(?: \w+)?? "
-    rf"(?:irrelevant|immaterial|unimportant|unrelated(?: to)?|independent(?:ly)? of|ignored?|"
-    rf"disregard(?:ed)?|(?:set|left|put) aside|without)\b|"
-    rf"(?:{NOT}|\bno) (?:only|just|merely|simply|solely)\b",
-    re.IGNORECASE,
-)
-NEGATOR = re.compile(rf"{NOT}\b|\b(?:no|nobody|none|neither|nor|without|nothing)\b", re.IGNORECASE)
-# Nouns with which a text points back at everything said of the user, and what goes with them.
-GENERIC_WORDS = (
-    "facts details information background memory notes profile persona context things aspects "
-    "circumstances history person personal traits data knowledge related specific"
-)
-LIST_GOES_ON = re.compile(r"\s*(?:and|or|nor)\b|\s*(?:\S+\s+){1,4}(?:or|nor)\b", re.IGNORECASE)
-
-USERS = r"(?:your|(?:the|this) user['’]?s?(?: own)?)"
-ABOUT_USER = (
-    r"(?:(?:own|personal|social|socioeconomic|socio-economic|family|cultural|financial|economic) )*"
-    r"(?:background|upbringing|circumstances|profile|biography|privileges?|social standing|"
-    r"social status|personal history|life story|persona|personal details)\b"
-)
-ALLUSION = re.compile(
-    rf"\b{USERS} {ABOUT_USER}|"
-    rf"\b(?:background|upbringing|circumstances|profile|persona) of (?:the|this) user\b|"
-    r"\b(?:what|everything|all|something) (?:that )?(?:i|we) (?:know|remember|recall) "
-    r"(?:about|of) (?:you|the user)\b|"
-    r"\b(?:someone|somebody|a person|people) (?:like you\b|(?:with|of|from) your\b[^,.;:]{0,200})|"
-    r"\bas (?:someone|somebody|a person) (?:who|with|from|without) (?:you|your)\b[^,.;:]{0,200}|"
-    r"\b(?:you|the user),? (?:being )?as (?:someone|somebody) (?:who|with|from)\b[^,.;:]{0,200}|"
-    r"\bas (?:someone|somebody) (?:who|with|from|without)\b[^,.;:]{0,200}(?=,? (?:you|the user)\b)|"
-    r"\b(?:our|your) (?:earlier|previous|past) conversations?\b",
-    re.IGNORECASE,
-)
+PATTERNS = patterns("unswayed.audit.traces", "detector")
+FORWARD, BACKWARD, DOUBLE = PATTERNS["forward"], PATTERNS["backward"], PATTERNS["double"]
+ALLUSION = PATTERNS["allusion"]
 
 
 def _spans(text: str, end: re.Pattern[str], start: int, stop: int) -> list[tuple[int, int]]:
@@ -227,7 +165,7 @@ def _clauses(text: str) -> list[tuple[int, int]]:
     return [
         clause
         for sentence in _spans(text, SENTENCE_END, 0, len(text))
-        for clause in _spans(text, CLAUSE_END, *sentence)
+        for clause in _spans(text, PATTERNS["clause_end"], *sentence)
     ]
 
 
@@ -235,7 +173,7 @@ def _negated(text: str, start: int, end: int) -> set[int]:
     """Starts of the words of a clause that stand within WINDOW words after a plain negation."""
     clause = DOUBLE.sub(lambda match: " " * len(match[0]), text[start:end])
     found: set[int] = set()
-    for cue in NEGATOR.finditer(clause):
+    for cue in PATTERNS["negator"].finditer(clause):
         after = itertools.islice(WORD.finditer(clause, cue.end()), WINDOW)
         found |= {start + match.start() for match in after}
     return found
@@ -247,7 +185,7 @@ def _dismissed(text: str) -> tuple[list[tuple[int, int]], set[int]]:
     negated: set[int] = set()
     before = 0  # start of the sentence before
     for start, end in _spans(text, SENTENCE_END, 0, len(text)):
-        clauses = _spans(text, CLAUSE_END, start, end)
+        clauses = _spans(text, PATTERNS["clause_end"], start, end)
         for i, (left, right) in enumerate(clauses):
             negated |= _negated(text, left, right)
             clause = DOUBLE.sub(lambda match: " " * len(match[0]), text[left:right])
@@ -255,7 +193,7 @@ def _dismissed(text: str) -> tuple[list[tuple[int, int]], set[int]]:
                 goes_on = [
                     k
                     for k in range(i + 1, min(i + 5, len(clauses)))
-                    if LIST_GOES_ON.match(text[slice(*clauses[k])])
+                    if PATTERNS["list_goes_on"].match(text[slice(*clauses[k])])
                 ]
                 spans.append((left + cue.start(), clauses[max(goes_on, default=i)][1]))
             for cue in BACKWARD.finditer(clause):
