@@ -23,9 +23,6 @@ STILL_LONG = {
     "compare/memories.py: compare_memories",
     "compare/settings.py: compare_settings",
     "datasets/preference_sets.py: preference_tree",
-    "logo/evaluate.py",
-    "logo/mediator.py",
-    "logo/memory.py",
     "mitigation/mitigate.py: mitigate",
     "statistics/mixed.py: analyse_grid",
 }

@@ -29,24 +29,13 @@ from unswayed.data.histories import (
 from unswayed.data.histories.baseline import fit_means
 from unswayed.logo import ask
 from unswayed.logo import sides as sides_module
-from unswayed.logo.evaluate import (
-    METHODS,
-    OF_LABELS,
-    as_frame,
-    evaluate,
-    recovered,
-    run_seed,
-)
+from unswayed.logo.calibration import Calibration
+from unswayed.logo.evaluate import METHODS, evaluate, recovered, run_seed
 from unswayed.logo.globals import trained_modules
-from unswayed.logo.mediator import (
-    Calibration,
-    HistoryFacts,
-    LearnedMediator,
-    MediatorRow,
-    fit_mediator,
-)
+from unswayed.logo.mediator import HistoryFacts, LearnedMediator, MediatorRow, fit_mediator
 from unswayed.logo.plan import make_plan
 from unswayed.logo.recipe import LogoRecipe, LogoSettings
+from unswayed.logo.rows import OF_LABELS, as_frame
 from unswayed.logo.tables import draw, measures, recovered_texts, slices, summarise, tables
 from unswayed.models.base import load_base
 from unswayed.plum.settings import PlumSettings

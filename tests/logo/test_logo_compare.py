@@ -13,7 +13,7 @@ from unswayed.cli import main
 from unswayed.compare.settings import compare_settings
 from unswayed.core.errors import InputError
 from unswayed.data.histories import Task
-from unswayed.logo.evaluate import as_frame
+from unswayed.logo.rows import as_frame
 from unswayed.logo.tables import write_result
 from unswayed.report.comparisons import settings_tables
 

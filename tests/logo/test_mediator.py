@@ -15,18 +15,20 @@ from scipy.stats import entropy
 
 from unswayed.core.errors import InputError
 from unswayed.data.histories import Event, Task
-from unswayed.logo.mediator import (
-    EQUAL,
+from unswayed.logo.calibration import (
     FLOOR,
     Calibration,
+    calibration_loss,
+    contextual,
+    fit_calibration,
+)
+from unswayed.logo.mediator import (
+    EQUAL,
     HistoryFacts,
     LearnedMediator,
     MediatorRow,
-    calibration_loss,
-    contextual,
     equal,
     features,
-    fit_calibration,
     fit_mediator,
     hint,
     mediator_data,

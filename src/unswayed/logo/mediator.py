@@ -13,27 +13,28 @@ decision to the model needs only `hint`.
 
 A small model likes one label whatever it reads. Over closed labels a side is therefore corrected
 first: by `contextual` where nothing is learned, by a `Calibration` where the gate is.
-
-A probability below FLOOR counts as FLOOR and the rest is scaled to 1: no side can rule a label out
-for good, and nothing becomes NaN.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 
 from unswayed.core.errors import InputError
 from unswayed.data.histories import Event, Task, label_entropy
+from unswayed.logo.calibration import (
+    Calibration,
+    fit_calibration,
+    log_floored,
+    minimise,
+    surprise,
+    user_weights,
+)
 
-log = logging.getLogger(__name__)
-
-FLOOR = 1e-6
 ABSENT = -1e6  # log-probability of what is no candidate
 FEATURES = (
     "length of the history",
@@ -94,7 +95,7 @@ def mixture(p_local: np.ndarray, p_global: np.ndarray, g: float, tau: float = 1.
     Raises:
         InputError: the two are not distributions over the same labels.
     """
-    return softmax(tau * ((1 - g) * _log(p_local) + g * _log(p_global, len(p_local))))
+    return softmax(tau * ((1 - g) * log_floored(p_local) + g * log_floored(p_global, len(p_local))))
 
 
 def observations(past: Sequence[Event], task: Task, shown: int) -> float:
@@ -151,73 +152,6 @@ def hint(p_global: np.ndarray, labels: Sequence[str], task: Task) -> str:
     return f"People with a similar taste would {verb} {' or '.join(named)}."
 
 
-def contextual(p: np.ndarray, content_free: np.ndarray) -> np.ndarray:
-    """(L,) p without the model's taste for labels: over its answer to a question without content.
-
-    Contextual calibration (Zhao et al. 2021, arXiv 2102.09690): proportional to p / p_free.
-    """
-    return softmax(_log(p) - _log(content_free, len(p)))
-
-
-# -- calibration of a side -----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """Vector scaling (Guo et al. 2017, arXiv 1706.04599): softmax(slope log p + biases).
-
-    Attributes:
-        slope: inverse temperature, above 0.
-        biases: (L,) of the labels, in nats.
-        converged: whether the fit reached an optimum.
-    """
-
-    slope: float
-    biases: tuple[float, ...]
-    converged: bool
-
-    def of(self, p: np.ndarray) -> np.ndarray:
-        """(L,) the calibrated distribution."""
-        return softmax(self.slope * _log(p, len(self.biases)) + np.asarray(self.biases))
-
-
-def fit_calibration(
-    sides: Sequence[np.ndarray], answers: Sequence[int], users: Sequence[str], l2: float = 1.0
-) -> Calibration:
-    """The calibration that makes the users' answers most likely.
-
-    Minimises  sum over users of the mean of -log p(answer)  +  l2 / 2 (|biases|^2 + log(slope)^2):
-    the penalty, a normal prior of variance 1 / l2, draws towards what the side says by itself.
-
-    Args:
-        sides: (N) distributions (L,) of one side.
-        answers: (N) indices of labels.
-        users: (N) whose answers they are.
-    """
-    log_p = np.array([_log(p) for p in sides])
-    data = log_p, np.asarray(answers), _user_weights(users)
-    l2 /= len(set(users))
-    optimum = _minimum(calibration_loss, np.zeros(1 + log_p.shape[1]), data, l2, "a calibration")
-    slope, biases = float(np.exp(optimum.x[0])), tuple(map(float, optimum.x[1:]))
-    return Calibration(slope, biases, bool(optimum.success))
-
-
-def calibration_loss(
-    theta: np.ndarray, data: tuple[np.ndarray, np.ndarray, np.ndarray], l2: float
-) -> tuple[float, np.ndarray]:
-    """What `fit_calibration` minimises, per user (nats), and its gradient.
-
-    Args:
-        theta: (log slope, biases).
-        data: (N, L) log-probabilities, (N,) answers, (N,) weights that add up to 1.
-    """
-    log_side, answers, weights = data
-    scaled = np.exp(theta[0]) * log_side
-    loss, slope = _surprise(scaled + theta[1:], answers, weights)
-    gradient = np.append((slope * scaled).sum(), slope.sum(axis=0))
-    return float(loss + l2 / 2 * theta @ theta), gradient + l2 * theta
-
-
 # -- the gate ------------------------------------------------------------------------------------
 
 
@@ -227,7 +161,7 @@ def features(p_local: np.ndarray, p_global: np.ndarray, n: int, age: float | Non
     log(1 + n); the entropies of both sides and their Jensen-Shannon divergence (nats);
     log(1 + age), NaN if nothing is known; the largest probability of each side.
     """
-    local, everyone = np.exp(_log(p_local)), np.exp(_log(p_global, len(p_local)))
+    local, everyone = np.exp(log_floored(p_local)), np.exp(log_floored(p_global, len(p_local)))
     middle = (local + everyone) / 2
     divergence = _entropy(middle) - (_entropy(local) + _entropy(everyone)) / 2
     recency = np.nan if age is None else np.log1p(age)
@@ -332,7 +266,7 @@ def fit_mediator(
         ]
     data = mediator_data(rows)
     l2 /= len({row.user for row in rows})
-    optimum = _minimum(
+    optimum = minimise(
         penalised_loss, np.zeros(data.x.shape[1] + 1), data, l2, "the mediator's gate"
     )
     return LearnedMediator(
@@ -380,7 +314,7 @@ def mediator_data(rows: Sequence[MediatorRow]) -> MediatorData:
                 f"a row of user {row.user!r} has {len(row.p_local)} labels and the answer "
                 f"{row.answer}: give the index of one of its labels"
             )
-    weights = _user_weights([row.user for row in rows])
+    weights = user_weights([row.user for row in rows])
     raw = np.array([features(row.p_local, row.p_global, row.n, row.age) for row in rows])
     present = np.where(np.isnan(raw), 0, weights[:, None])  # a feature's weights, where it is known
     present /= np.maximum(present.sum(axis=0), np.finfo(float).tiny)
@@ -390,8 +324,8 @@ def mediator_data(rows: Sequence[MediatorRow]) -> MediatorData:
     z = _standardised(raw, means, scales)
     return MediatorData(
         x=np.column_stack([np.ones(len(rows)), z]),
-        log_local=_padded([_log(row.p_local) for row in rows]),
-        log_global=_padded([_log(row.p_global, len(row.p_local)) for row in rows]),
+        log_local=_padded([log_floored(row.p_local) for row in rows]),
+        log_global=_padded([log_floored(row.p_global, len(row.p_local)) for row in rows]),
         answers=np.array([row.answer for row in rows]),
         weights=weights,
         means=means,
@@ -405,7 +339,7 @@ def penalised_loss(theta: np.ndarray, data: MediatorData, l2: float) -> tuple[fl
     g = expit(data.x @ w)[:, None]
     toward = data.log_global - data.log_local
     logits = np.exp(log_tau) * (data.log_local + g * toward)
-    loss, slope = _surprise(logits, data.answers, data.weights)
+    loss, slope = surprise(logits, data.answers, data.weights)
     by_g = np.exp(log_tau) * (slope * toward).sum(axis=1) * (g * (1 - g))[:, 0]
     gradient = np.append(data.x.T @ by_g, (slope * logits).sum())
     return float(loss + l2 / 2 * theta @ theta), gradient + l2 * theta
@@ -414,48 +348,8 @@ def penalised_loss(theta: np.ndarray, data: MediatorData, l2: float) -> tuple[fl
 # -- small parts ---------------------------------------------------------------------------------
 
 
-def _minimum(loss: Any, start: np.ndarray, data: Any, l2: float, what: str) -> Any:
-    """scipy's OptimizeResult; says what did not converge."""
-    from scipy.optimize import minimize
-
-    optimum = minimize(
-        loss, start, args=(data, l2), jac=True, method="L-BFGS-B", options={"maxiter": 1000}
-    )
-    if not optimum.success:
-        log.warning("%s did not converge: %s", what, optimum.message)
-    return optimum
-
-
-def _surprise(
-    logits: np.ndarray, answers: np.ndarray, weights: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Weighted mean of -log p(answer) (nats), and its slope (N, L) by the logits."""
-    log_p = log_softmax(logits, axis=1)
-    rows = np.arange(len(log_p))
-    slope = weights[:, None] * np.exp(log_p)
-    slope[rows, answers] -= weights
-    return float(-weights @ log_p[rows, answers]), slope
-
-
-def _user_weights(users: Sequence[str]) -> np.ndarray:
-    """(N,) that add up to 1, and to the same for each user."""
-    _, user, counts = np.unique(users, return_inverse=True, return_counts=True)
-    return 1 / (counts[user] * len(counts))
-
-
 def _mediated(p_local: np.ndarray, p_global: np.ndarray, g: float, tau: float = 1.0) -> Mediated:
     return Mediated(mixture(p_local, p_global, g, tau), g)
-
-
-def _log(p: np.ndarray, size: int | None = None) -> np.ndarray:
-    """Logarithms of a floored distribution; `size` is how many labels it must have."""
-    p = np.asarray(p, dtype=float)
-    if p.ndim != 1 or not len(p) or (size is not None and len(p) != size):
-        raise InputError(f"distributions over the same labels are needed, got {p.shape} and {size}")
-    if not (np.all(p >= 0) and abs(p.sum() - 1) < 1e-3):
-        raise InputError(f"no distribution: {p.tolist()}; probabilities from 0 that add up to 1")
-    floored = np.maximum(p, FLOOR)
-    return np.log(floored / floored.sum())
 
 
 def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
