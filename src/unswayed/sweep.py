@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import abc
 import argparse
-import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -32,21 +31,13 @@ ENOUGH_SEEDS = 3  # for an interval
 Key = tuple[str, int]  # name of a run, seed
 
 
-@dataclasses.dataclass(frozen=True)
-class SweepReport:
-    """What results say together.
+class SweepReport(NamedTuple):
+    """What results say together."""
 
-    Attributes:
-        facts: of the whole sweep, for `sweep.json`.
-        results: a line of `sweep.json` for each run and seed.
-        tables: Markdown.
-        plot: SVG.
-    """
-
-    facts: Mapping[str, Any]
-    results: Sequence[Mapping[str, Any]]
-    tables: str
-    plot: str
+    facts: Mapping[str, Any]  # of the whole sweep, for sweep.json
+    results: Sequence[Mapping[str, Any]]  # a line of sweep.json for each run and seed
+    tables: str  # Markdown
+    plot: str  # SVG
 
 
 class Sweep(abc.ABC):
@@ -93,21 +84,13 @@ class Sweep(abc.ABC):
 # -- the file ------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class SweepFile:
-    """What a sweep file says.
+class SweepFile(NamedTuple):
+    """What a sweep file says."""
 
-    Attributes:
-        base: as it stands there, None if it does not.
-        shared: keys that all runs share.
-        runs: name -> keys in which the run differs.
-        seeds: each once; 0 if none are given.
-    """
-
-    base: Any
-    shared: dict[str, Any]
-    runs: dict[str, dict[str, Any]]
-    seeds: tuple[int, ...]
+    base: Any  # as it stands there, None if it does not
+    shared: dict[str, Any]  # keys that all runs share
+    runs: dict[str, dict[str, Any]]  # name -> keys in which the run differs
+    seeds: tuple[int, ...]  # each once; 0 if none are given
 
 
 def read_sweep_file(path: Path, check: Callable[..., dict[str, Any]]) -> SweepFile:

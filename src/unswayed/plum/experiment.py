@@ -89,13 +89,15 @@ def _train_and_ask(
     experiment: PlumExperiment, base: Base, folder: Path, record: dict[str, Any]
 ) -> ExperimentResult:
     """The result without what can be asked later."""
+    import torch
+
     material = make_material(experiment)
     identity = make_identity(experiment, base, material)
     with Ledger(folder / JOURNAL, identity) as ledger:
         material = with_written(experiment, material)
         evaluation = _evaluation(experiment, base, material, ledger)
         manifest = train(base, material.pairs, experiment.settings, folder / MEMORY, evaluation)
-    order = material.order
+    order, threads = material.order, torch.get_num_threads()
     checkpoints = [n for n in range(len(order) + 1) if f"after {n}" in ledger]
     result = record | {
         "identity": identity,
@@ -105,7 +107,7 @@ def _train_and_ask(
         "ability": None,
         "ability_asked": None,
         "training": _stages(experiment, base, material, manifest, ledger),
-        "machine": _machine(base),
+        "machine": f"{threads} threads, {platform.machine()}, {base.model.device.type}",
         "versions": {
             name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")
         },
@@ -286,9 +288,3 @@ def _stages(
             }
         )
     return stages
-
-
-def _machine(base: Base) -> str:
-    import torch
-
-    return f"{torch.get_num_threads()} threads, {platform.machine()}, {base.model.device.type}"

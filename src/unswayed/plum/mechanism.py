@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unswayed.core.errors import InputError
+from unswayed.core.ledger import as_json
 from unswayed.data.personas import Persona
 from unswayed.memory.registry import Mechanism, Options
 from unswayed.models.base import loaded_base
@@ -78,7 +79,7 @@ MECHANISM = Mechanism(
     default_style="",
     check=_check,
     make=_make,
-    settings=lambda options: read_training(options.plum_recipe).as_json(),
+    settings=lambda options: as_json(read_training(options.plum_recipe)),
     describe=lambda style: (
         "The memory mechanism was plum: what each user says of themself was trained into a LoRA "
         "adapter of their own, and nothing about the user stands in the prompt."

@@ -9,7 +9,6 @@ the bare question, with the adapter switched on.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -53,10 +52,6 @@ class PlumTraining:
 
     settings: PlumSettings
     augment: dict[str, Any]
-
-    def as_json(self) -> dict[str, Any]:
-        """For a record."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
 def read_training(recipe: Path | None) -> PlumTraining:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import logging
 import typing
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,8 @@ class PlumSweep(Sweep):
     }  # fmt: skip
 
     def __init__(self, arguments: argparse.Namespace) -> None:
+        from unswayed.models.base import load_base
+
         options = {
             "conversations": arguments.conversations,
             "first": arguments.first,
@@ -78,7 +81,8 @@ class PlumSweep(Sweep):
 
         self.runs: dict[str, PlumExperiment] = make_runs(path, file, make)
         self.seeds = file.seeds
-        self._base_key, self._base = None, None
+        # Loaded again only when another one is needed.
+        self._load = functools.lru_cache(maxsize=1)(load_base)
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
@@ -97,14 +101,15 @@ class PlumSweep(Sweep):
 
     def finished(self, key: Key, folder: Path) -> ExperimentResult | None:
         experiment = seeded(self.runs[key[0]], key[1])
-        result = finished(experiment, self._base_of(experiment), folder)
+        result = finished(experiment, self._load(experiment.model, experiment.dtype), folder)
         return result and result | {"name": key[0]}  # another sweep may call it otherwise
 
     def run(self, key: Key, folder: Path, place: str, command: str) -> ExperimentResult:
         log.info("run %s, seed %d: %s", *key, folder)
         experiment = seeded(self.runs[key[0]], key[1])
         record = {"name": key[0], "seed": key[1], "command": f"{command} --only {key[0]}"}
-        result = run_experiment(experiment, self._base_of(experiment), folder, record)
+        base = self._load(experiment.model, experiment.dtype)
+        result = run_experiment(experiment, base, folder, record)
         for set_name, curve in result["forgetting"].items():
             write_text(folder / f"{set_name}.svg", forgetting.draw(curve))
         return result
@@ -113,14 +118,6 @@ class PlumSweep(Sweep):
         whole = list(results.values())
         lines = [{name: run[name] for name in run if name != "rows"} for run in whole]
         return SweepReport({}, lines, tables(whole), draw(whole))
-
-    def _base_of(self, experiment: PlumExperiment) -> Any:
-        """The model; loaded again only when another one is needed."""
-        from unswayed.models.base import load_base
-
-        if self._base_key != (key := (experiment.model, experiment.dtype)):
-            self._base_key, self._base = key, load_base(*key)
-        return self._base
 
 
 def _base(base: Any, path: Path) -> dict[str, Any]:
