@@ -126,23 +126,20 @@ def _base(base: Any, path: Path) -> dict[str, Any]:
         return _layer(base, f"{path}: base")
     if not isinstance(base, str):
         raise InputError(f"{path}: base must be a recipe's path or a mapping of keys to values")
-    recipe = read_recipe([path.parent / base])
-    keys = {
-        "model": recipe.model,
-        "dtype": recipe.dtype,
-        "augment": recipe.augment,
-        "settings": dataclasses.asdict(recipe.settings),
-    }
-    if len(recipe.users) == 1:  # of several users it would not be clear whose are meant
-        keys["conversations"] = next(iter(recipe.users.values()))
+    keys = dataclasses.asdict(read_recipe([path.parent / base]))
+    users = keys.pop("users")
+    del keys["output_dir"]
+    if len(users) == 1:  # of several users it would not be clear whose are meant
+        keys["conversations"] = next(iter(users.values()))
     return keys
 
 
 def _layer(values: dict[str, Any], where: str, frame: Sequence[str] = ()) -> dict[str, Any]:
     """Some keys of an experiment, after a check."""
     hints = typing.get_type_hints(PlumExperiment) | dict.fromkeys(frame)
-    sections = {name: SECTIONS[name] for name in SECTIONS if (name, values.get(name, {})) != (
-        "augment", None)}  # fmt: skip
+    sections = dict(SECTIONS)
+    if values.get("augment", {}) is None:
+        del sections["augment"]
     check_layer(values, where, hints, sections, check_values)
     for name in sections:
         if "seed" in values.get(name, {}):
