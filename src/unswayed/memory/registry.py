@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,7 +97,12 @@ def find_mechanism(name: str) -> Mechanism:
 
 
 def known_mechanism(name: str) -> Mechanism | None:
-    """The entry of a mechanism that a run names; None if there is none (any more)."""
+    """The entry of a mechanism that a run names; None if there is none (any more).
+
+    A run may be anybody's file: it makes nothing be imported from outside this package.
+    """
+    if name not in MECHANISMS and name.partition(":")[0] not in sys.modules:
+        return None
     try:
         return find_mechanism(name)
     except InputError:
