@@ -310,11 +310,11 @@ class _Maker:
     ) -> list[LabelledPair]:
         """Closed questions, as many as wanted, or fewer in the same balance."""
         dealt = _dealt(self.topic, forms, max(number))
-        said = [(SAID, named) for _, named in dealt[: number[0]]]
+        positive = [(SAID, named) for _, named in dealt[: number[0]]]
         yes, no = (
             self.fill(kind, _slots(pools, slots, self.wordings), lambda _, text=answer: text)
             for (kind, answer), slots in zip(
-                CLOSED.items(), (said, dealt[: number[1]]), strict=True
+                CLOSED.items(), (positive, dealt[: number[1]]), strict=True
             )
         )
         return _balanced(yes, no, number)
