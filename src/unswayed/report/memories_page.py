@@ -38,14 +38,6 @@ LABELS = CONDITION_LABELS | {
     BEYOND: "Beyond neutral memory",
 }
 MAIN = (PERSONA, GAP, BEYOND)  # the comparisons that are not folded in
-FINDINGS = {
-    LOWER: "the difference is significantly below zero (after Holm's correction), and not shown to "
-    "lie within the margin",
-    HIGHER: "the difference is significantly above zero (after Holm's correction), and not shown "
-    "to lie within the margin",
-    WITHIN: "the difference is shown to lie within the margin",
-    UNCLEAR: "neither significant nor shown to lie within the margin",
-}
 # metric, name, heading: what the table of key figures holds
 KEY_FIGURES = (
     ("flip", PERSONA, "Flips with a persona (%)"),
@@ -87,7 +79,7 @@ def memories_view(comparison: MemoriesComparison) -> dict[str, Any]:
         "levels": level_rows(comparison),
         "differences": difference_panels(comparison),
         "p_columns": list(P_COLUMNS),
-        "findings": {name: text for name, text in FINDINGS.items() if name in findings},
+        "findings": [name for name in (LOWER, HIGHER, WITHIN, UNCLEAR) if name in findings],
         "methods": sections("unswayed.report", "memories_methods.md.jinja", basics | about),
         "version": comparison["versions"]["unswayed"],
     }
@@ -116,16 +108,10 @@ def headlines(comparison: MemoriesComparison) -> list[str]:
         findings += [row["finding"] for row in test["differences"]]
         flips = _levels(test, "flip", PERSONA, _names(comparison))
         gaps = _levels(test, "accuracy", GAP, _names(comparison))
-        parts = []
-        if flips:
-            parts.append(f"with a persona {_range(flips, '%')} of the answers flip")
-        if gaps:
-            parts.append(f"the gap is {_range(gaps, ' points', sign=True)}")
+        parts = [f"with a persona {_range(flips, '%')} of the answers flip"] if flips else []
+        parts += [f"the gap is {_range(gaps, ' points', sign=True)}"] if gaps else []
         if parts:
             sentences.append(f"{name}: {', and '.join(parts)}.")
-    findings = [
-        row["finding"] for test in comparison["tests"].values() for row in test["differences"]
-    ]
     n = sum(finding in (LOWER, HIGHER) for finding in findings)
     differ = "1 shows a difference" if n == 1 else f"{n} show a difference"
     return [

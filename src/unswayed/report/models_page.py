@@ -23,23 +23,11 @@ from unswayed.report.words import FINDINGS, METRIC_LABELS, VERDICTS, effect_labe
 
 TOP = 20  # items listed
 
-# measure: heading, what it is
 MEASURES = {
-    "equal": ("Share of equal answers", "How often two models choose the same option, in percent."),
-    "kappa": (
-        "Cohen's kappa",
-        "Equal answers beyond what each model's habit of choosing the first, second, ... option "
-        "gives by chance: 0 is chance, 1 is full agreement.",
-    ),
-    "correct": (
-        "Correlation of correctness",
-        "Whether two models are right on the same trials: 1 always, 0 no more than by chance.",
-    ),
-    "flip": (
-        "Correlation of flips",
-        "Whether memory changes the answers of two models on the same trials: 1 always, 0 no more "
-        "than by chance.",
-    ),
+    "equal": "Share of equal answers",
+    "kappa": "Cohen's kappa",
+    "correct": "Correlation of correctness",
+    "flip": "Correlation of flips",
 }
 
 
@@ -64,7 +52,7 @@ def models_view(comparison: ModelsComparison) -> dict[str, Any]:
         **basics,
         "title": f"{len(order)} models on the same questions",
         "margin": points(comparison["margin"]),
-        "measures": [(measure, title) for measure, (title, _) in MEASURES.items()],
+        "measures": list(MEASURES.items()),
         "models": [
             {
                 "number": str(i),
@@ -106,7 +94,6 @@ def value_text(measure: str, value: dict[str, Any]) -> str:
 
 def heat_map(comparison: ModelsComparison, measure: str) -> dict[str, Any]:
     """A measure between all models, in their hierarchical order."""
-    title, text = MEASURES[measure]
     values = {
         frozenset(pair["models"]): pair[measure]
         for pair in comparison["pairs"]
@@ -122,8 +109,8 @@ def heat_map(comparison: ModelsComparison, measure: str) -> dict[str, Any]:
         return {"value": show(estimate), "shade": shade(estimate), "mark": None}
 
     return {
-        "title": title,
-        "text": text,
+        "measure": measure,
+        "title": MEASURES[measure],
         "low": "0%" if measure == "equal" else "0 or less",
         "high": "100%" if measure == "equal" else "1",
         "rows": [
@@ -151,7 +138,7 @@ def pair_rows(comparison: ModelsComparison) -> dict[str, list[dict[str, str]]]:
                 "n_flips": f"{pair['flip']['n']:,}",
                 "unread": f"{pair['n_unread_both']:,}",
                 "notes": "; ".join(
-                    f"{MEASURES[measure][0]}: {pair[measure]['note']}"
+                    f"{MEASURES[measure]}: {pair[measure]['note']}"
                     for measure in MEASURES
                     if pair[measure]["note"]
                 ),
