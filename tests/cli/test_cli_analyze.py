@@ -60,8 +60,8 @@ def test_a_skewed_run_is_called_so_and_the_margin_counts(tmp_path, capsys):
     assert (out / "report.html").exists() and (out / "report.md").exists()
     assert main(["analyze", str(out), "--margin", "95"]) == 0
     assert "Equivalent within 95 points" in capsys.readouterr().out
-    found = json.loads((out / "summary.json").read_text("utf-8"))
-    assert found["margin"] == 0.95 and found["verdict"]["status"] == EQUIVALENT
+    content = json.loads((out / "summary.json").read_text("utf-8"))
+    assert content["margin"] == 0.95 and content["verdict"]["status"] == EQUIVALENT
 
 
 def test_report_draws_what_analyze_wrote(tmp_path, capsys):
@@ -90,20 +90,20 @@ def test_several_models_side_by_side(tmp_path, capsys):
     runs = [run_of(tmp_path / name, share, model=name) for name, share in (("a", 0.9), ("b", 0.6))]
     assert main(["analyze", *map(str, runs), "--out", str(tmp_path / "both")]) == 0
     assert "agreement.html" in capsys.readouterr().out
-    found = json.loads((tmp_path / "both" / "agreement.json").read_text("utf-8"))
-    assert {model["label"] for model in found["models"]} == {"a", "b"}
+    content = json.loads((tmp_path / "both" / "agreement.json").read_text("utf-8"))
+    assert {model["label"] for model in content["models"]} == {"a", "b"}
     for path in runs:
         assert (path / "summary.json").exists() and (path / "report.html").exists()
 
 
 def test_runs_that_cannot_be_compared_are_refused_before_any_work(tmp_path, capsys):
-    one = run_of(tmp_path / "one", model="a")
-    other = run_of(tmp_path / "other", users=pairs(4), model="b")
-    both = ["analyze", str(one), str(other)]
+    first = run_of(tmp_path / "one", model="a")
+    second = run_of(tmp_path / "other", users=pairs(4), model="b")
+    both = ["analyze", str(first), str(second)]
     assert "add --out" in refusal(capsys, *both)
     assert "did not ask the same" in refusal(capsys, *both, "--out", str(tmp_path / "x"))
-    assert not (one / "summary.json").exists() and not (tmp_path / "x").exists()
-    assert "--out is for" in refusal(capsys, "analyze", str(one), "--out", str(tmp_path / "x"))
+    assert not (first / "summary.json").exists() and not (tmp_path / "x").exists()
+    assert "--out is for" in refusal(capsys, "analyze", str(first), "--out", str(tmp_path / "x"))
 
 
 @pytest.mark.parametrize("margin", ["0", "-1", "100", "nan"])
@@ -127,10 +127,10 @@ def test_no_run_and_half_a_run(tmp_path, capsys):
 
 
 def test_rows_of_two_runs_in_one_directory(tmp_path, capsys):
-    one, other = run_of(tmp_path / "one", model="a"), run_of(tmp_path / "other", model="b")
-    rows = [*pq.read_table(one / "answers.parquet").to_pylist()]
-    rows += pq.read_table(other / "answers.parquet").to_pylist()
-    write_table(rows, SCHEMA, one / "answers.parquet")
-    run = json.loads((one / "run.json").read_text("utf-8")) | {"n_trials": len(rows)}
-    write_json(one / "run.json", run)
-    assert "mixes rows of different models" in refusal(capsys, "analyze", str(one))
+    first, second = run_of(tmp_path / "one", model="a"), run_of(tmp_path / "other", model="b")
+    rows = [*pq.read_table(first / "answers.parquet").to_pylist()]
+    rows += pq.read_table(second / "answers.parquet").to_pylist()
+    write_table(rows, SCHEMA, first / "answers.parquet")
+    run = json.loads((first / "run.json").read_text("utf-8")) | {"n_trials": len(rows)}
+    write_json(first / "run.json", run)
+    assert "mixes rows of different models" in refusal(capsys, "analyze", str(first))

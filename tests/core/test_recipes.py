@@ -52,9 +52,9 @@ def files(tmp_path: Path):
 
 def test_later_files_replace_keys_and_sections_key_by_key(files):
     paths = files("model: x\nrate: 2\nmore: {a: 1, b: c}", "model: y\nmore: {a: 3}")
-    found = read_keys(paths, Own, SECTIONS)
-    assert found == {"model": "y", "rate": 2.0, "more": {"a": 3, "b": "c"}}
-    assert type(found["rate"]) is float
+    values = read_keys(paths, Own, SECTIONS)
+    assert values == {"model": "y", "rate": 2.0, "more": {"a": 3, "b": "c"}}
+    assert type(values["rate"]) is float
 
 
 @pytest.mark.parametrize(
@@ -118,18 +118,20 @@ def test_merging_a_section_is_merging_its_mappings(layers):
     whole: dict = {}
     for layer in layers:
         whole |= layer
-    found = merge(SECTIONS, *({"more": layer, "model": layer} for layer in layers))
-    assert found == ({"more": whole, "model": layers[-1]} if layers else {})
+    values = merge(SECTIONS, *({"more": layer, "model": layer} for layer in layers))
+    assert values == ({"more": whole, "model": layers[-1]} if layers else {})
     assert merge(SECTIONS, {"more": {"a": 1}}, {"more": None}) == {"more": None}
     assert merge(SECTIONS, {"more": None}, {"more": {"a": 1}}) == {"more": {"a": 1}}
 
 
 def test_the_script_gives_its_files_and_complains_in_one_line(files, capsys):
     paths = files("model: x", "model: y")
-    found: list = []
-    assert recipe_command("", ["--config", *map(str, paths)], found.extend) == 0 and found == paths
+    values: list = []
+    assert (
+        recipe_command("", ["--config", *map(str, paths)], values.extend) == 0 and values == paths
+    )
     assert recipe_command("", ["--config", str(paths[0])], lambda config: read_mapping(
         config[0].parent / "none.yaml", "recipe")) == 2  # fmt: skip
-    assert recipe_command("", [], found.extend) == 2
+    assert recipe_command("", [], values.extend) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all(line.startswith("train.py: ") for line in lines)

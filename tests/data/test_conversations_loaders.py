@@ -59,23 +59,25 @@ def test_chat_full_row_is_cleaned_and_its_time_is_in_utc(tmp_path):
         "messages": [{"role": "user", "content": " Hello \n", "name": "x"}, TEA[1]],
         "topic": "ignored",
     }
-    (one,) = read_conversations(write(tmp_path / "mine.jsonl", row), "chat")
-    assert (one.id, one.time) == ("7", "2025-03-01T10:00:00Z")
-    assert one.turns[0] == {"role": "user", "content": "Hello"}
+    (conversation,) = read_conversations(write(tmp_path / "mine.jsonl", row), "chat")
+    assert (conversation.id, conversation.time) == ("7", "2025-03-01T10:00:00Z")
+    assert conversation.turns[0] == {"role": "user", "content": "Hello"}
 
 
 def test_separators_inside_texts_do_not_split_lines_and_bom_is_fine(tmp_path):
     path = tmp_path / "mine.jsonl"
     row = {"messages": [{"role": "user", "content": "one\u2028two\u0085three"}, TEA[1]]}
     path.write_text("\ufeff\n" + json.dumps(row, ensure_ascii=False) + "\n\n", encoding="utf-8")
-    (one,) = read_conversations(path, "chat")
-    assert one.turns[0]["content"] == "one\u2028two\u0085three"
+    (conversation,) = read_conversations(path, "chat")
+    assert conversation.turns[0]["content"] == "one\u2028two\u0085three"
 
 
 def test_system_messages_are_left_out_and_counted(tmp_path, caplog):
     system = {"role": "system", "content": "Be kind."}
     path = write(tmp_path / "mine.jsonl", {"messages": [system, *TEA]}, {"messages": TEA})
-    assert [one.turns for one in read_conversations(path, "chat")] == [tuple(TEA)] * 2
+    assert [conversation.turns for conversation in read_conversations(path, "chat")] == [
+        tuple(TEA)
+    ] * 2
     assert caplog.messages == [f"{path}: left out the system message of 1 conversations"]
 
 
@@ -115,16 +117,16 @@ def test_oasst_takes_the_best_ranked_path_and_drops_the_unanswered_end(tmp_path)
         created_date="2023-02-05T14:23:50.983374+00:00",
     )
     path = write(tmp_path / "t.jsonl", {"message_tree_id": "t1", "prompt": tree})
-    (one,) = read_conversations(path, "oasst")
-    assert (one.id, one.time) == ("t1", "2023-02-05T14:23:50.983374Z")
-    assert [turn["content"] for turn in one.turns] == ["Hello?", "Best."]
+    (conversation,) = read_conversations(path, "oasst")
+    assert (conversation.id, conversation.time) == ("t1", "2023-02-05T14:23:50.983374Z")
+    assert [turn["content"] for turn in conversation.turns] == ["Hello?", "Best."]
 
 
 def test_oasst_unranked_replies_go_by_the_file(tmp_path):
     replies = [said("First.", "assistant"), said("Other.", "assistant")]
     path = write(tmp_path / "t.jsonl", {"prompt": said("Hello?", replies=replies)})
-    (one,) = read_conversations(path, "oasst")
-    assert (one.id, one.turns[1]["content"]) == ("t_1", "First.")
+    (conversation,) = read_conversations(path, "oasst")
+    assert (conversation.id, conversation.turns[1]["content"]) == ("t_1", "First.")
 
 
 def test_oasst_unusable_trees_are_counted(tmp_path, caplog):
@@ -136,7 +138,7 @@ def test_oasst_unusable_trees_are_counted(tmp_path, caplog):
         {"prompt": said("Twice?", replies=[answer])},
         {"prompt": said("Fine?", replies=[said("Yes.", "assistant")])},
     )
-    assert [one.id for one in read_conversations(path, "oasst")] == ["t_4"]
+    assert [conversation.id for conversation in read_conversations(path, "oasst")] == ["t_4"]
     assert caplog.messages == [
         f"{path}: left out 3 of 4 trees: 2 without an answer, 1 whose roles do not alternate"
     ]
@@ -165,7 +167,7 @@ def test_real_oasst_file(caplog):
         pytest.skip(f"no {path}; set UNSWAYED_REAL_DATA to a folder that holds oasst/")
     conversations = load_conversations([f"oasst={path}"])
     assert len(conversations) == 100 and not caplog.messages
-    assert len({one.id for one in conversations}) == 100
+    assert len({conversation.id for conversation in conversations}) == 100
     first = json.loads(path.read_text(encoding="utf-8").split("\n")[0])
     assert conversations[0].id == first["message_tree_id"]
     best = next(reply for reply in first["prompt"]["replies"] if reply["rank"] == 0)
@@ -178,14 +180,17 @@ def test_real_oasst_file(caplog):
 def test_specs_are_merged_in_the_order_of_time(tmp_path):
     early = write(tmp_path / "a.jsonl", {"time": "2020-01-01", "messages": TEA})
     late = write(tmp_path / "z.jsonl", {"time": "2030-01-01T00:00:00.5", "messages": TEA})
-    ids = [one.id for one in load_conversations([f"chat={late}", "builtin", f"chat={early}"])]
-    assert ids == ["a_1", *(one.id for one in builtin_conversations()), "z_1"]
+    ids = [
+        conversation.id
+        for conversation in load_conversations([f"chat={late}", "builtin", f"chat={early}"])
+    ]
+    assert ids == ["a_1", *(conversation.id for conversation in builtin_conversations()), "z_1"]
 
 
 def test_conversations_without_a_time_stay_behind_the_one_before():
     given_times = [("a", None), ("b", "2025-05-01"), ("c", None), ("d", "2025-01-01"), ("e", None)]
     ordered = in_time_order(make_conversation(id, time, TEA) for id, time in given_times)
-    assert [one.id for one in ordered] == ["a", "d", "e", "b", "c"]
+    assert [conversation.id for conversation in ordered] == ["a", "d", "e", "b", "c"]
 
 
 @pytest.mark.parametrize("spec", ["", "chat", "chat=", "builtin=x", "wechat=a.jsonl"])
@@ -199,9 +204,9 @@ def test_the_same_id_twice_in_a_file_and_across_files(tmp_path):
     twice = write(tmp_path / "two.jsonl", row, row)
     with pytest.raises(InputError, match=r"two\.jsonl:2: id 'x' is already used at .*jsonl:1"):
         read_conversations(twice, "chat")
-    one = write(tmp_path / "one.jsonl", row)
+    conversation = write(tmp_path / "one.jsonl", row)
     with pytest.raises(InputError, match="the id 'x' occurs in several sources"):
-        load_conversations([f"chat={one}", f"chat={one}"])
+        load_conversations([f"chat={conversation}", f"chat={conversation}"])
 
 
 # -- errors --------------------------------------------------------------------------------------
@@ -291,18 +296,22 @@ def conversation(id: str, time: str | None, exchange: list[tuple[str, str]]) -> 
 def test_chat_and_sharegpt_round_trip(tmp_path_factory, contents):
     made = [conversation(f"c{n}", *content) for n, content in enumerate(contents)]
     folder = tmp_path_factory.mktemp("round")
-    chat = [{"id": one.id, "time": one.time, "messages": list(one.turns)} for one in made]
+    chat = [
+        {"id": conversation.id, "time": conversation.time, "messages": list(conversation.turns)}
+        for conversation in made
+    ]
     assert read_conversations(write(folder / "chat.jsonl", *chat), "chat") == made
     names = {"user": "human", "assistant": "gpt"}
     shared = [
         {
-            "id": one.id,
-            "time": one.time,
+            "id": conversation.id,
+            "time": conversation.time,
             "conversations": [
-                {"from": names[turn["role"]], "value": turn["content"]} for turn in one.turns
+                {"from": names[turn["role"]], "value": turn["content"]}
+                for turn in conversation.turns
             ],
         }
-        for one in made
+        for conversation in made
     ]
     assert read_conversations(write(folder / "shared.json", shared), "sharegpt") == made
 
@@ -325,8 +334,10 @@ def test_oasst_round_trip_whatever_the_place_of_the_best_reply(tmp_path_factory,
 def test_order_keeps_everything_and_sorts_what_has_a_time(times):
     made = [make_conversation(str(n), time, TEA) for n, time in enumerate(times)]
     ordered = in_time_order(made)
-    assert sorted(ordered, key=lambda one: int(one.id)) == made
-    timed = [datetime.fromisoformat(one.time) for one in ordered if one.time]
+    assert sorted(ordered, key=lambda conversation: int(conversation.id)) == made
+    timed = [
+        datetime.fromisoformat(conversation.time) for conversation in ordered if conversation.time
+    ]
     assert timed == sorted(timed)
 
 

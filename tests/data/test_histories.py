@@ -95,9 +95,9 @@ def test_unknown_spec_names_the_known_ones():
 @given(crowds, st.data())
 def test_known_is_the_users_strict_past(drawn, data):
     events = crowd(drawn)
-    asked = data.draw(st.sampled_from(events))
-    past = [e for e in events if e.user == asked.user and e.time < asked.time]
-    assert list(past_of(events, asked)) == past
+    event = data.draw(st.sampled_from(events))
+    past = [e for e in events if e.user == event.user and e.time < event.time]
+    assert list(past_of(events, event)) == past
 
 
 @given(crowds, st.integers(-1, 10))

@@ -57,14 +57,16 @@ def test_no_labels_no_means():
 
 
 def test_beats_the_users_own_mean_on_the_built_in_population():
-    found = load_histories("builtin")
-    split = split_users(found, 0)
-    *early, last = segments(found.events, 4)
+    histories = load_histories("builtin")
+    split = split_users(histories, 0)
+    *early, last = segments(histories.events, 4)
     train = [event for part in early for event in part if event.user in split.train]
-    means = fit_means(train, found.task)
-    asked = [event for event in last if event.user in split.test]
-    past = [past_of(found.of(event.user), event) for event in asked]
-    gold = [event.response for event in asked]
-    own = [np.mean([float(e.response) for e in p]) if p else means.population[0] for p in past]
-    ours = [means.value(p, event) for p, event in zip(past, asked, strict=True)]
-    assert mae(ours, gold).mean() < mae(own, gold).mean() - 0.03
+    means = fit_means(train, histories.task)
+    tested = [event for event in last if event.user in split.test]
+    past = [past_of(histories.of(event.user), event) for event in tested]
+    gold = [event.response for event in tested]
+    own_means = [
+        np.mean([float(e.response) for e in p]) if p else means.population[0] for p in past
+    ]
+    ours = [means.value(p, event) for p, event in zip(past, tested, strict=True)]
+    assert mae(ours, gold).mean() < mae(own_means, gold).mean() - 0.03

@@ -78,10 +78,10 @@ def test_identical_predictions_differ_by_exactly_nothing(pairs, seed):
         (cells(predicted, gold, LABELS), f1),
     ):
         more = {"value": value} if value else {}
-        found = paired_bootstrap(parts, parts, users, seed, n=50, **more)
-        assert found.estimate == 0
+        difference = paired_bootstrap(parts, parts, users, seed, n=50, **more)
+        assert difference.estimate == 0
         bounds = (0, 0) if len(pairs) > 1 else (None, None)
-        assert (found.low, found.high) == bounds
+        assert (difference.low, difference.high) == bounds
 
 
 @given(answers, answers)
@@ -90,19 +90,19 @@ def test_estimate_is_the_difference_of_the_metrics(first, second):
     a, b = [p for p, _ in first[:n]], [p for p, _ in second[:n]]
     gold = [g for _, g in first[:n]]
     parts = (cells(a, gold, LABELS), cells(b, gold, LABELS))
-    found = paired_bootstrap(*parts, range(n), 0, n=10, value=f1)
-    assert found.estimate == pytest.approx(macro_f1(a, gold) - macro_f1(b, gold))
-    assert (found.n_users, found.n_answers) == (n, n)
+    difference = paired_bootstrap(*parts, range(n), 0, n=10, value=f1)
+    assert difference.estimate == pytest.approx(macro_f1(a, gold) - macro_f1(b, gold))
+    assert (difference.n_users, difference.n_answers) == (n, n)
 
 
 def test_resamples_are_of_users_by_hand():
     """Two users: a resample is (1, 1), (0, 2) or (2, 0) of them, so metrics are one of three."""
     a, b, users = np.array([1.0, 1, 4]), np.array([2.0, 2, 2]), ["u", "u", "v"]
-    found = paired_bootstrap(a, b, users, 0)
-    assert found.estimate == pytest.approx(0)
-    assert (found.low, found.high) == (-1, 2)
-    assert found.relative == pytest.approx(0)
-    assert (found.relative_low, found.relative_high) == (-0.5, 1)
+    difference = paired_bootstrap(a, b, users, 0)
+    assert difference.estimate == pytest.approx(0)
+    assert (difference.low, difference.high) == (-1, 2)
+    assert difference.relative == pytest.approx(0)
+    assert (difference.relative_low, difference.relative_high) == (-0.5, 1)
     squared = paired_bootstrap(a**2, b**2, users, 0, value=root)
     assert squared.estimate == pytest.approx(6**0.5 - 2)
     assert (squared.low, squared.high) == (-1, 2)
@@ -118,8 +118,8 @@ def test_same_seed_same_interval_whatever_the_order():
 
 
 def test_a_metric_of_nought_has_no_relative_difference():
-    found = paired_bootstrap(np.ones(4), np.zeros(4), list("uvwx"), 0)
-    assert (found.estimate, found.relative, found.relative_low) == (1, None, None)
+    difference = paired_bootstrap(np.ones(4), np.zeros(4), list("uvwx"), 0)
+    assert (difference.estimate, difference.relative, difference.relative_low) == (1, None, None)
 
 
 def test_wrong_numbers_of_answers():
@@ -141,9 +141,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(value):
         errors_b = rng.normal(0, 1, len(users)) * rng.choice([0.9, 1.5], 50)[users]
         if value == "mean":
             truth = (2 / np.pi) ** 0.5 * (1.0 - 1.2)
-            found = paired_bootstrap(abs(errors_a), abs(errors_b), users, seed, 400)
+            difference = paired_bootstrap(abs(errors_a), abs(errors_b), users, seed, 400)
         else:
             truth = ((0.64 + 1.44) / 2) ** 0.5 - ((0.81 + 2.25) / 2) ** 0.5
-            found = paired_bootstrap(errors_a**2, errors_b**2, users, seed, 400, root)
-        hits += found.low <= truth <= found.high
+            difference = paired_bootstrap(errors_a**2, errors_b**2, users, seed, 400, root)
+        hits += difference.low <= truth <= difference.high
     assert 0.90 <= hits / 300 <= 0.98

@@ -42,15 +42,15 @@ def ratings(*rows: str) -> str:
 
 def test_ratings(tmp_path):
     movielens(tmp_path, ratings=ratings("7,1,0.5,30", "7,2,4.0,10", "8,3,3.5,20", "8,1,5,40"))
-    found = load_histories(f"movielens={tmp_path}")
-    assert found.task.ordinal and found.task.labels == ("1", "2", "3", "4", "5")
-    assert [(e.user, e.time, e.response, e.about, e.thing, e.id) for e in found.events] == [
+    histories = load_histories(f"movielens={tmp_path}")
+    assert histories.task.ordinal and histories.task.labels == ("1", "2", "3", "4", "5")
+    assert [(e.user, e.time, e.response, e.about, e.thing, e.id) for e in histories.events] == [
         ("7", 10.0, "4", ("Western",), "2", "7/2"),
         ("8", 20.0, "4", (), "3", "8/3"),
         ("7", 30.0, "1", ("Comedy", "Drama"), "1", "7/1"),
         ("8", 40.0, "5", ("Comedy", "Drama"), "1", "8/1"),
     ]
-    assert [e.query for e in found.events[:3]] == [
+    assert [e.query for e in histories.events[:3]] == [
         "Two Left Boots (2004), a film of the genre Western",
         "Fog Index (2011), a film",
         "Quiet Kettle, The (1999), a film of the genres Comedy, Drama",
@@ -104,25 +104,25 @@ def test_folder_without_ratings(tmp_path):
 def test_tags_are_the_most_frequent_ones_others_are_counted(tmp_path, caplog):
     often = [f"{user},1,Tag{n},{n}" for n in range(15) for user in (1, 2)]
     text = "\n".join(["userId,movieId,tag,timestamp", *often, "3,2, TAG0 ,50", "3,2,rare,60", ""])
-    found = load_histories(f"movielens-tags={movielens(tmp_path, tags=text)}")
-    assert found.task.labels == ("tag0", *sorted(f"tag{n}" for n in range(1, 15)))
-    assert not found.task.ordinal and "tag0" in found.task.ask
-    assert (len(found.events), found.events[-1].response) == (31, "tag0")
+    histories = load_histories(f"movielens-tags={movielens(tmp_path, tags=text)}")
+    assert histories.task.labels == ("tag0", *sorted(f"tag{n}" for n in range(1, 15)))
+    assert not histories.task.ordinal and "tag0" in histories.task.ask
+    assert (len(histories.events), histories.events[-1].response) == (31, "tag0")
     assert "left out 1 of 32 events" in caplog.text
 
 
 def test_a_tag_in_two_spellings_counts_once(tmp_path, caplog):
     rows = ["7,1,Sci-Fi,5", "7,1,sci-fi,5", "7,1,sci-fi,6", "7,2,sci-fi,5", "8,1,SCI-FI ,5"]
     text = "\n".join(["userId,movieId,tag,timestamp", *rows, *rows[:1], "8,1,bold,5", ""])
-    found = load_histories(f"movielens-tags={movielens(tmp_path, tags=text)}")
-    assert [(e.user, e.thing, e.time, e.response) for e in found.events] == [
+    histories = load_histories(f"movielens-tags={movielens(tmp_path, tags=text)}")
+    assert [(e.user, e.thing, e.time, e.response) for e in histories.events] == [
         ("7", "1", 5, "sci-fi"),
         ("7", "2", 5, "sci-fi"),
         ("8", "1", 5, "sci-fi"),
         ("8", "1", 5, "bold"),
         ("7", "1", 6, "sci-fi"),
     ]
-    assert found.task.labels == ("sci-fi", "bold")
+    assert histories.task.labels == ("sci-fi", "bold")
     assert "tags.csv: left out 2 repeated tags" in caplog.text
     assert caplog.text.count("left out") == 1
 
@@ -136,28 +136,30 @@ def movielens_itself():
 
 
 def test_movielens_itself(movielens_itself):
-    folder, found = movielens_itself
-    assert (len(found.events), len(found.users)) == (100_836, 610)
+    folder, histories = movielens_itself
+    assert (len(histories.events), len(histories.users)) == (100_836, 610)
     # GroupLens's half stars 3.5 and 4.0 together: 13,136 + 26,818.
-    assert Counter(e.response for e in found.events)["4"] == 39_954
+    assert Counter(e.response for e in histories.events)["4"] == 39_954
     tags = load_histories(f"movielens-tags={folder}")
     assert len(tags.task.labels) == 15
     assert Counter(e.response for e in tags.events).most_common(1) == [("in netflix queue", 131)]
 
 
 def test_what_the_page_says_of_movielens(movielens_itself):
-    _, found = movielens_itself
-    parts = segments(found.events, 4)
+    _, histories = movielens_itself
+    parts = segments(histories.events, 4)
     people = [{event.user for event in part} for part in parts]
-    alone = np.mean([sum(user in some for some in people) == 1 for user in found.users])
+    alone = np.mean([sum(user in some for some in people) == 1 for user in histories.users])
     assert 0.925 < alone < 0.935
-    assert max(len(some) for some in people) < 0.4 * len(found.users)
+    assert max(len(some) for some in people) < 0.4 * len(histories.users)
 
     rng = np.random.default_rng(0)
-    stars = {user: np.array([float(e.response) for e in found.of(user)]) for user in found.users}
+    stars = {
+        user: np.array([float(e.response) for e in histories.of(user)]) for user in histories.users
+    }
     scores = []
     for event in parts[-1]:
-        past = stars[event.user][: len(before(found.of(event.user), event.time))]
+        past = stars[event.user][: len(before(histories.of(event.user), event.time))]
         if len(past) > 5:
             gold = float(event.response)
             scores.append([
@@ -228,39 +230,43 @@ def question(name: str, *items: dict, **more) -> dict:
 
 @pytest.mark.parametrize("name", FORMS)
 def test_lamp_user_based(tmp_path, name):
-    found = load_histories(lamp(tmp_path, name, question(name, {}, {})))
-    *told, asked = found.events
-    assert [(e.user, e.time, e.query, e.response) for e in told] == [
+    histories = load_histories(lamp(tmp_path, name, question(name, {}, {})))
+    *past, entry = histories.events
+    assert [(e.user, e.time, e.query, e.response) for e in past] == [
         ("110", -2.0, *TOLD[name]),
         ("110", -1.0, *TOLD[name]),
     ]
-    assert (asked.user, asked.time, asked.id) == ("110", 0.0, "110")
-    assert (asked.query, asked.response) == (ASKED[name], GOLD.get(name, "An output"))
-    assert found.task.name == name and found.task.ordinal == (name == "lamp3")
-    assert (found.task.labels is None) == (name in ("lamp4", "lamp5", "lamp6", "lamp7"))
+    assert (entry.user, entry.time, entry.id) == ("110", 0.0, "110")
+    assert (entry.query, entry.response) == (ASKED[name], GOLD.get(name, "An output"))
+    assert histories.task.name == name and histories.task.ordinal == (name == "lamp3")
+    assert (histories.task.labels is None) == (name in ("lamp4", "lamp5", "lamp6", "lamp7"))
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_lamp_time_based(tmp_path, name):
     items = {"date": "2019-05-02"}, {"date": "2018-12-31"}
-    found = load_histories(lamp(tmp_path, name, question(name, *items, user_id=41)))
+    histories = load_histories(lamp(tmp_path, name, question(name, *items, user_id=41)))
     day = [datetime(2018, 12, 31, tzinfo=UTC), datetime(2019, 5, 2, tzinfo=UTC)]
-    assert {e.user for e in found.events} == {"41"}
-    times = [e.time for e in found.events]
+    assert {e.user for e in histories.events} == {"41"}
+    times = [e.time for e in histories.events]
     assert times == [day[0].timestamp(), day[1].timestamp(), day[1].timestamp() + 1]
-    assert found.events[-1].id == "110"
+    assert histories.events[-1].id == "110"
 
 
 def test_lamp_dates_may_be_years_and_the_questions_own_date_counts(tmp_path):
-    asked = question("lamp5", {"date": 2017}, {"date": "2018"}, user_id="a", date="2019")
-    found = load_histories(lamp(tmp_path, "lamp5", asked))
-    assert [datetime.fromtimestamp(e.time, UTC).year for e in found.events] == [2017, 2018, 2019]
+    entry = question("lamp5", {"date": 2017}, {"date": "2018"}, user_id="a", date="2019")
+    histories = load_histories(lamp(tmp_path, "lamp5", entry))
+    assert [datetime.fromtimestamp(e.time, UTC).year for e in histories.events] == [
+        2017,
+        2018,
+        2019,
+    ]
 
 
 def test_lamp_repeats_in_a_profile_count_once(tmp_path, caplog):
     items = [{"date": "2019-05-02"}] * 3
-    found = load_histories(lamp(tmp_path, "lamp7", question("lamp7", *items, user_id="a")))
-    assert len(found.events) == 2
+    histories = load_histories(lamp(tmp_path, "lamp7", question("lamp7", *items, user_id="a")))
+    assert len(histories.events) == 2
     assert "left out 2 repeated profile items" in caplog.text
 
 
@@ -272,7 +278,7 @@ def test_lamp_2_has_fifteen_tags(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "more", "says"),
+    ("entry", "more", "says"),
     [
         (question("lamp3"), {}, "record 1: the profile is empty; a user needs a history"),
         (question("lamp3", {"score": 6}), {}, "profile item 1: '6' is none of the labels"),
@@ -285,15 +291,15 @@ def test_lamp_2_has_fifteen_tags(tmp_path):
         (question("lamp3", {"date": "2019"}, {}), {}, "record 1: some items .* have a date"),
     ],
 )
-def test_faults_in_lamp(tmp_path, asked, more, says):
+def test_faults_in_lamp(tmp_path, entry, more, says):
     with pytest.raises(InputError, match=says):
-        load_histories(lamp(tmp_path, "lamp3", asked, **more))
+        load_histories(lamp(tmp_path, "lamp3", entry, **more))
 
 
 def test_lamp_asks_a_user_once(tmp_path):
-    asked = [question("lamp3", {}, id=str(n), user_id="a") for n in (1, 2)]
+    entry = [question("lamp3", {}, id=str(n), user_id="a") for n in (1, 2)]
     with pytest.raises(InputError, match=r"record 2: user 'a' is already asked at .*record 1"):
-        load_histories(lamp(tmp_path, "lamp3", *asked))
+        load_histories(lamp(tmp_path, "lamp3", *entry))
 
 
 def test_lamp_needs_the_outputs_and_a_telling_name(tmp_path):
@@ -321,12 +327,12 @@ def row(time: object = 1, response: object = "good", **more) -> dict:
 def test_jsonl_labels(tmp_path):
     rows = [row(n, ("good", "bad")[n % 2]) for n in range(4)]
     rows[0] |= {"about": ["hot"], "thing": 7, "id": "first"}
-    found = load_histories(jsonl(tmp_path, *rows))
-    assert (found.task.name, found.task.labels) == ("soups", ("bad", "good"))
-    assert not found.task.ordinal
-    first = found.events[0]
+    histories = load_histories(jsonl(tmp_path, *rows))
+    assert (histories.task.name, histories.task.labels) == ("soups", ("bad", "good"))
+    assert not histories.task.ordinal
+    first = histories.events[0]
     assert (first.about, first.thing, first.id) == (("hot",), "7", "first")
-    assert [e.id for e in found.events[1:]] == ["ada/2", "ada/3", "ada/4"]
+    assert [e.id for e in histories.events[1:]] == ["ada/2", "ada/3", "ada/4"]
 
 
 def test_jsonl_numbers_are_a_scale_in_order(tmp_path):
@@ -344,8 +350,8 @@ def test_jsonl_free_text_is_told_if_it_might_be_a_slip(tmp_path, caplog):
 
 
 def test_jsonl_out_of_time_is_sorted_and_counted(tmp_path, caplog):
-    found = load_histories(jsonl(tmp_path, row(3), row(1), row(2)))
-    assert [e.time for e in found.events] == [1, 2, 3]
+    histories = load_histories(jsonl(tmp_path, row(3), row(1), row(2)))
+    assert [e.time for e in histories.events] == [1, 2, 3]
     assert "1 of 3 events are earlier than the line before; sorted" in caplog.text
 
 
@@ -372,11 +378,11 @@ def test_faults_in_jsonl(tmp_path, bad, says):
 def test_jsonl_numbers_keep_all_their_digits(tmp_path):
     users = [123456789.0, 123456788.0, 123456788, 0.1234567891, 2.0**70, 10**30]
     rows = [row(n, n % 2) | {"user": user} for n, user in enumerate(users)]
-    found = load_histories(jsonl(tmp_path, *rows))
-    assert [e.user for e in found.events] == [
+    histories = load_histories(jsonl(tmp_path, *rows))
+    assert [e.user for e in histories.events] == [
         "123456789", "123456788", "123456788", "0.1234567891", str(2**70), "1" + 30 * "0",
     ]  # fmt: skip
-    assert found.task.labels == ("0", "1")
+    assert histories.task.labels == ("0", "1")
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -79,8 +79,8 @@ def test_decisions_from_a_folder(folder, tmp_path):
     write(folder, "test", [{"id": "a", "persona_invariant": False}])
     items = tmp_path / "items.jsonl"
     items.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    kept = keep_invariant(read_items(items, "mine"), folder)
-    assert [item.id for item in kept] == ["b"]
+    items_left = keep_invariant(read_items(items, "mine"), folder)
+    assert [item.id for item in items_left] == ["b"]
 
 
 def test_a_folder_that_is_built_anew_is_read_anew(folder):

@@ -72,14 +72,16 @@ def test_intervals_are_those_of_resampled_items(monkeypatch):
     left, right, items = raters(n_items=12)
     resampled = resampled_items(12, np.random.default_rng(0))
     assert (resampled.sum(1) == 12).all()
-    found = estimate(item_tables(left, right, items, 12, 4), kappa, resampled)
+    result = estimate(item_tables(left, right, items, 12, 4), kappa, resampled)
     values = []
     for weights in resampled.astype(int):
         rows = np.concatenate([np.flatnonzero(items == i) for i in np.repeat(range(12), weights)])
         values.append(cohen_kappa_score(left[rows], right[rows]))
-    assert (found["low"], found["high"]) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
-    assert found["low"] < found["estimate"] < found["high"]
-    assert (found["n"], found["n_items"], found["note"]) == (72, 12, None)
+    assert (result["low"], result["high"]) == pytest.approx(
+        tuple(np.percentile(values, [2.5, 97.5]))
+    )
+    assert result["low"] < result["estimate"] < result["high"]
+    assert (result["n"], result["n_items"], result["note"]) == (72, 12, None)
 
 
 @pytest.mark.slow
@@ -91,23 +93,23 @@ def test_intervals_cover_the_true_agreement():
         other = np.where(rng.random(60) < true, choice, rng.integers(4, size=60))
         items = np.repeat(np.arange(60), 5)
         tables = item_tables(choice[items], other[items], items, 60, 4)
-        found = estimate(tables, kappa, resampled_items(60, rng)[:999])
-        hits += found["low"] <= true <= found["high"]
+        result = estimate(tables, kappa, resampled_items(60, rng)[:999])
+        hits += result["low"] <= true <= result["high"]
     assert 0.91 <= hits / 300 <= 0.98
 
 
 def test_undefined_measures_say_why():
     items, same = np.arange(6), np.zeros(6, int)
     resampled = resampled_items(6, np.random.default_rng(0))
-    found = estimate(item_tables(same, same, items, 6, 2), kappa, resampled)
-    assert found["estimate"] is found["low"] is None
-    assert "do not vary" in found["note"] and found["n"] == 6
+    result = estimate(item_tables(same, same, items, 6, 2), kappa, resampled)
+    assert result["estimate"] is result["low"] is None
+    assert "do not vary" in result["note"] and result["n"] == 6
     empty = estimate(np.zeros((6, 2, 2)), phi, resampled)
     assert empty["n"] == 0 and "no trials" in empty["note"]
     rare = same.copy()
     rare[0] = 1  # a third of the resamples lack it
-    found = estimate(item_tables(rare, rare, items, 6, 2), phi, resampled)
-    assert found["estimate"] == 1 and found["low"] is None and "undefined in 3" in found["note"]
+    result = estimate(item_tables(rare, rare, items, 6, 2), phi, resampled)
+    assert result["estimate"] == 1 and result["low"] is None and "undefined in 3" in result["note"]
     one = estimate(item_tables(rare, same, same, 1, 2), equal_share, np.ones((9, 1)))
     assert one["estimate"] == pytest.approx(5 / 6) and one["low"] is None
     assert "single item" in one["note"]

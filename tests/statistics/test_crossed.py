@@ -36,8 +36,8 @@ def matrices(values=DIFFERENCES, items=(2, 7), users=(1, 6)):
     return shapes.flatmap(lambda shape: arrays(float, shape, elements=values))
 
 
-def numbers(found: Estimate) -> list:
-    return [found.estimate, found.se, found.df, found.low, found.high]
+def numbers(result: Estimate) -> list:
+    return [result.estimate, result.se, result.df, result.low, result.high]
 
 
 def two_way(values: np.ndarray) -> tuple[float, float]:
@@ -95,18 +95,18 @@ def test_order_does_not_matter(values, random):
 
 @given(matrices())
 def test_a_change_of_sign_mirrors_the_interval(values):
-    found, mirrored = crossed_mean(values), crossed_mean(-values)
-    assert mirrored.estimate == pytest.approx(-found.estimate)
-    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+    result, mirrored = crossed_mean(values), crossed_mean(-values)
+    assert mirrored.estimate == pytest.approx(-result.estimate)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-result.high, -result.low))
 
 
 @given(matrices())
 def test_degrees_of_freedom_and_order_of_bounds(values):
-    found = crossed_mean(values)
-    assert found.low < found.estimate < found.high
-    if found.df is not None:
+    result = crossed_mean(values)
+    assert result.low < result.estimate < result.high
+    if result.df is not None:
         i, j = values.shape[0] - 1, values.shape[1] - 1
-        assert found.df == i if j == 0 else min(i, j) <= found.df <= i * j
+        assert result.df == i if j == 0 else min(i, j) <= result.df <= i * j
 
 
 @given(matrices(users=(2, 6)))
@@ -132,10 +132,10 @@ def test_one_missing_value_changes_little():
     values = rng.normal(size=(20, 1)) + rng.normal(size=(1, 15)) + rng.normal(size=(20, 15))
     holed = values.copy()
     holed[4, 7] = NAN
-    whole, found = crossed_mean(values), crossed_mean(holed)
-    assert found.n == 299 and (found.n_items, found.n_users) == (20, 15)
-    assert found.estimate == pytest.approx(np.nanmean(holed))
-    assert numbers(found)[1:] == pytest.approx(numbers(whole)[1:], rel=0.1)
+    whole, result = crossed_mean(values), crossed_mean(holed)
+    assert result.n == 299 and (result.n_items, result.n_users) == (20, 15)
+    assert result.estimate == pytest.approx(np.nanmean(holed))
+    assert numbers(result)[1:] == pytest.approx(numbers(whole)[1:], rel=0.1)
 
 
 @given(matrices(users=(2, 5), items=(3, 6)), st.data())
@@ -155,13 +155,13 @@ def test_empty_rows_and_columns_are_dropped(values, data):
 def test_no_pattern_of_missing_values_gives_nan(values):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = crossed_mean(values)
+        result = crossed_mean(values)
         p = permutation_p(values, np.random.default_rng(0), resamples=9)
         share = proportion(np.abs(values))
-    for number in [*numbers(found), *numbers(share), p, equivalence_p(found, 0.1)]:
+    for number in [*numbers(result), *numbers(share), p, equivalence_p(result, 0.1)]:
         assert number is None or np.isfinite(number)
-    assert (found.estimate is None) == (found.n == 0)
-    assert (found.low is None) == (found.n_items < 2) == (p is None)
+    assert (result.estimate is None) == (result.n == 0)
+    assert (result.low is None) == (result.n_items < 2) == (p is None)
 
 
 def test_nothing_and_one_item():
@@ -177,9 +177,9 @@ def test_nothing_and_one_item():
 
 
 def test_constant_values_are_never_a_point():
-    found = crossed_mean(np.zeros((10, 9)))
+    result = crossed_mean(np.zeros((10, 9)))
     bound = 1 - 0.025 ** (1 / 90)  # Clopper & Pearson for 0 of 90
-    assert numbers(found) == pytest.approx([0, 0, None, -bound, bound])
+    assert numbers(result) == pytest.approx([0, 0, None, -bound, bound])
     assert bound == pytest.approx(stats.binomtest(0, 90).proportion_ci().high)
     assert crossed_mean(np.full((10, 9), 0.25)).low == pytest.approx(0.25 - bound)
 
@@ -188,35 +188,35 @@ def test_constant_values_are_never_a_point():
 def test_constant_values_are_no_narrower_than_one_answer_that_differs(shape):
     one = np.zeros(shape)
     one[0, 0] = 1.0
-    constant, found = crossed_mean(np.zeros(shape)), crossed_mean(one)
-    assert constant.high >= 0.99 * (found.high - found.estimate)
+    constant, result = crossed_mean(np.zeros(shape)), crossed_mean(one)
+    assert constant.high >= 0.99 * (result.high - result.estimate)
 
 
 @given(matrices(RATES))
 def test_shares_stay_within_zero_and_one_and_hold_the_estimate(values):
-    found = proportion(values)
-    assert 0 <= found.low <= found.estimate <= found.high <= 1
-    assert found.high - found.low > 0.01
+    result = proportion(values)
+    assert 0 <= result.low <= result.estimate <= result.high <= 1
+    assert result.high - result.low > 0.01
     mirrored = proportion(1 - values)
-    assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low))
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - result.high, 1 - result.low))
 
 
 @pytest.mark.parametrize("right", [1, 7, 20, 39])
 def test_independent_answers_of_one_user_are_clopper_pearson(right):
     """Korn & Graubard divide by the unbiased variance, so it is that of n - 1 answers."""
     values = np.array([1.0] * right + [0.0] * (40 - right))[:, None]
-    found, p = proportion(values), right / 40
-    assert found.low == pytest.approx(stats.beta.ppf(0.025, p * 39, (1 - p) * 39 + 1))
-    assert found.high == pytest.approx(stats.beta.ppf(0.975, p * 39 + 1, (1 - p) * 39))
+    result, p = proportion(values), right / 40
+    assert result.low == pytest.approx(stats.beta.ppf(0.025, p * 39, (1 - p) * 39 + 1))
+    assert result.high == pytest.approx(stats.beta.ppf(0.975, p * 39 + 1, (1 - p) * 39))
     exact = stats.binomtest(right, 40).proportion_ci()
-    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.005)
+    assert (result.low, result.high) == pytest.approx((exact.low, exact.high), abs=0.005)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_shares_of_zero_and_one_count_items_only(share):
-    found = proportion(np.full((12, 30), share))
+    result = proportion(np.full((12, 30), share))
     exact = stats.binomtest(int(12 * share), 12).proportion_ci()
-    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    assert (result.low, result.high) == pytest.approx((exact.low, exact.high))
 
 
 @given(matrices(RATES), st.sampled_from([0.5, 0.8, 0.9]))
@@ -258,8 +258,8 @@ SMALL = [
 def test_permutation_against_all_patterns(values, within):
     values = np.array(values, dtype=float)
     exact = enumerated_p(values, within)
-    found = permutation_p(values, np.random.default_rng(0), within, resamples=20_000)
-    assert found == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 20_000) ** 0.5 + 1e-4)
+    result = permutation_p(values, np.random.default_rng(0), within, resamples=20_000)
+    assert result == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 20_000) ** 0.5 + 1e-4)
 
 
 def test_flips_of_items_are_fewer_than_flips_of_cells():
@@ -342,19 +342,19 @@ def test_equivalence_by_hand():
 
 def test_components_are_recovered():
     rng = np.random.default_rng(7)
-    found = []
+    result = []
     for _ in range(200):
         values = rng.normal(0, 0.3, (15, 1)) + rng.normal(0, 0.2, (1, 10))
-        found.append(components(values + rng.normal(0, 0.5, (15, 10))))
-    means = [np.mean([getattr(f, key) for f in found]) for key in ("items", "users", "cells")]
+        result.append(components(values + rng.normal(0, 0.5, (15, 10))))
+    means = [np.mean([getattr(f, key) for f in result]) for key in ("items", "users", "cells")]
     assert means == pytest.approx([0.09, 0.04, 0.25], rel=0.15)
 
 
 @given(matrices())
 def test_components_are_finite_and_not_negative(values):
-    found = components(values)
-    assert min(found.items, found.users, found.cells) >= 0
-    assert max(found.items, found.users, found.cells) > 0
+    result = components(values)
+    assert min(result.items, result.users, result.cells) >= 0
+    assert max(result.items, result.users, result.cells) > 0
 
 
 PARTS = Components(0.01, 0.004, 0.09)
@@ -363,14 +363,14 @@ PARTS = Components(0.01, 0.004, 0.09)
 def test_simulated_studies_behave_as_analysed_ones():
     """Power from drawn mean squares equals the share among simulated and analysed matrices."""
     rng = np.random.default_rng(8)
-    found = equivalent = 0
+    result = equivalent = 0
     for _ in range(1000):
         values = 0.08 + rng.normal(0, 0.1, (20, 1)) + rng.normal(0, 0.004**0.5, (1, 12))
         study = crossed_mean(values + rng.normal(0, 0.3, (20, 12)))
-        found += study.low > 0 or study.high < 0
+        result += study.low > 0 or study.high < 0
         equivalent += equivalence_p(study, 0.15) < 0.05
     power = simulated_power(PARTS, 20, 12, 0.08, 0.15)
-    assert power == pytest.approx((found / 1000, equivalent / 1000), abs=0.055)
+    assert power == pytest.approx((result / 1000, equivalent / 1000), abs=0.055)
 
 
 def test_power_without_a_difference_is_the_level():
@@ -392,9 +392,9 @@ def test_the_same_seed_gives_the_same_power():
 
 
 def test_detectable_differences_shrink_with_items():
-    found = [minimal_detectable(PARTS, n, 20) for n in (5, 20, 80, 320)]
-    assert found == sorted(found, reverse=True) and found[0] > 1.5 * found[-1]
-    for n, size in zip((5, 20, 80, 320), found, strict=True):
+    result = [minimal_detectable(PARTS, n, 20) for n in (5, 20, 80, 320)]
+    assert result == sorted(result, reverse=True) and result[0] > 1.5 * result[-1]
+    for n, size in zip((5, 20, 80, 320), result, strict=True):
         assert simulated_power(PARTS, n, 20, size, 0.0)[0] >= 0.8
         assert simulated_power(PARTS, n, 20, size - 0.001, 0.0)[0] < 0.8
     assert minimal_detectable(Components(25.0, 0.0, 0.0), 3, 1) is None

@@ -36,8 +36,8 @@ def noise(i: int, cell: dict, u: float) -> bool:
     return u < 0.6
 
 
-def by_name(found: GridModels, model: str) -> dict[str, dict]:
-    return {c["name"]: c[model] for c in found.contrasts}
+def by_name(result: GridModels, model: str) -> dict[str, dict]:
+    return {c["name"]: c[model] for c in result.contrasts}
 
 
 # -- what it finds -------------------------------------------------------------------------------
@@ -49,31 +49,31 @@ def test_planted_effects_are_recovered():
         300,
         lambda i, c, u: u < base[i] + 0.1 * (c["gender"] == "female") - 0.2 * (c["age"] == "old"),
     )
-    found = analyse_grid(rows, LEVELS)
+    result = analyse_grid(rows, LEVELS)
     planted = {"gender: female - male": 0.1, "age: young - mid": 0.0, "age: old - mid": -0.2}
     for model in ("mixed", "logistic"):
-        assert getattr(found, model)["converged"]
-        for name, contrast in by_name(found, model).items():
+        assert getattr(result, model)["converged"]
+        for name, contrast in by_name(result, model).items():
             assert abs(contrast["estimate"] - planted[name]) < 3 * contrast["se"] < 0.12
             assert (contrast["p_holm"] < 0.01) == (planted[name] != 0)
-    by_attribute = {a["attribute"]: a for a in found.attributes}
+    by_attribute = {a["attribute"]: a for a in result.attributes}
     assert [by_attribute[a]["df"] for a in LEVELS] == [1, 2]
     assert max(a["p_holm"] for a in by_attribute.values()) < 1e-4
-    assert (found.n, found.n_items, found.interactions) == (1800, 300, [])
-    assert found.formula == "correct ~ gender + age"
-    assert found.reference == {"gender": "male", "age": "mid"}
-    assert found.mixed["item_sd"] == pytest.approx(0.4 / 12**0.5, abs=0.05)
+    assert (result.n, result.n_items, result.interactions) == (1800, 300, [])
+    assert result.formula == "correct ~ gender + age"
+    assert result.reference == {"gender": "male", "age": "mid"}
+    assert result.mixed["item_sd"] == pytest.approx(0.4 / 12**0.5, abs=0.05)
 
 
 def test_a_planted_interaction_is_found():
     rows = grid(200, lambda i, c, u: u < 0.4 + 0.3 * (c == {"gender": "female", "age": "old"}))
-    found = analyse_grid(rows, LEVELS, interactions=True)
-    (crossed,) = found.interactions
+    result = analyse_grid(rows, LEVELS, interactions=True)
+    (crossed,) = result.interactions
     assert (crossed["name"], crossed["df"]) == ("gender x age", 2)
     assert crossed["p_holm"] < 1e-6
-    assert found.formula == "correct ~ (gender + age)**2"
+    assert result.formula == "correct ~ (gender + age)**2"
     # an average over the grid, not the effect at the reference level
-    gender = by_name(found, "mixed")["gender: female - male"]["estimate"]
+    gender = by_name(result, "mixed")["gender: female - male"]["estimate"]
     assert gender == pytest.approx(0.1, abs=0.05)
     nothing = analyse_grid(grid(200, noise), LEVELS, interactions=True)
     assert nothing.interactions[0]["p"] > 0.01
@@ -100,9 +100,9 @@ def test_balanced_contrasts_are_differences_of_shares():
 def test_questions_that_react_differently_widen_the_clustered_error_only():
     """A random intercept takes each repetition for evidence of its own; see docs/statistics.md."""
     rows = grid(30, lambda i, c, u: u < (0.9 if (i % 2 == 0) == (c["gender"] == "male") else 0.1))
-    found = analyse_grid(rows, LEVELS)
+    result = analyse_grid(rows, LEVELS)
     name = "gender: female - male"
-    assert by_name(found, "logistic")[name]["se"] > 1.5 * by_name(found, "mixed")[name]["se"]
+    assert by_name(result, "logistic")[name]["se"] > 1.5 * by_name(result, "mixed")[name]["se"]
 
 
 def test_our_start_reaches_what_the_default_reaches():
@@ -113,13 +113,13 @@ def test_our_start_reaches_what_the_default_reaches():
     x, _ = design(rows, LEVELS)
     y, groups = rows["correct"].to_numpy(float), rows["question_id"].to_numpy()
     reference = sm.MixedLM(y, x, groups=groups).fit(reml=True)
-    found = fit_mixed(y, x, groups)
-    assert reference.converged and found.about["notes"] == []
-    assert found.beta == pytest.approx(np.asarray(reference.fe_params), abs=1e-3)
-    assert np.sqrt(np.diag(found.cov)) == pytest.approx(np.asarray(reference.bse_fe), rel=1e-3)
-    assert found.about["log_likelihood"] >= reference.llf
-    assert found.about["log_likelihood"] == pytest.approx(reference.llf, abs=1e-3)
-    assert found.about["item_sd"] == pytest.approx(float(reference.cov_re[0, 0]) ** 0.5, rel=0.01)
+    result = fit_mixed(y, x, groups)
+    assert reference.converged and result.about["notes"] == []
+    assert result.beta == pytest.approx(np.asarray(reference.fe_params), abs=1e-3)
+    assert np.sqrt(np.diag(result.cov)) == pytest.approx(np.asarray(reference.bse_fe), rel=1e-3)
+    assert result.about["log_likelihood"] >= reference.llf
+    assert result.about["log_likelihood"] == pytest.approx(reference.llf, abs=1e-3)
+    assert result.about["item_sd"] == pytest.approx(float(reference.cov_re[0, 0]) ** 0.5, rel=0.01)
 
 
 def test_the_restricted_likelihood_has_no_higher_point_nearby():
@@ -153,10 +153,10 @@ def test_the_order_of_rows_does_not_matter():
 
 
 def test_corrections_run_over_the_contrasts_of_each_model():
-    found = analyse_grid(grid(40, noise, seed=3), LEVELS)
+    result = analyse_grid(grid(40, noise, seed=3), LEVELS)
     for model in ("mixed", "logistic"):
-        p = [c[model]["p"] for c in found.contrasts]
-        smallest = min(found.contrasts, key=lambda c: c[model]["p"])[model]
+        p = [c[model]["p"] for c in result.contrasts]
+        smallest = min(result.contrasts, key=lambda c: c[model]["p"])[model]
         assert smallest["p_holm"] == pytest.approx(min(1, 3 * min(p)))
 
 
@@ -167,17 +167,17 @@ def checked(rows: pd.DataFrame, interactions: bool = False) -> GridModels:
     """No warning, no NaN, the same keys always."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = analyse_grid(rows, LEVELS, interactions)
-    json.dumps(dataclasses.asdict(found), allow_nan=False)
-    assert [c["name"] for c in found.contrasts] == [
+        result = analyse_grid(rows, LEVELS, interactions)
+    json.dumps(dataclasses.asdict(result), allow_nan=False)
+    assert [c["name"] for c in result.contrasts] == [
         contrast_name(a, b, LEVELS) for a, levels in LEVELS.items() for b in levels[1:]
     ]
-    assert len(found.means) == 5 and len(found.attributes) == 2
+    assert len(result.means) == 5 and len(result.attributes) == 2
     for model in ("mixed", "logistic"):
-        about = getattr(found, model)
-        fitted = [c[model] is not None for c in found.contrasts]
+        about = getattr(result, model)
+        fitted = [c[model] is not None for c in result.contrasts]
         assert all(fitted) or (not any(fitted) and about["notes"] and not about["converged"])
-    return found
+    return result
 
 
 ONE = "one question only: the variance between questions cannot be estimated"
@@ -199,11 +199,11 @@ EXPLAINED = "zero variance: questions and attributes explain every answer"
     ids=["one question", "all right", "all wrong", "no level", "no reference", "one row each"],
 )
 def test_neither_model_can_be_fitted(rows, note, interactions):
-    found = checked(rows, interactions)
-    assert found.mixed["notes"] == found.logistic["notes"] == [note]
-    assert {c[m] for c in found.contrasts for m in ("mixed", "logistic")} == {None}
-    assert found.mixed["item_sd"] is None and found.means[0]["estimate"] is None
-    assert {(a["chi2"], a["p_holm"]) for a in found.attributes} == {(None, None)}
+    result = checked(rows, interactions)
+    assert result.mixed["notes"] == result.logistic["notes"] == [note]
+    assert {c[m] for c in result.contrasts for m in ("mixed", "logistic")} == {None}
+    assert result.mixed["item_sd"] is None and result.means[0]["estimate"] is None
+    assert {(a["chi2"], a["p_holm"]) for a in result.attributes} == {(None, None)}
 
 
 def test_an_empty_combination_matters_to_interactions_only():
@@ -214,10 +214,10 @@ def test_an_empty_combination_matters_to_interactions_only():
 
 def test_separation():
     rows = grid(30, lambda i, c, u: c["age"] == "young" or u < 0.5)
-    found = checked(rows)
-    assert found.logistic["notes"] == ["separation: every answer for age young is right"]
-    assert by_name(found, "logistic")["age: old - mid"] is None
-    assert by_name(found, "mixed")["age: young - mid"]["estimate"] > 0.3
+    result = checked(rows)
+    assert result.logistic["notes"] == ["separation: every answer for age young is right"]
+    assert by_name(result, "logistic")["age: old - mid"] is None
+    assert by_name(result, "mixed")["age: young - mid"]["estimate"] > 0.3
 
 
 def test_separation_of_a_combination():
@@ -238,14 +238,14 @@ def test_no_residual_variance(right):
 
 def test_no_variance_between_questions():
     """Each question is right equally often, so the estimate is at its bound."""
-    found = checked(grid(8, lambda i, c, u: (c["gender"] == "male") != (c["age"] == "mid")))
-    assert found.mixed["item_sd"] < 1e-4 and found.mixed["converged"]
-    assert "the variance between questions is zero" in found.mixed["notes"]
+    result = checked(grid(8, lambda i, c, u: (c["gender"] == "male") != (c["age"] == "mid")))
+    assert result.mixed["item_sd"] < 1e-4 and result.mixed["converged"]
+    assert "the variance between questions is zero" in result.mixed["notes"]
     # all questions react alike: the clustered error vanishes, and none is made up
-    gender = by_name(found, "logistic")["gender: female - male"]
+    gender = by_name(result, "logistic")["gender: female - male"]
     assert gender["estimate"] == pytest.approx(-1 / 3)
     assert (gender["se"], gender["low"], gender["p"], gender["p_holm"]) == (None,) * 4
-    assert found.logistic["notes"][-1].startswith("no error can be estimated for gender: female")
+    assert result.logistic["notes"][-1].startswith("no error can be estimated for gender: female")
 
 
 def test_questions_with_one_outcome_are_counted():
@@ -259,10 +259,10 @@ def test_a_logistic_model_that_does_not_converge_says_so(monkeypatch):
     fit = sm.GEE.fit
     monkeypatch.setattr(sm.GEE, "fit", lambda self, **kw: fit(self, **kw | {"maxiter": 2}))
     rows = grid(30, lambda i, c, u: u < 0.2 + 0.02 * i).sample(frac=0.6, random_state=0)
-    found = checked(rows)
-    assert not found.logistic["converged"]
-    assert "the logistic model did not converge" in found.logistic["notes"][0]
-    assert found.contrasts[0]["logistic"]["estimate"] is not None
+    result = checked(rows)
+    assert not result.logistic["converged"]
+    assert "the logistic model did not converge" in result.logistic["notes"][0]
+    assert result.contrasts[0]["logistic"]["estimate"] is not None
 
 
 def test_a_mixed_model_that_does_not_converge_says_so(monkeypatch):
@@ -272,9 +272,9 @@ def test_a_mixed_model_that_does_not_converge_says_so(monkeypatch):
     short = {"method": ["cg"], "maxiter": 1, "start_params": None}
     monkeypatch.setattr(sm.MixedLM, "fit", lambda self, **kw: fit(self, **kw | short))
     rows = grid(30, lambda i, c, u: u < 0.2 + 0.02 * i).sample(frac=0.6, random_state=0)
-    found = checked(rows)
-    assert not found.mixed["converged"]
-    assert "the linear mixed model did not converge" in found.mixed["notes"][0]
+    result = checked(rows)
+    assert not result.mixed["converged"]
+    assert "the linear mixed model did not converge" in result.mixed["notes"][0]
 
 
 def test_a_logistic_model_that_gives_up_says_so(monkeypatch):
@@ -298,8 +298,8 @@ def test_a_logistic_model_that_gives_up_says_so(monkeypatch):
 )
 def test_no_data_set_breaks_it(n_items, share, kept, seed, interactions):
     rows = grid(n_items, lambda i, c, u: u < share, seed).sample(frac=kept, random_state=seed)
-    found = checked(rows, interactions)
-    for contrast in found.contrasts:
+    result = checked(rows, interactions)
+    for contrast in result.contrasts:
         for model in ("mixed", "logistic"):
             if contrast[model] and contrast[model]["se"] is not None:
                 assert contrast[model]["low"] < contrast[model]["estimate"]

@@ -61,12 +61,12 @@ def named(values: np.ndarray) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def analysed():
     """Each model is fitted once for all tests."""
-    found = {}
+    result = {}
 
     def of(which: str) -> dict:
-        if which not in found:
-            found[which] = analyse_grid(grid(which), LEVELS, "interactions" in which)
-        return found[which]
+        if which not in result:
+            result[which] = analyse_grid(grid(which), LEVELS, "interactions" in which)
+        return result[which]
 
     return of
 
@@ -107,15 +107,15 @@ def test_variance_components_and_reml_likelihood(analysed, which):
 
 @pytest.mark.parametrize("which", MIXED)
 def test_contrasts_and_marginal_means(analysed, which):
-    found, expected = analysed(which), EXPECTED[which]
-    assert len(found.contrasts) == len(expected["contrasts"]) == 8
-    for row in found.contrasts:
+    result, expected = analysed(which), EXPECTED[which]
+    assert len(result.contrasts) == len(expected["contrasts"]) == 8
+    for row in result.contrasts:
         reference = expected["contrasts"][f"{row['attribute']} {row['level']}"]
         for key in ("estimate", "se", "low", "high"):
             assert row["mixed"][key] == close(reference[key], MIXED_REL), key
         assert row["mixed"]["p"] == close(reference["p"], MIXED_REL)
-    assert len(found.means) == len(expected["means"]) == 12
-    for row in found.means:
+    assert len(result.means) == len(expected["means"]) == 12
+    for row in result.means:
         reference = expected["means"][f"{row['attribute']} {row['level']}"]
         half = stats.norm.ppf(0.975) * reference["se"]
         assert row["estimate"] == close(reference["estimate"], MIXED_REL)
@@ -125,9 +125,9 @@ def test_contrasts_and_marginal_means(analysed, which):
 
 @pytest.mark.parametrize("which", MIXED)
 def test_joint_wald_tests(analysed, which):
-    found, expected = analysed(which), EXPECTED[which]
-    joint = {row["attribute"]: row for row in found.attributes}
-    joint |= {row["name"]: row for row in found.interactions}
+    result, expected = analysed(which), EXPECTED[which]
+    joint = {row["attribute"]: row for row in result.attributes}
+    joint |= {row["name"]: row for row in result.interactions}
     wanted = expected["attributes"] | expected.get("interactions", {})
     assert set(joint) == set(wanted) and len(wanted) == (10 if "interactions" in which else 4)
     for name, reference in wanted.items():
@@ -174,9 +174,9 @@ def test_average_marginal_effects_of_statsmodels():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reference = model.fit(cov_type="bias_reduced").get_margeff(dummy=True)
-    found = [c["logistic"] for c in analyse_grid(rows, levels).contrasts]
-    assert [f["estimate"] for f in found] == close(list(reference.margeff), 1e-5)
-    assert [f["se"] for f in found] == close(list(reference.margeff_se), 1e-5)
+    result = [c["logistic"] for c in analyse_grid(rows, levels).contrasts]
+    assert [f["estimate"] for f in result] == close(list(reference.margeff), 1e-5)
+    assert [f["se"] for f in result] == close(list(reference.margeff_se), 1e-5)
 
 
 # -- classic tests -------------------------------------------------------------------------------
@@ -195,10 +195,10 @@ def test_mcnemar(answers, name):
 def test_cochran(answers, which):
     chosen = CONDITIONS if which == "all" else CONDITIONS[1:]
     blocks = np.stack([np.broadcast_to(answers[c], (30, 12)) for c in chosen], axis=-1)
-    found = cochran_q(blocks, np.random.default_rng(0), resamples=9)
+    result = cochran_q(blocks, np.random.default_rng(0), resamples=9)
     expected = EXPECTED["cochran"][which]
-    assert (found["q"], found["df"]) == (close(expected["q"], 1e-9), expected["df"])
-    assert found["p_chi2"] == close(expected["p"], 1e-8)
+    assert (result["q"], result["df"]) == (close(expected["q"], 1e-9), expected["df"])
+    assert result["p_chi2"] == close(expected["p"], 1e-8)
 
 
 def test_corrections_for_many_tests():
@@ -217,31 +217,31 @@ def test_crossed_mean_and_components(answers, name):
     """In balanced data with positive components, REML and analysis of variance are the same."""
     plus, minus = name.split(" - ")
     differences, expected = answers[plus] - answers[minus], EXPECTED["crossed"][name]
-    found = crossed_mean(differences)
-    assert found.se == close(expected["se_anova"], 1e-9)
+    result = crossed_mean(differences)
+    assert result.se == close(expected["se_anova"], 1e-9)
     for key in ("estimate", "se", "df", "low", "high"):
-        assert getattr(found, key) == close(expected[key], 1e-5), key
+        assert getattr(result, key) == close(expected[key], 1e-5), key
     ninety = crossed_mean(differences, level=0.9)
     assert (ninety.low, ninety.high) == close((expected["low90"], expected["high90"]), 1e-5)
     parts = components(differences)
     for key in ("items", "users", "cells"):
         assert getattr(parts, key) == close(expected[key], 1e-4), key
-    assert equivalence_p(found, expected["margin"]) == close(expected["p_tost"], 1e-5)
+    assert equivalence_p(result, expected["margin"]) == close(expected["p_tost"], 1e-5)
 
 
 def test_one_user_is_a_paired_t_test(answers):
     differences = (answers["advantaged"] - answers["disadvantaged"])[:, :1]
-    found, expected = crossed_mean(differences), EXPECTED["one_user"]
+    result, expected = crossed_mean(differences), EXPECTED["one_user"]
     for key in ("estimate", "se", "df", "low", "high"):
-        assert getattr(found, key) == close(expected[key], 1e-9), key
-    assert equivalence_p(found, expected["margin"]) == close(expected["p_tost"], 1e-9)
+        assert getattr(result, key) == close(expected[key], 1e-9), key
+    assert equivalence_p(result, expected["margin"]) == close(expected["p_tost"], 1e-9)
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_korn_graubard(answers, condition):
-    found, expected = proportion(answers[condition]), EXPECTED["proportion"][condition]
+    result, expected = proportion(answers[condition]), EXPECTED["proportion"][condition]
     for key in ("estimate", "low", "high"):
-        assert getattr(found, key) == close(expected[key], 1e-8), key
+        assert getattr(result, key) == close(expected[key], 1e-8), key
 
 
 @pytest.mark.parametrize("case", EXPECTED["power"], ids=lambda case: f"n={case['n']}")
@@ -250,8 +250,8 @@ def test_power_within_monte_carlo_error(case):
     parts = Components(case["sd"] ** 2, 0.0, 0.0)
     power = simulated_power(parts, case["n"], 1, case["delta"], case["margin"])
     assert power == pytest.approx((case["power"], case["equivalence"]), abs=0.024)
-    found = minimal_detectable(parts, case["n"], 1)
-    assert found == pytest.approx(case["detectable"], rel=0.03)
+    result = minimal_detectable(parts, case["n"], 1)
+    assert result == pytest.approx(case["detectable"], rel=0.03)
 
 
 # -- R itself ------------------------------------------------------------------------------------
@@ -279,10 +279,10 @@ def test_r_still_says_the_same(tmp_path):
     subprocess.run(["Rscript", "check.R"], cwd=tmp_path, check=True, capture_output=True)
     again = json.loads((tmp_path / "expected.json").read_text("utf-8"))
     again["versions"] = EXPECTED["versions"]
-    found, stored = flat(again), flat(EXPECTED)
-    assert found.keys() == stored.keys()
+    result, stored = flat(again), flat(EXPECTED)
+    assert result.keys() == stored.keys()
     for key, value in stored.items():
-        assert found[key] == (value if isinstance(value, str) else close(value, 1e-4)), key
+        assert result[key] == (value if isinstance(value, str) else close(value, 1e-4)), key
 
 
 def test_the_data_are_what_the_script_makes():
