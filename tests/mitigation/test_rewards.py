@@ -16,7 +16,6 @@ from unswayed.mitigation.rewards import (
     drop_reason,
 )
 from unswayed.models.load import load_lm
-from unswayed.scoring.chat import ChatFormat
 
 SYSTEM = {"role": "system", "content": "You are talking to Anna, a surgeon.\n"}
 USER = {"role": "user", "content": "Omar wins a prize. What does he feel?"}
@@ -187,7 +186,7 @@ def start_of(case, chat):
 @pytest.mark.parametrize("chat", [True, False])
 def test_margins_equal_plain_likelihoods(lms, chat):
     folder, lm = lms[chat]
-    reward = ReferenceReward(lm, ChatFormat(lm))
+    reward = ReferenceReward(lm)
     expected = [margin_by_hand(folder, start_of(case, chat), case) for case in CANDIDATES]
     assert reward.score(CANDIDATES) == pytest.approx(expected, abs=2e-4)
     assert reward.score(CANDIDATES[::-1]) == pytest.approx(expected[::-1], abs=2e-4)
@@ -198,7 +197,7 @@ def test_margins_equal_plain_likelihoods(lms, chat):
 
 def test_thinking_is_not_read(lms):
     _, lm = lms[True]
-    reward = ReferenceReward(lm, ChatFormat(lm))
+    reward = ReferenceReward(lm)
     loud = CANDIDATES[1]._replace(text=f"<think>It is joy.</think>{CANDIDATES[1].text}")
     assert reward.score([loud]) == pytest.approx(reward.score(CANDIDATES[1:2]), abs=1e-5)
 
@@ -215,7 +214,7 @@ def test_all_likelihoods_are_asked_at_once_and_none_twice(lms):
             asked.append([request.args for request in requests])
             return lm.loglikelihood(requests, disable_tqdm=disable_tqdm)
 
-    scores = ReferenceReward(Counting(), ChatFormat(lm)).score([*CANDIDATES, CANDIDATES[0]])
+    scores = ReferenceReward(Counting()).score([*CANDIDATES, CANDIDATES[0]])
     assert scores[0] == scores[3]
     [pairs] = asked
     assert len(pairs) == len(set(pairs)) == 5  # three candidates, two prompts without one
@@ -225,7 +224,7 @@ def test_a_candidate_too_long_for_the_policy(lms):
     _, lm = lms[True]
     long = CANDIDATES[0]._replace(text="a mix of joy and relief " * 200)
     with pytest.raises(InputError, match=r"context of 512 tokens"):
-        ReferenceReward(lm, ChatFormat(lm)).score([long])
+        ReferenceReward(lm).score([long])
 
 
 def test_nan_is_an_error(tiny_model_dir, tmp_path):
@@ -240,7 +239,7 @@ def test_nan_is_an_error(tiny_model_dir, tmp_path):
     save_file(weights, file, metadata={"format": "pt"})
     lm = load_lm(str(tmp_path / "model"), device="cpu", backend="hf")
     with pytest.raises(InputError, match="NaN"):
-        ReferenceReward(lm, ChatFormat(lm)).score(CANDIDATES)
+        ReferenceReward(lm).score(CANDIDATES)
 
 
 # -- pairs ---------------------------------------------------------------------------------------
@@ -257,6 +256,6 @@ def test_why_a_pair_must_go():
 
 def test_rewards_are_plain_numbers(lms, reward_dir):
     _, lm = lms[True]
-    for reward in (ReferenceReward(lm, ChatFormat(lm)), ClassifierReward(str(reward_dir()), "cpu")):
+    for reward in (ReferenceReward(lm), ClassifierReward(str(reward_dir()), "cpu")):
         scores = reward.score(CANDIDATES)
         assert json.loads(json.dumps(scores)) == scores

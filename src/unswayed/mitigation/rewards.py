@@ -104,8 +104,8 @@ class ReferenceReward:
 
     name = "reference margin"
 
-    def __init__(self, lm: Any, chat: ChatFormat) -> None:
-        self._lm, self._chat = lm, chat
+    def __init__(self, lm: Any) -> None:
+        self._lm, self._chat = lm, ChatFormat(lm)
 
     def score(self, candidates: Sequence[Candidate]) -> list[float]:
         """The margins; all likelihoods are asked in one call, so that prompts are encoded once.
@@ -113,25 +113,20 @@ class ReferenceReward:
         Raises:
             InputError: the model gives NaN, or a text exceeds its context.
         """
-        starts = [
-            self._chat.render(candidate.prompt) + self._chat.delimiter for candidate in candidates
-        ]
         pairs = [
-            (start + answer + PROBE, f" {candidate.reference}")
-            for start, candidate in zip(starts, candidates, strict=True)
-            for answer in (f"{strip_thinking(candidate.text)}\n\n", "")
+            (self._chat.render(prompt) + self._chat.delimiter + answer + PROBE, f" {reference}")
+            for prompt, reference, text in candidates
+            for answer in (f"{strip_thinking(text)}\n\n", "")
         ]
         prompts, references = [prompt for prompt, _ in pairs], [[text] for _, text in pairs]
         rows = log_probs(self._lm, prompts, references, hint=" (try float32)")
         nats = [value for (value,) in rows]
+        # Tokens of the reference, as lm-eval splits it from its context.
+        counts = [len(self._lm._encode_pair(*pair)[1]) for pair in pairs[1::2]]
         return [
-            (with_it - without) / self._tokens(pair)
-            for with_it, without, pair in zip(nats[::2], nats[1::2], pairs[1::2], strict=True)
+            (with_it - without) / tokens
+            for with_it, without, tokens in zip(nats[::2], nats[1::2], counts, strict=True)
         ]
-
-    def _tokens(self, pair: tuple[str, str]) -> int:
-        """Tokens of the reference, as lm-eval splits it from its context."""
-        return len(self._lm._encode_pair(*pair)[1])
 
 
 def drop_reason(chosen: float, rejected: float, margin: float) -> str | None:

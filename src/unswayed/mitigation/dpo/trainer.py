@@ -30,7 +30,6 @@ from unswayed.mitigation.dpo import trl_internals as inner
 from unswayed.scoring.attention import tree_mask
 from unswayed.scoring.tree import Pack, build_tree, make_pack
 
-BARE = "bare_"  # prefix of what belongs to the chosen answers without the memory
 ANSWERS = (inner.CHOSEN_IDS, inner.REJECTED_IDS)  # in trl's order
 
 
@@ -39,8 +38,8 @@ class PairCollator(inner.Collator):
     """trl's, with `trees`, the batch's sequences as `make_trees` gives them.
 
     Where the pairs have a column `bare`, the ids of the prompt without the memory, their chosen
-    answers stand once more behind it: `bare_input_ids`, `bare_attention_mask` and `bare_labels`,
-    (B, L) long, labels -100 in front of the answer, and `bare_trees`.
+    answers stand once more behind it, as the batch `bare`: `input_ids`, `attention_mask`, `labels`,
+    (B, L) long, labels -100 in front of the answer, and `trees`.
 
     Args:
         shared: make the trees.
@@ -51,18 +50,17 @@ class PairCollator(inner.Collator):
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call(examples)
         sequences = [(row[inner.PROMPT_IDS], row[part]) for part in ANSWERS for row in examples]
-        bare = [(row["bare"], row[inner.CHOSEN_IDS]) for row in examples if "bare" in row]
-        if bare:
-            ids = [torch.tensor(prompt + answer) for prompt, answer in bare]
-            labels = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in bare]
-            batch[f"{BARE}input_ids"] = inner.pad(ids, padding_value=self.pad_token_id)
-            seen = list(map(torch.ones_like, ids))
-            batch[f"{BARE}attention_mask"] = inner.pad(seen, padding_value=0)
-            batch[f"{BARE}labels"] = inner.pad(labels, padding_value=-100)
-        if self.shared:
-            batch["trees"] = make_trees(sequences)
-            if bare:
-                batch[f"{BARE}trees"] = make_trees(bare)
+        batch["trees"] = make_trees(sequences) if self.shared else None
+        if "bare" in examples[0]:
+            sequences = [(row["bare"], row[inner.CHOSEN_IDS]) for row in examples]
+            ids = [torch.tensor(prompt + answer) for prompt, answer in sequences]
+            labels = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in sequences]
+            batch["bare"] = {
+                "input_ids": inner.pad(ids, padding_value=self.pad_token_id),
+                "attention_mask": inner.pad(list(map(torch.ones_like, ids)), padding_value=0),
+                "labels": inner.pad(labels, padding_value=-100),
+                "trees": make_trees(sequences) if self.shared else None,
+            }
         return batch
 
 
@@ -82,7 +80,7 @@ class SharingDPOTrainer(DPOTrainer):
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         with self._own_forward():
-            return super().compute_ref_log_probs(model, _parted(inputs)[0])
+            return super().compute_ref_log_probs(model, _pairs_of(inputs))
 
     def compute_loss(
         self,
@@ -91,11 +89,10 @@ class SharingDPOTrainer(DPOTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        pairs, bare = _parted(inputs)
         with self._own_forward() as outputs:
-            loss = super().compute_loss(model, pairs)
+            loss = super().compute_loss(model, _pairs_of(inputs))
             if self.consistency:  # the policy's pass is the first; trl may ask the reference next
-                for name, term in self._divergences(model, outputs[0], bare).items():
+                for name, term in self._divergences(model, outputs[0], inputs["bare"]).items():
                     everywhere = self.accelerator.gather(term.detach()).mean().item()
                     inner.add_metric(self, name, everywhere)
                     loss = loss + self.consistency * term
@@ -170,11 +167,9 @@ def _forward_of(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
         module.forward = stock
 
 
-def _parted(inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """trl's batch, and that of the chosen answers behind their bare prompts."""
-    bare = {name: inputs[name] for name in inputs if name.startswith(BARE)}
-    pairs = {name: inputs[name] for name in inputs if name not in bare}
-    return pairs, {name.removeprefix(BARE): bare[name] for name in bare}
+def _pairs_of(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The batch that trl knows: whatever else is in it would go to the model."""
+    return {name: value for name, value in inputs.items() if name != "bare"}
 
 
 @dataclasses.dataclass
@@ -242,7 +237,7 @@ def read_batch(
     forward: Callable[..., Any],
     *,
     labels: torch.Tensor,
-    trees: Trees | None = None,
+    trees: Trees | None,
     **kwargs: Any,
 ) -> Any:
     """What `forward` of a model with trl's fused head returns for a batch padded on the right.
@@ -251,7 +246,7 @@ def read_batch(
         model: the causal model, without PEFT around it.
         forward: its forward.
         labels: (B, L), -100 in front of the answer.
-        trees: the same batch; without them its padded rows are read.
+        trees: the same batch; None: its padded rows are read.
         kwargs: others of the forward, `input_ids` and `attention_mask`, (B, L), among them.
 
     Returns:

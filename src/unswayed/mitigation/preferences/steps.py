@@ -318,12 +318,9 @@ def rewarded(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
 
 def load_reward(settings: PreferenceSettings) -> rewards.Reward:
     """The reward model that the settings name, else the reference margin under the policy."""
-    from unswayed.scoring.chat import ChatFormat
-
     if settings.reward:
         return rewards.ClassifierReward(settings.reward, settings.device)
-    lm = load_lm(settings.policy, device=settings.device)
-    return rewards.ReferenceReward(lm, ChatFormat(lm))
+    return rewards.ReferenceReward(load_lm(settings.policy, device=settings.device))
 
 
 def clean(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
