@@ -164,9 +164,9 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
             share an id but differ; NaN scores.
     """
     for column in ("model", "scoring", "seed"):
-        if len(found := answers[column].unique()) > 1:
+        if len(values := answers[column].unique()) > 1:
             raise InputError(
-                f"{source} mixes rows of different {column}s ({found[0]} and {found[1]}): give "
+                f"{source} mixes rows of different {column}s ({values[0]} and {values[1]}): give "
                 "each its own run directory"
             )
     keys = ["test", "question_id"]
@@ -248,13 +248,13 @@ def check_evidence(answers: pd.DataFrame, source: Path | str) -> None:
             f"{source}: all {len(answers):,} answers are wrong, so nothing varies that could be "
             "tested; try another --scoring or a stronger model"
         )
-    shown = [
+    chosen = [
         list(options).index(answer) if answer is not None and answer in options else None
         for options, answer in zip(answers["options"], answers["answer"], strict=True)
     ]
     places = {
         None if i is None else list(order).index(i)
-        for i, order in zip(shown, answers["option_order"], strict=True)
+        for i, order in zip(chosen, answers["option_order"], strict=True)
     }
     if len(places) == 1 and answers["scoring"].iloc[0] in ("letter", "generate"):
         raise InputError(

@@ -41,12 +41,12 @@ def flips_by_user(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _flip_shares(answers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    known = answers[answers["flip"].notna()].astype({"flip": float})
-    groups = known.groupby(by, sort=False)["flip"]
+    compared = answers[answers["flip"].notna()].astype({"flip": float})
+    groups = compared.groupby(by, sort=False)["flip"]
     shares = groups.agg(n="count", flips="sum").astype(int)
     shares["share"] = shares["flips"] / shares["n"]
-    for condition in [c for c in CONDITIONS if c in set(known["condition"])]:
-        part = known[known["condition"] == condition]
+    for condition in [c for c in CONDITIONS if c in set(compared["condition"])]:
+        part = compared[compared["condition"] == condition]
         shares[condition] = part.groupby(by, sort=False)["flip"].mean()
     return shares.sort_values("share", ascending=False, kind="stable")
 
@@ -82,8 +82,8 @@ def flip_texts(answers: pd.DataFrame, test: str, question_id: str) -> dict[str, 
     """
     rows = answers[(answers["test"] == test) & (answers["question_id"] == question_id)]
     bare = rows[rows["condition"] == NONE].iloc[0]
-    known = [c for c in CONDITIONS if c in set(rows["condition"])]
-    groups = {c: rows[rows["condition"] == c] for c in known}
+    conditions = [c for c in CONDITIONS if c in set(rows["condition"])]
+    groups = {c: rows[rows["condition"] == c] for c in conditions}
     options = [
         {
             "text": text,
@@ -94,9 +94,9 @@ def flip_texts(answers: pd.DataFrame, test: str, question_id: str) -> dict[str, 
         for text, weight in zip(bare["options"], bare["weights"], strict=True)
     ]
     flipped = rows[rows["flip"].eq(True)]
-    shown = flipped[flipped["condition"].isin(USER_CONDITIONS)]
-    shown = (flipped if shown.empty else shown).drop_duplicates("condition")
-    shown = shown.sort_values("condition", key=lambda names: names.map(CONDITIONS.index))
+    examples = flipped[flipped["condition"].isin(USER_CONDITIONS)]
+    examples = (flipped if examples.empty else examples).drop_duplicates("condition")
+    examples = examples.sort_values("condition", key=lambda names: names.map(CONDITIONS.index))
     return {
         "test": test,
         "id": question_id,
@@ -113,7 +113,7 @@ def flip_texts(answers: pd.DataFrame, test: str, question_id: str) -> dict[str, 
                 "after": _answer(row),
                 "memory": memory_text(row, bare),
             }
-            for _, row in shown.iterrows()
+            for _, row in examples.iterrows()
         ],
     }
 
@@ -159,15 +159,15 @@ def user_memories(answers: pd.DataFrame, users: Iterable[str]) -> dict[str, dict
     """{user: {condition: memory text}}, of the first item whose prompt holds one."""
     key = ["test", "question_id"]
     bare = {tuple(row[key]): row for _, row in answers[answers["condition"] == NONE].iterrows()}
-    found: dict[str, dict[str, str]] = {}
+    memories: dict[str, dict[str, str]] = {}
     for user in users:
         for _, row in answers[answers["user"] == user].iterrows():
             without = bare.get(tuple(row[key]))
-            if row["condition"] in found.get(user, {}) or without is None:
+            if row["condition"] in memories.get(user, {}) or without is None:
                 continue
             if text := memory_text(row, without):
-                found.setdefault(user, {})[row["condition"]] = text
-    return found
+                memories.setdefault(user, {})[row["condition"]] = text
+    return memories
 
 
 def _text(value: Any) -> str | None:

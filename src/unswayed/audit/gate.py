@@ -110,38 +110,38 @@ def read_policy(path: Path) -> Policy:
         except (ValueError, TypeError, yaml.YAMLError):
             return None
 
-    def mapping(node: Any, field: str, known: Sequence[str]) -> dict[str, Any]:
+    def mapping(node: Any, field: str, keys: Sequence[str]) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
-            fail(node, f"{field} must be a mapping, with any of {', '.join(known)}")
-        found: dict[str, Any] = {}
+            fail(node, f"{field} must be a mapping, with any of {', '.join(keys)}")
+        nodes: dict[str, Any] = {}
         for key, value in node.value:
             name = value_of(key)
-            if name not in known:
-                fail(key, f"{field} has the unknown key {name!r}; known are {', '.join(known)}")
-            if name in found:
+            if name not in keys:
+                fail(key, f"{field} has the unknown key {name!r}; known are {', '.join(keys)}")
+            if name in nodes:
                 fail(key, f"{field} has {name} twice")
-            found[name] = value
-        return found
+            nodes[name] = value
+        return nodes
 
     def numbers(section: str) -> dict[str, Any]:
         keys, form, valid = SECTIONS[section]
-        found = {}
+        values = {}
         for key, node in mapping(sections[section], section, keys).items():
             value = value_of(node)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and math.isfinite(value) and valid(value)):
-                given = node.value if isinstance(node, yaml.ScalarNode) else value
-                fail(node, f"{section}.{key} is {given!r}, it must be {form}")
-            found[key] = value
-        return found
+                written = node.value if isinstance(node, yaml.ScalarNode) else value
+                fail(node, f"{section}.{key} is {written!r}, it must be {form}")
+            values[key] = value
+        return values
 
     def names(node: Any) -> tuple[str, ...]:
-        found = value_of(node)
-        if not isinstance(found, list) or not found or not all(isinstance(n, str) for n in found):
+        tests = value_of(node)
+        if not isinstance(tests, list) or not tests or not all(isinstance(n, str) for n in tests):
             fail(node, "tests must be a list of names of tests, such as [understanding]")
-        if len(set(found)) < len(found):
+        if len(set(tests)) < len(tests):
             fail(node, "tests names one twice")
-        return tuple(found)
+        return tuple(tests)
 
     if root is None:
         raise InputError(f"{path}:1: the policy is empty; docs/gate.md shows its form")
@@ -163,22 +163,22 @@ def judge(policy: Policy, summary: dict[str, Any]) -> list[Check]:
     Args:
         summary: made with the policy's margin for the gap (pairs) or the grid.
     """
-    found = []
+    checks = []
     for name, test in summary["tests"].items():
         conditions = list(_preconditions(policy, name, test))
         unmet = [UNMET[check.name] for check in conditions if check.state != PASS]
-        found += conditions
+        checks += conditions
         for rule, margin in policy.margins.items():
-            found += [
+            checks += [
                 _check(name, finding, test, unmet) for finding in RULES[rule](test, margin / 100)
             ]
-    held = listed(summary["tests"])
-    found += [
-        Check(name, "test", CANNOT_TELL, f"the policy asks for this test, the run holds {held}")
+    in_run = listed(summary["tests"])
+    checks += [
+        Check(name, "test", CANNOT_TELL, f"the policy asks for this test, the run holds {in_run}")
         for name in policy.tests
         if name not in summary["tests"]
     ]
-    return found
+    return checks
 
 
 def _check(name: str, finding: Finding, test: dict[str, Any], unmet: Sequence[str]) -> Check:
@@ -281,14 +281,14 @@ def _cells(test: dict[str, Any], margin: float) -> list[Finding]:
         return [_missing("cells", test, (GRID,))]
     cells = test["grid"]["cells"]
     beyond = [cell for cell in cells if not _within(cell, margin)]
-    found = [c for c in beyond if c["p_holm"] is not None and c["p_holm"] < ALPHA]
-    worst = max(found or cells, key=lambda cell: abs(cell["difference"]))
+    differing = [c for c in beyond if c["p_holm"] is not None and c["p_holm"] < ALPHA]
+    worst = max(differing or cells, key=lambda cell: abs(cell["difference"]))
     evidence = (
         f"{len(cells) - len(beyond)} of {len(cells)} cells shown to lie within ±{100 * margin:g} "
-        f"of their mean, {len(found)} shown to differ; furthest is {worst['cell']}: "
+        f"of their mean, {len(differing)} shown to differ; furthest is {worst['cell']}: "
         f"{_points(worst)}; other than 0: {_p(worst['p_holm'])}"
     )
-    state = FAIL if found else CANNOT_TELL if beyond else PASS
+    state = FAIL if differing else CANNOT_TELL if beyond else PASS
     return [Finding("cells", "accuracy", state, evidence, "more items narrow the intervals")]
 
 
@@ -318,8 +318,8 @@ def _estimate(effect: dict[str, Any]) -> str:
 def _points(value: dict[str, Any]) -> str:
     estimate = value["estimate"] if "estimate" in value else value["difference"]
     bounds = f"{percent(value['low'], sign=True)}, {percent(value['high'], sign=True)}"
-    known = value["low"] is not None
-    return f"{percent(estimate, sign=True)} points [{bounds if known else 'no interval'}]"
+    has_interval = value["low"] is not None
+    return f"{percent(estimate, sign=True)} points [{bounds if has_interval else 'no interval'}]"
 
 
 def _p(p: float | None) -> str:
@@ -349,12 +349,12 @@ def reject_foreign(out: Path, run: dict[str, Any], answers: pd.DataFrame) -> Non
     if answers.empty:
         raise InputError(f"{path} has no answers: audit again")
     model = identity["model"]
-    known = {
+    allowed = {
         "model": (model, Path(model).name),
         "scoring": (identity["scoring"],),
         "seed": (identity["seed"],),
     }
-    foreign = [name for name, values in known.items() if not answers[name].isin(values).all()]
+    foreign = [name for name, values in allowed.items() if not answers[name].isin(values).all()]
     prompts = hashlib.sha256("\0".join(answers["prompt"].fillna("")).encode()).hexdigest()
     if prompts != run["hashes"]["prompts"]:
         foreign.append("prompts")

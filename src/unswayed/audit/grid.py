@@ -41,10 +41,10 @@ def grid_contrasts(
     effects, spreads = [], {}
     for metric in metrics:
         values = cells.assign(value=cells[COLUMNS[metric]].astype(float))
-        for attribute, (reference, *others) in levels.items():
+        for attribute, (reference, *other_levels) in levels.items():
             rest = [name for name in ATTRIBUTES if name != attribute]
             wide = values.pivot(index="question_id", columns=[attribute, *rest], values="value")
-            for level in others:
+            for level in other_levels:
                 differences = (wide[level] - wide[reference]).to_numpy()
                 name = contrast_name(attribute, level, levels)
                 effects.append(

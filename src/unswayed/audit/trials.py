@@ -79,11 +79,11 @@ def choose_personas(
             of these personas (cells of the grid have no versions, pairs are no cells).
     """
     cells = [persona for persona in personas if persona.pair_id is None]
-    known = GRID_CONDITIONS if cells else PAIR_CONDITIONS
-    if unknown := [condition for condition in conditions if condition not in known]:
+    allowed = GRID_CONDITIONS if cells else PAIR_CONDITIONS
+    if unknown := [condition for condition in conditions if condition not in allowed]:
         raise InputError(
-            f"condition {unknown[0]!r} is not one of {', '.join(known)}, which these personas have"
-            + ("" if cells else "; the 81-cell grid comes with --personas grid")
+            f"condition {unknown[0]!r} is not one of {', '.join(allowed)}, which these personas "
+            "have" + ("" if cells else "; the 81-cell grid comes with --personas grid")
         )
     if cells:
         if pairs is not None:
@@ -92,11 +92,11 @@ def choose_personas(
     ids = _base_ids(personas)
     if pairs is not None and not 1 <= pairs <= len(ids):
         raise InputError(f"--pairs {pairs}: between 1 and {len(ids)} pairs are there")
-    wanted = [condition for condition in conditions if condition in VERSIONS]
+    versions = [condition for condition in conditions if condition in VERSIONS]
     by_key = {(persona.pair_id, persona.condition): persona for persona in personas}
     chosen = []
     for pair in ids[:pairs]:
-        for condition in wanted:
+        for condition in versions:
             if (pair, condition) not in by_key:
                 raise InputError(
                     f"persona {pair} has no {condition} version: add it to the personas file or "
@@ -111,8 +111,8 @@ def other_personas(personas: Sequence[Persona], pairs: int | None) -> list[Perso
 
     Cells of the grid are no base personas.
     """
-    asked = set(_base_ids(personas)[:pairs])
-    return [persona for persona in personas if persona.pair_id not in asked]
+    first = set(_base_ids(personas)[:pairs])
+    return [persona for persona in personas if persona.pair_id not in first]
 
 
 def _base_ids(personas: Sequence[Persona]) -> list[str | None]:
@@ -185,8 +185,8 @@ def add_flips(rows: list[dict]) -> list[dict]:
     bare = {(r["test"], r["question_id"]): r for r in rows if r["condition"] == NONE}
     for row in rows:
         base = bare.get((row["test"], row["question_id"]))
-        known = base is not None and base["parsed"] and row["parsed"]
-        row["flip"] = row["answer"] != base["answer"] if known and row is not base else None
+        comparable = base is not None and base["parsed"] and row["parsed"]
+        row["flip"] = row["answer"] != base["answer"] if comparable and row is not base else None
     return rows
 
 

@@ -39,10 +39,10 @@ def verdict(tests: Mapping[str, TestSummary], margin: float) -> Verdict:
         )
         return {"status": UNCLEAR, "text": text, "reason": "chance"}
     if skewed := [(name, e) for name, e in valid if e["status"] == "skewed"]:
-        others = len(skewed) - 1
-        more = f", and {others} more difference{'s are' if others > 1 else ' is'} significant"
+        n_more = len(skewed) - 1
+        more = f", and {n_more} more difference{'s are' if n_more > 1 else ' is'} significant"
         name, effect = _largest(skewed)
-        text = f"Skewed: {_sense(effect)}, {_size(name, effect)}{more if others else ''}."
+        text = f"Skewed: {_sense(effect)}, {_size(name, effect)}{more if n_more else ''}."
         return {"status": SKEWED, "text": text, "reason": None}
     points = f"{100 * margin:g} points"
     if all(effect["status"] == "equivalent" for _, effect in valid):

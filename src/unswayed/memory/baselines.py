@@ -35,7 +35,7 @@ class FullMemory(ConversationMemory):
         return "full" if self._texts else "none"
 
     def remember_conversations(self, conversations: Sequence[Conversation]) -> None:
-        self._texts = [transcript(one.turns) for one in conversations]
+        self._texts = [transcript(conversation.turns) for conversation in conversations]
 
     def recall(self, question: str) -> list[str]:
         return self._texts
@@ -62,19 +62,18 @@ class SummaryMemory(ConversationMemory):
         return "summary" if self._summaries else "none"
 
     def remember_conversations(self, conversations: Sequence[Conversation]) -> None:
-        told = [transcript(one.turns) for one in conversations]
-        known = self._summaries
-        new = [(text, one) for text, one in zip(told, conversations, strict=True)]
-        new = [(text, one) for text, one in new if text not in known]
+        texts = [transcript(conversation.turns) for conversation in conversations]
+        by_text = zip(texts, conversations, strict=True)
+        new = [(text, talk) for text, talk in by_text if text not in self._summaries]
         if self._ask is None:
-            texts = [first_sentences(one) for _, one in new]
+            summaries = [first_sentences(talk) for _, talk in new]
         else:
-            asked = [[{"role": "user", "content": SUMMARISE + text}] for text, _ in new]
-            texts = [text.strip() for text in self._ask(asked)] if asked else []
-        known = known | {text: found for (text, _), found in zip(new, texts, strict=True)}
-        self._summaries = {text: known[text] for text in told}
+            requests = [[{"role": "user", "content": SUMMARISE + text}] for text, _ in new]
+            summaries = [text.strip() for text in self._ask(requests)] if requests else []
+        made = dict(zip((text for text, _ in new), summaries, strict=True))
+        self._summaries = {text: (self._summaries | made)[text] for text in texts}
         if empty := sum(not summary for summary in self._summaries.values()):
-            log.warning("%d of %d conversations have an empty summary", empty, len(told))
+            log.warning("%d of %d conversations have an empty summary", empty, len(texts))
 
     def recall(self, question: str) -> list[str]:
         return [summary for summary in self._summaries.values() if summary]
@@ -85,5 +84,5 @@ class SummaryMemory(ConversationMemory):
 
 def first_sentences(conversation: Conversation) -> str:
     """The first sentence of each of the user's turns."""
-    own = [turn["content"] for turn in conversation.turns if turn["role"] == "user"]
-    return " ".join(SENTENCE.split(text.strip())[0] for text in own)
+    turns = [turn["content"] for turn in conversation.turns if turn["role"] == "user"]
+    return " ".join(SENTENCE.split(text.strip())[0] for text in turns)

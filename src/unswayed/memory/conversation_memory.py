@@ -64,12 +64,12 @@ class ConversationMemory:
         raise NotImplementedError
 
     def messages(self, question: str) -> list[Message]:
-        asked = [{"role": "user", "content": question}]
+        bare = [{"role": "user", "content": question}]
         texts = self.recall(question)
         if not texts:
-            return asked
+            return bare
         content = REMEMBERED + "".join(f"{text}\n\n" for text in texts)
-        return [{"role": "system", "content": content}, *asked]
+        return [{"role": "system", "content": content}, *bare]
 
     def active(self, model: Any) -> AbstractContextManager[None]:
         return nullcontext()

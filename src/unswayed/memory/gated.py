@@ -39,22 +39,26 @@ class NoteFilter:
 
     Args:
         texts: what may be needed; at least one.
-        others: questions that do not need them.
+        unrelated: questions that do not need them.
         corpus: texts in everyday language.
-        percentile: in (0, 100), the share of `others` that stays out.
+        percentile: in (0, 100), the share of `unrelated` that stays out.
 
     Attributes:
         threshold: a cosine in [0, 1]. Where it is 0, one common word opens the gate.
     """
 
     def __init__(
-        self, texts: Sequence[str], others: Sequence[str], corpus: Sequence[str], percentile: float
+        self,
+        texts: Sequence[str],
+        unrelated: Sequence[str],
+        corpus: Sequence[str],
+        percentile: float,
     ) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self._words = TfidfVectorizer(stop_words="english").fit([*corpus, *texts])
         self._rows = self._words.transform(texts)
-        self.threshold = float(np.percentile(self.scores(others), percentile))
+        self.threshold = float(np.percentile(self.scores(unrelated), percentile))
 
     def scores(self, questions: Sequence[str]) -> np.ndarray:
         """(n,) cosines of each question and the text nearest to it; 0 where no word is shared."""
@@ -74,8 +78,8 @@ class GatedMemory:
     def __init__(self, percentile: int = 95) -> None:
         self.style = f"tfidf-{percentile}"
         self._percentile = percentile
-        self._others = [fact.question for fact in builtin_facts()]
-        self._corpus = [turn["content"] for one in builtin_conversations() for turn in one.turns]
+        self._unrelated = [fact.question for fact in builtin_facts()]
+        self._corpus = [turn["content"] for talk in builtin_conversations() for turn in talk.turns]
         self._bare, self._notes = PromptMemory(), PromptMemory()
         self.forget()
 
@@ -86,7 +90,7 @@ class GatedMemory:
     def remember(self, persona: Persona) -> None:
         self._notes.remember(persona)
         texts = [text for _, text in persona.texts()]
-        self._filter = NoteFilter(texts, self._others, self._corpus, self._percentile)
+        self._filter = NoteFilter(texts, self._unrelated, self._corpus, self._percentile)
 
     def messages(self, question: str) -> list[Message]:
         needed = self._filter is not None and self._filter.needs(question)

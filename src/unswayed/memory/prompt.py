@@ -47,7 +47,7 @@ class PromptMemory:
     def remember(self, persona: Persona) -> None:
         self.forget()
         notes = [text for _, text in persona.texts()]
-        own_words = [text for _, text in persona.texts(first_person=True)]
+        spoken = [text for _, text in persona.texts(first_person=True)]
         if self.style in ("system", "ignore"):
             instruction = IGNORE if self.style == "ignore" else ""
             self._before = [_message("system", NOTES + " ".join(notes) + "\n" + instruction)]
@@ -55,10 +55,10 @@ class PromptMemory:
             lines = [f"- {_label(name)}: {text}\n" for name, text in persona.texts()]
             self._before = [_message("system", NOTES + "".join(lines))]
         elif self.style == "turns":
-            for words in own_words:
+            for words in spoken:
                 self._before += [_message("user", words), _message("assistant", ACKNOWLEDGED)]
         else:
-            self._opening = " ".join(own_words) + "\n\n"
+            self._opening = " ".join(spoken) + "\n\n"
 
     def messages(self, question: str) -> list[Message]:
         return [*self._before, _message("user", self._opening + question)]

@@ -125,7 +125,7 @@ class RetrievalMemory(ConversationMemory):
         return "retrieval" if self._snippets else "none"
 
     def remember_conversations(self, conversations: Sequence[Conversation]) -> None:
-        self._snippets = [text for one in conversations for text in snippets(one)]
+        self._snippets = [text for conversation in conversations for text in snippets(conversation)]
         if not self._snippets:
             self._index = None
         elif self._embedder is None:

@@ -102,17 +102,17 @@ def read_traces(answers: pd.DataFrame, source: Path | str) -> list[Trace]:
         key: stems(" ".join([_plain(row["prompt"]), *row["options"]])) | frame
         for key, row in bare.items()
     }
-    said = {key: items[key] | stems(row["text"]) for key, row in bare.items()}  # without memory
-    anyway = Counter(stem for found in said.values() for stem in found)
+    without = {key: items[key] | stems(row["text"]) for key, row in bare.items()}  # memory
+    anyway = Counter(stem for bare_stems in without.values() for stem in bare_stems)
     widespread = _widespread(zip(rows["user"], memories, strict=True))
-    found = []
+    traces = []
     for (_, row), memory in zip(rows.iterrows(), memories, strict=True):
         key = (row["test"], row["question_id"])
         control = bare[key]["text"]
         # words of the other items and of their traces without memory are not specific
-        common = {stem for stem in stems(memory) if anyway[stem] > (stem in said[key])} | widespread
-        facts = facts_of(memory, items[key], common)
-        found.append(
+        elsewhere = {stem for stem in stems(memory) if anyway[stem] > (stem in without[key])}
+        facts = facts_of(memory, items[key], elsewhere | widespread)
+        traces.append(
             Trace(
                 *key,
                 persona_id=row["persona_id"],
@@ -128,7 +128,7 @@ def read_traces(answers: pd.DataFrame, source: Path | str) -> list[Trace]:
                 control=read(control, facts, items[key]),
             )
         )
-    return found
+    return traces
 
 
 def trace_text(raw: Any) -> str:
@@ -143,8 +143,8 @@ def _of(answers: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
 
 def _gated_out(answers: pd.DataFrame) -> pd.Series:
     """Rows into whose prompt a gate did not let the memory."""
-    found = {name: known_mechanism(name) for name in answers["memory"].unique()}
-    gated = [name for name, mechanism in found.items() if mechanism and mechanism.gates]
+    mechanisms = {name: known_mechanism(name) for name in answers["memory"].unique()}
+    gated = [name for name, mechanism in mechanisms.items() if mechanism and mechanism.gates]
     return answers["memory"].isin(gated) & answers["system_prompt"].isna()
 
 
@@ -157,8 +157,8 @@ def _about_user(row: pd.Series, bare: pd.Series) -> str:
             "known here"
         )
     # Where memory is in earlier turns, the whole prompt is given, and the question stands in it.
-    for known in (bare["user_prompt"].strip(), NOTES.strip(), IGNORE.strip(), REMEMBERED.strip()):
-        text = _plain(text).replace(known, " ")
+    for fixed in (bare["user_prompt"].strip(), NOTES.strip(), IGNORE.strip(), REMEMBERED.strip()):
+        text = _plain(text).replace(fixed, " ")
     return text.strip()
 
 
@@ -175,7 +175,7 @@ def _widespread(memories: Iterable[tuple[str, str]]) -> frozenset[str]:
     of_user: dict[str, set[str]] = {}
     for user, memory in memories:
         of_user.setdefault(user, set()).update(stems(memory))
-    counts = Counter(stem for found in of_user.values() for stem in found)
+    counts = Counter(stem for user_stems in of_user.values() for stem in user_stems)
     return frozenset(stem for stem, n in counts.items() if n > max(2, len(of_user) / 2))
 
 
@@ -210,8 +210,8 @@ def figures(traces: list[Trace]) -> dict[str, Any]:
     }
 
 
-def _share(found: frozenset[Fact], n_facts: int) -> float:
-    return len(found) / n_facts if n_facts else np.nan
+def _share(mentioned: frozenset[Fact], n_facts: int) -> float:
+    return len(mentioned) / n_facts if n_facts else np.nan
 
 
 def crossed(values: pd.Series, rows: pd.DataFrame) -> np.ndarray:
@@ -239,11 +239,11 @@ def use(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def as_dict(found: Estimate) -> dict[str, Any]:
+def as_dict(mean: Estimate) -> dict[str, Any]:
     """A share, or a difference of shares, as JSON has it; its bounds at most 1 from zero."""
     bounds = {k: None if v is None else min(max(v, -1.0), 1.0)
-              for k, v in (("low", found.low), ("high", found.high))}  # fmt: skip
-    return dataclasses.asdict(found) | bounds
+              for k, v in (("low", mean.low), ("high", mean.high))}  # fmt: skip
+    return dataclasses.asdict(mean) | bounds
 
 
 # -- use and error -------------------------------------------------------------------------------
@@ -303,8 +303,8 @@ def crude_odds_ratio(*cells: int) -> dict[str, Any]:
         return _ratio(note=reason) | {"corrected": False}
     table = np.array(cells, float).reshape(2, 2)
     corrected = not table.all()
-    found = Table2x2(table + 0.5 * corrected, shift_zeros=False)
-    return _ratio(found.oddsratio, *found.oddsratio_confint(1 - LEVEL)) | {"corrected": corrected}
+    fitted = Table2x2(table + 0.5 * corrected, shift_zeros=False)
+    return _ratio(fitted.oddsratio, *fitted.oddsratio_confint(1 - LEVEL)) | {"corrected": corrected}
 
 
 def pooled_odds_ratio(rows: pd.DataFrame) -> dict[str, Any]:
@@ -332,10 +332,10 @@ def pooled_odds_ratio(rows: pd.DataFrame) -> dict[str, Any]:
             f"in all these items traces that use the memory are {way} often wrong: no finite ratio"
         )
         return _ratio(note=note) | shape
-    found = StratifiedTable(telling)
-    low, high = found.oddsratio_pooled_confint(1 - LEVEL)
-    p = found.test_null_odds(correction=False).pvalue
-    return _ratio(found.oddsratio_pooled, low, high, float(p)) | shape
+    fitted = StratifiedTable(telling)
+    low, high = fitted.oddsratio_pooled_confint(1 - LEVEL)
+    p = fitted.test_null_odds(correction=False).pvalue
+    return _ratio(fitted.oddsratio_pooled, low, high, float(p)) | shape
 
 
 def _ratio(

@@ -114,27 +114,27 @@ def facts_of(
     """
     memory = re.sub(r"(?m)^- [^:\n]*:", "", memory)  # labels of a bullet list
     negated = {position for clause in _clauses(memory) for position in _negated(memory, *clause)}
-    found: dict[Fact, bool] = {}
+    facts: dict[Fact, bool] = {}
     for fact, start, _ in _grams(memory):
         n_common = sum(stem in common for stem in fact)
         specific = n_common == (0 if len(fact) == 1 else 2)
         if specific and not any(stem in item for stem in fact):
-            found[fact] = found.get(fact, False) or start in negated
-    return found
+            facts[fact] = facts.get(fact, False) or start in negated
+    return facts
 
 
 def _grams(text: str) -> list[tuple[Fact, int, int]]:
     """Content words, and pairs of them with nothing but space or a hyphen between."""
-    found, before = [], None
+    grams, before = [], None
     for stem, start, end in words(text):
         if stem is None:
             before = None
             continue
-        found.append(((stem,), start, end))
+        grams.append(((stem,), start, end))
         if before and re.fullmatch(r"[\s-]+", text[before[2] : start]):
-            found.append(((before[0], stem), before[1], end))
+            grams.append(((before[0], stem), before[1], end))
         before = (stem, start, end)
-    return found
+    return grams
 
 
 # -- sentences, clauses, cues --------------------------------------------------------------------
@@ -147,11 +147,11 @@ ALLUSION = PATTERNS["allusion"]
 
 def _spans(text: str, end: re.Pattern[str], start: int, stop: int) -> list[tuple[int, int]]:
     """Stretches of text[start:stop] between matches of `end`, without empty ones."""
-    found, at = [], start
+    spans, at = [], start
     for match in end.finditer(text, start, stop):
-        found.append((at, match.start()))
+        spans.append((at, match.start()))
         at = match.end()
-    return [(a, b) for a, b in [*found, (at, stop)] if text[a:b].strip()]
+    return [(a, b) for a, b in [*spans, (at, stop)] if text[a:b].strip()]
 
 
 def sentence_span(text: str, at: int) -> tuple[int, int]:
@@ -172,11 +172,11 @@ def _clauses(text: str) -> list[tuple[int, int]]:
 def _negated(text: str, start: int, end: int) -> set[int]:
     """Starts of the words of a clause that stand within WINDOW words after a plain negation."""
     clause = DOUBLE.sub(lambda match: " " * len(match[0]), text[start:end])
-    found: set[int] = set()
+    negated: set[int] = set()
     for cue in PATTERNS["negator"].finditer(clause):
         after = itertools.islice(WORD.finditer(clause, cue.end()), WINDOW)
-        found |= {start + match.start() for match in after}
-    return found
+        negated |= {start + match.start() for match in after}
+    return negated
 
 
 def _dismissed(text: str) -> tuple[list[tuple[int, int]], set[int]]:
@@ -225,16 +225,16 @@ def read(trace: str, facts: Mapping[Fact, bool], item: Collection[str]) -> Readi
         facts: see `facts_of`.
         item: stems of the item, which never count.
     """
-    found = [(start, end, fact) for fact, start, end in _grams(trace) if fact in facts]
+    places = [(start, end, fact) for fact, start, end in _grams(trace) if fact in facts]
     for match in ALLUSION.finditer(trace):
-        said = stems(match[0])
-        if said and not said & set(item):
-            found.append((*match.span(), ()))
-    if not found:
+        allusion = stems(match[0])
+        if allusion and not allusion & set(item):
+            places.append((*match.span(), ()))
+    if not places:
         return Reading(UNUSED, ())
     spans, negated = _dismissed(trace)
     mentions = []
-    for start, end, fact in sorted(found):
+    for start, end, fact in sorted(places):
         irrelevant = any(left <= start < right for left, right in spans)
         denied = not facts.get(fact, False) and start in negated
         mentions.append(Mention(start, end, fact, irrelevant or denied))

@@ -82,12 +82,12 @@ def question_to_judge(trace: Trace) -> list[dict[str, str]]:
 
 def read_verdict(reply: str) -> dict[str, str] | None:
     """The last JSON object with a known "use" in a reply, None if there is none."""
-    found = None
+    verdict = None
     for value in json_objects(reply):
         if value.get("use") in LABELS:
             quote = value.get("quote")
-            found = {"use": value["use"], "quote": quote if isinstance(quote, str) else ""}
-    return found
+            verdict = {"use": value["use"], "quote": quote if isinstance(quote, str) else ""}
+    return verdict
 
 
 # -- verdicts on file ----------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def read_judgements(out: Path) -> dict[str, dict[Key, dict[str, Any]]]:
     if len(whole) < len(raw):  # a kill cut the last line in half
         with path.open("rb+") as file:
             file.truncate(len(whole))
-    found: dict[str, dict[Key, dict[str, Any]]] = {}
+    verdicts: dict[str, dict[Key, dict[str, Any]]] = {}
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             entry = json.loads(line)
@@ -121,8 +121,8 @@ def read_judgements(out: Path) -> dict[str, dict[Key, dict[str, Any]]]:
                 "which judges that trace anew"
             ) from None
         if version == rubric_hash():
-            found.setdefault(judge, {}).setdefault(key, entry)
-    return found
+            verdicts.setdefault(judge, {}).setdefault(key, entry)
+    return verdicts
 
 
 def judge(out: Path, traces: Sequence[Trace], url: str, model: str) -> None:
@@ -140,7 +140,7 @@ def judge(out: Path, traces: Sequence[Trace], url: str, model: str) -> None:
     progress = Progress(len(traces), "verdicts", done=len(traces) - len(todo))
     with (out / FILE).open("a", encoding="utf-8", newline="\n") as file:
 
-        def one(trace: Trace) -> None:
+        def ask_one(trace: Trace) -> None:
             if stop.is_set():
                 return
             try:
@@ -158,7 +158,7 @@ def judge(out: Path, traces: Sequence[Trace], url: str, model: str) -> None:
 
         pool = ThreadPoolExecutor(CONCURRENT)
         try:
-            for future in [pool.submit(one, trace) for trace in todo]:
+            for future in [pool.submit(ask_one, trace) for trace in todo]:
                 future.result()
         finally:
             stop.set()
@@ -209,7 +209,7 @@ def ask(url: str, key: str | None, model: str, messages: list[dict[str, str]]) -
     )
 
     where = f"the judge at {address(url)}"
-    kept = f"finished verdicts are kept in {FILE}, the same command goes on"
+    advice = f"finished verdicts are kept in {FILE}, the same command goes on"
     for number in range(1, TRIES + 1):
         response = None
         try:
@@ -226,11 +226,11 @@ def ask(url: str, key: str | None, model: str, messages: list[dict[str, str]]) -
             )
             if response.ok:
                 return reply_text(response.json())
-            said = error_text(response)
-            said = said.replace(key, "***") if key else said
-            trouble = f"{where} answers {response.status_code} ({said})"
+            complaint = error_text(response)
+            complaint = complaint.replace(key, "***") if key else complaint
+            trouble = f"{where} answers {response.status_code} ({complaint})"
             if response.status_code < 500 and response.status_code not in TEMPORARY:
-                raise InputError(f"{trouble}; mend it: {kept}")
+                raise InputError(f"{trouble}; mend it: {advice}")
         except (UnusableReply, requests.exceptions.InvalidJSONError):
             return ""
         except requests.Timeout:
@@ -239,7 +239,7 @@ def ask(url: str, key: str | None, model: str, messages: list[dict[str, str]]) -
             trouble = f"{where} cannot be reached ({root_cause(error)})"
         if number < TRIES:
             time.sleep(pause(number, response))
-    raise InputError(f"{trouble}; {kept}")
+    raise InputError(f"{trouble}; {advice}")
 
 
 # -- agreement -----------------------------------------------------------------------------------
