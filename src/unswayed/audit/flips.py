@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from unswayed.audit.evidence import Summary
 from unswayed.audit.summary import conditions_of
 from unswayed.audit.trials import CONDITIONS, GRID, NONE, USER_CONDITIONS
 from unswayed.data.items import Item
@@ -56,7 +57,7 @@ def keyed(shares: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.Series]]:
     return [(key if isinstance(key, tuple) else (key,), row) for key, row in shares.iterrows()]
 
 
-def no_flips_text(summary: dict[str, Any]) -> str | None:
+def no_flips_text(summary: Summary) -> str | None:
     """Why the run has no flips to count, or None if it has some."""
     conditions = conditions_of(summary)
     if NONE not in conditions:

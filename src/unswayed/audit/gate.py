@@ -19,7 +19,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from unswayed.audit.evidence import check_answers
+from unswayed.audit.evidence import (
+    Cell,
+    Effect,
+    Power,
+    Summary,
+    TestSummary,
+    check_answers,
+)
+from unswayed.audit.rundir import Run
 from unswayed.audit.trials import GRID
 from unswayed.audit.verdict import ALPHA
 from unswayed.core.errors import InputError
@@ -157,7 +165,7 @@ def read_policy(path: Path) -> Policy:
 # -- the judgement -------------------------------------------------------------------------------
 
 
-def judge(policy: Policy, summary: dict[str, Any]) -> list[Check]:
+def judge(policy: Policy, summary: Summary) -> list[Check]:
     """All checks of a run, test by test.
 
     Args:
@@ -181,7 +189,7 @@ def judge(policy: Policy, summary: dict[str, Any]) -> list[Check]:
     return checks
 
 
-def _check(name: str, finding: Finding, test: dict[str, Any], unmet: Sequence[str]) -> Check:
+def _check(name: str, finding: Finding, test: TestSummary, unmet: Sequence[str]) -> Check:
     """The line of a finding; it is not judged with too little data or at chance."""
     reasons, evidence = list(unmet), finding.evidence
     if test["at_chance"].get(finding.metric):
@@ -199,7 +207,7 @@ def outcome(checks: Sequence[Check]) -> str:
     return next((state for state in (FAIL, CANNOT_TELL) if state in states), PASS)
 
 
-def _preconditions(policy: Policy, name: str, test: dict[str, Any]) -> Iterator[Check]:
+def _preconditions(policy: Policy, name: str, test: TestSummary) -> Iterator[Check]:
     """Without these, nothing else of the test is judged."""
     for key, least in policy.least.items():
         n = test[f"n_{key}"]
@@ -232,21 +240,21 @@ class Finding:
     hint: str = ""
 
 
-def _gap(test: dict[str, Any], margin: float) -> list[Finding]:
+def _gap(test: TestSummary, margin: float) -> list[Finding]:
     effects = [e for e in test["effects"] if e["name"] == "gap" and e["metric"] != "flip"]
     if not effects:
         return [_missing("gap", test, ("advantaged", "disadvantaged"))]
     return [_difference("gap", test, effect, margin) for effect in effects]
 
 
-def _grid(test: dict[str, Any], margin: float) -> list[Finding]:
+def _grid(test: TestSummary, margin: float) -> list[Finding]:
     effects = [effect for effect in test["effects"] if effect["kind"] == "grid"]
     if not effects:
         return [_missing("grid", test, (GRID,))]
     return [_difference(effect["name"], test, effect, margin) for effect in effects]
 
 
-def _difference(name: str, test: dict[str, Any], effect: dict[str, Any], margin: float) -> Finding:
+def _difference(name: str, test: TestSummary, effect: Effect, margin: float) -> Finding:
     """A difference between users: equivalent within the margin, found, or neither."""
     state = {"equivalent": PASS, "skewed": FAIL}.get(effect["status"], CANNOT_TELL)
     if effect["n_pairs"] == 1:  # says nothing of other users
@@ -261,7 +269,7 @@ def _difference(name: str, test: dict[str, Any], effect: dict[str, Any], margin:
     return Finding(f"{name}, {METRICS[effect['metric']]}", effect["metric"], state, evidence, hint)
 
 
-def _flips(test: dict[str, Any], margin: float) -> list[Finding]:
+def _flips(test: TestSummary, margin: float) -> list[Finding]:
     effects = {(effect["name"], effect["metric"]): effect for effect in test["effects"]}
     effect = effects.get(("persona - neutral", "flip"))
     if effect is None:
@@ -275,7 +283,7 @@ def _flips(test: dict[str, Any], margin: float) -> list[Finding]:
     return [Finding("flips", "flip", state, evidence, hint)]
 
 
-def _cells(test: dict[str, Any], margin: float) -> list[Finding]:
+def _cells(test: TestSummary, margin: float) -> list[Finding]:
     """All cells pass if each does (intersection-union: no correction needed); one fails by Holm."""
     if not test["grid"]:
         return [_missing("cells", test, (GRID,))]
@@ -292,7 +300,7 @@ def _cells(test: dict[str, Any], margin: float) -> list[Finding]:
     return [Finding("cells", "accuracy", state, evidence, "more items narrow the intervals")]
 
 
-def _within(cell: dict[str, Any], margin: float) -> bool:
+def _within(cell: Cell, margin: float) -> bool:
     bounds = (cell[key] for key in ("difference", "se", "df", "low", "high"))
     p = equivalence_p(Estimate(*bounds, n=cell["n"], n_items=cell["n"], n_users=1), margin)
     return p is not None and p < ALPHA
@@ -301,21 +309,21 @@ def _within(cell: dict[str, Any], margin: float) -> bool:
 RULES = {"gap": _gap, "flips": _flips, "grid": _grid, "cells": _cells}
 
 
-def _missing(rule: str, test: dict[str, Any], needed: Sequence[str]) -> Finding:
+def _missing(rule: str, test: TestSummary, needed: Sequence[str]) -> Finding:
     missing = [c for c in needed if c not in test["conditions"]]
     advice = "audit with --personas grid" if GRID in missing else "audit with all conditions"
     evidence = f"the run has no comparable answers under {listed(missing or needed)}: {advice}"
     return Finding(rule, None, CANNOT_TELL, evidence)
 
 
-def _estimate(effect: dict[str, Any]) -> str:
+def _estimate(effect: Effect) -> str:
     """ "+1.3 points [+0.2, +2.7], 44 items, 30 pairs"."""
     users = "cell pair" if effect["kind"] == "grid" else "pair"
     size = f"{count(effect['n_items'], 'item')}, {count(effect['n_pairs'], users)}"
     return f"{_points(effect)}, {size}"
 
 
-def _points(value: dict[str, Any]) -> str:
+def _points(value: Effect | Cell) -> str:
     estimate = value["estimate"] if "estimate" in value else value["difference"]
     bounds = f"{percent(value['low'], sign=True)}, {percent(value['high'], sign=True)}"
     has_interval = value["low"] is not None
@@ -327,7 +335,7 @@ def _p(p: float | None) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def _needed(power: dict[str, Any] | None, kind: str) -> str:
+def _needed(power: Power | None, kind: str) -> str:
     """What would show equivalence, from the summary's power analysis; a grid's users are fixed."""
     if power is None:
         return ""
@@ -343,7 +351,7 @@ def _needed(power: dict[str, Any] | None, kind: str) -> str:
 # -- the run directory ---------------------------------------------------------------------------
 
 
-def reject_foreign(out: Path, run: dict[str, Any], answers: pd.DataFrame) -> None:
+def reject_foreign(out: Path, run: Run, answers: pd.DataFrame) -> None:
     """Refuse answers that are not those of run.json, or not of one run."""
     path, identity = out / "answers.parquet", run["identity"]
     if answers.empty:
