@@ -76,8 +76,8 @@ def check_backend(
     device: str | None,
     dtype: str,
     batch_size: int | str,
-) -> type:
-    """The backend's class, after a check that it takes what is given; nothing is loaded.
+) -> None:
+    """Does the backend take what is given? Nothing is loaded.
 
     Raises:
         InputError: an option or model argument has no meaning for this backend.
@@ -94,7 +94,7 @@ def check_backend(
                 f"{OPTIONS[parameter]} {value} has no meaning for --backend {name}: leave it out"
             )
     if not is_service(backend):
-        return backend
+        return
     if scoring != "generate":
         raise InputError(
             f"--backend {name} gives texts, no likelihoods: use --scoring generate instead of "
@@ -110,7 +110,6 @@ def check_backend(
             f"--model-args {min(unknown)}=... has no meaning for --backend {name}; it takes "
             f"{', '.join(sorted(allowed))}"
         )
-    return backend
 
 
 def load_lm(
@@ -189,17 +188,15 @@ def _connect(kind: type, backend: str, model: str, settings: dict[str, Any]) -> 
     return lm
 
 
-def loaded_lm(model: Any, tokenizer: Any, **settings: Any) -> Any:
+def loaded_lm(model: Any, tokenizer: Any) -> Any:
     """A SharedPrefixLM around a model already in memory, also one that is being trained.
 
     Args:
         model: a causal model of transformers, or a PEFT model around one; its weights are shared.
-        settings: further ones of `SharedPrefixLM`.
     """
     kind = find_backend(HF_SHARED)
-    settings = {"batch_size": 1, "backend": "causal"} | settings
     with evaluating(model):  # lm-eval would leave the model in that mode
-        return kind(pretrained=model, tokenizer=tokenizer, **settings)
+        return kind(pretrained=model, tokenizer=tokenizer, batch_size=1, backend="causal")
 
 
 @contextmanager
