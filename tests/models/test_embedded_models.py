@@ -36,9 +36,9 @@ def refuse(*args):
 # -- names ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gpt2", "org/Model-1.5B", "./folder", "/tmp", "smollm2-360m", ""])
-def test_model_path_passes_other_names_through(name, cache):
-    assert models.model_path(name) == name
+def test_model_path_passes_other_names_through(cache):
+    names = ["gpt2", "org/Model-1.5B", "./folder", "/tmp", "smollm2-360m", ""]
+    assert [models.model_path(name) for name in names] == names
     assert not cache.exists()
 
 
@@ -47,9 +47,9 @@ def test_model_path_of_the_embedded_model_is_its_folder(cache):
     assert models.model_path(EMBEDDED) == str(cache / FOLDER)
 
 
-@pytest.mark.parametrize("name", [EMBEDDED, "gpt2", "org/Model-1.5B", "/no/such/folder"])
-def test_model_label_keeps_names_that_are_no_folder(name):
-    assert models.model_label(name) == name
+def test_model_label_keeps_names_that_are_no_folder():
+    names = [EMBEDDED, "gpt2", "org/Model-1.5B", "/no/such/folder"]
+    assert [models.model_label(name) for name in names] == names
 
 
 def test_model_label_of_a_folder_tells_nothing_of_this_machine(tmp_path, monkeypatch):
