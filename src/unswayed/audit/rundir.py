@@ -130,12 +130,8 @@ def read_answers(out: Path) -> pa.Table:
     return table
 
 
-def open_run(
-    out: Path, arguments: AuditArguments, items: list[Item], personas: list[Persona]
-) -> Run:
-    """A new run's record, or that of the same run begun earlier. A new one is not written before
-    the model is there: who mistypes its name may use the same folder again."""
-    identity: Identity = {
+def _identity(arguments: AuditArguments, items: list[Item], personas: list[Persona]) -> Identity:
+    return {
         "model": arguments.model,
         "adapter": arguments.adapter,
         "items": items_hash(items),
@@ -152,6 +148,14 @@ def open_run(
         "model_args": public_settings(arguments.model_args),
         "gen_kwargs": dict(arguments.gen_kwargs),
     }
+
+
+def open_run(
+    out: Path, arguments: AuditArguments, items: list[Item], personas: list[Persona]
+) -> Run:
+    """A new run's record, or that of the same run begun earlier. A new one is not written before
+    the model is there: who mistypes its name may use the same folder again."""
+    identity = _identity(arguments, items, personas)
     require_folder(out)
     if (out / "run.json").exists():
         run = read_run(out)

@@ -116,10 +116,7 @@ def analyse_grid(
             for b, row in zip(others, weights[-1], strict=True)
         ]
     for name, fit in (("mixed", mixed), ("logistic", logistic)):
-        correct([contrast[name] for contrast in contrasts if contrast[name]])
-        lost = [c["name"] for c in contrasts if c[name] and c[name]["se"] is None]
-        if lost:
-            fit.about["notes"].append(f"no error can be estimated for {', '.join(lost)}")
+        _correct_contrasts(contrasts, name, fit)
     main = [
         {"attribute": a} | _joint(mixed, own) for a, own in zip(attributes, weights, strict=True)
     ]
@@ -139,6 +136,14 @@ def analyse_grid(
         interactions=crossed,
         means=[_mean(mixed, a, b, cells) for (a, b), cells in at.items()],
     )
+
+
+def _correct_contrasts(contrasts: list[dict[str, Any]], name: str, fit: Fit) -> None:
+    """Correct the contrasts of one model, and note those without an error."""
+    correct([contrast[name] for contrast in contrasts if contrast[name]])
+    lost = [c["name"] for c in contrasts if c[name] and c[name]["se"] is None]
+    if lost:
+        fit.about["notes"].append(f"no error can be estimated for {', '.join(lost)}")
 
 
 def contrast_name(attribute: str, level: str, levels: dict[str, Sequence[str]]) -> str:
