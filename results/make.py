@@ -33,7 +33,6 @@ from unswayed.datasets.cards import funnel_table
 from unswayed.datasets.trees import card_metadata
 from unswayed.display.numbers import MISSING, interval, p_value, percent
 from unswayed.display.page import render_report
-from unswayed.display.tables import plain_table
 from unswayed.logo.tables import tables as logo_tables
 from unswayed.memory.registry import DEFAULT
 from unswayed.mitigation.sweep_report import (
@@ -94,11 +93,10 @@ def drawn(table: str, result: dict) -> str:
     return render_report(HERE, "tables.md.jinja", {"table": table, **formats, **result}).rstrip()
 
 
-def table(head: str, rows: Iterable[Sequence[str]], left: int = 1, rule: str = "") -> str:
+def table(head: str, rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Rows under headings that are divided by bars; the first `left` columns are text."""
-    columns = head.split(" | ")
-    numbers = len(columns) - left
-    return plain_table(columns, rows, rule or f"|{'---|' * left}{'--:|' * numbers}")
+    rule = f"|{'---|' * left}{'--:|' * (head.count(' | ') + 1 - left)}"
+    return "\n".join([f"| {head} |", rule, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def titled(result: dict, *blocks: str, of: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Tables in Markdown: padded, to be read as plain text too, and plain."""
+"""Tables in Markdown, padded, to be read as plain text too."""
 
 from __future__ import annotations
 
@@ -24,18 +24,4 @@ def markdown_table(
         [cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(pairs)]
         for pairs in (zip(row, widths, strict=True) for row in [cells[0], rule, *cells[1:]])
     ]
-    return _lines(lines)
-
-
-def plain_table(head: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "") -> str:
-    """A table of cells as they are, not padded.
-
-    Args:
-        rule: the line under the headings; default: text in the first column, else numbers.
-    """
-    top, *lines = _lines([head, *rows]).split("\n")
-    return "\n".join([top, rule or f"| --- |{' --: |' * (len(head) - 1)}", *lines])
-
-
-def _lines(rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
