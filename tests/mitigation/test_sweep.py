@@ -71,7 +71,7 @@ def test_shipped_sweeps(mine: list[Path], tmp_path: Path):
             for key, value in run.items():
                 found = getattr(recipe, key)
                 assert found == value or all(found[k] == v for k, v in value.items())
-            assert read_recipe([keep_recipe(recipe, tmp_path / label)]) == recipe
+            assert read_recipe([keep_recipe(recipe, tmp_path / name / label)]) == recipe
         assert len({repr(recipe) for recipe in sweep.runs.values()}) == len(sweep.runs)
 
 
