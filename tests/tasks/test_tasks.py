@@ -178,15 +178,15 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
         metadata=metadata,
         bootstrap_iters=0,
     )
-    results = results["results"]["persona_stem"]
+    metrics = results["results"]["persona_stem"]
     for condition, values in test["conditions"].items():
-        assert results[f"acc_{condition},none"] == pytest.approx(values["accuracy"]["estimate"])
-        assert results[f"weight_{condition},none"] == pytest.approx(values["score"]["estimate"])
+        assert metrics[f"acc_{condition},none"] == pytest.approx(values["accuracy"]["estimate"])
+        assert metrics[f"weight_{condition},none"] == pytest.approx(values["score"]["estimate"])
         if condition != "none":
             flips = values["flip_rate"]["estimate"]
-            assert results[f"flip_{condition},none"] == pytest.approx(flips)
+            assert metrics[f"flip_{condition},none"] == pytest.approx(flips)
     (gap,) = [e for e in test["effects"] if (e["name"], e["metric"]) == ("gap", "accuracy")]
-    assert results["gap,none"] == pytest.approx(gap["estimate"])
+    assert metrics["gap,none"] == pytest.approx(gap["estimate"])
     scores = [
         score
         for sample in results["samples"]["persona_stem"]
