@@ -141,21 +141,21 @@ def test_few_prompts_can_never_show_equivalence():
 
 @given(BITS, st.randoms(use_true_random=False))
 def test_change_is_paired_by_question(bits, rng: random.Random):
-    def change(pairs):
+    def changes(pairs):
         before, after = ([float(pair[i]) for pair in pairs] for i in (0, 1))
         wrapped = ({"t": {"none": values}} for values in (before, after))
         return capability_change(*wrapped)["t"]["none"], ability_change(
             {"none": before}, {"none": after}
         )["none"]
 
-    change, ability = change(bits)
+    change, ability = changes(bits)
     assert change == ability and change["n"] == len(bits)
     assert change["change"] == pytest.approx(change["after"] - change["before"])
     assert change["low"] <= change["change"] <= change["high"]
     shuffled = list(bits)
     rng.shuffle(shuffled)
-    assert change(shuffled)[0] == pytest.approx(change)
-    back = change([(after, before) for before, after in bits])[0]
+    assert changes(shuffled)[0] == pytest.approx(change)
+    back = changes([(after, before) for before, after in bits])[0]
     assert (back["low"], back["high"]) == pytest.approx((-change["high"], -change["low"]))
 
 

@@ -216,8 +216,8 @@ def test_a_kill_between_steps(parts, done, tmp_path, log, fatal):
     log.fatal = None
     log.clear()
     record = mitigate(arguments)
-    finished = ["persona_mmlu"] if fatal == "persona_ifeval" else []
-    assert log == [name for i, name in enumerate(ALL[:7]) if not (name in finished and i == 3)]
+    skipped = ["persona_mmlu"] if fatal == "persona_ifeval" else []
+    assert log == [name for i, name in enumerate(ALL[:7]) if not (name in skipped and i == 3)]
     assert {path: when for path, when in written(out).items() if path in finished} == finished
     assert record["capability"] == done[1]["capability"]
     for test, about in done[1]["tests"].items():

@@ -399,8 +399,8 @@ def test_ablations_are_tested_on_the_same_closed_questions():
     ]:
 
         def tested(**augment):
-            found = extract_pairs(BANK[:10], **settings)
-            return [p for use in USES[1:] for p in found.pairs(use) if p.kind in ("yes", "no")]
+            questions = extract_pairs(BANK[:10], **augment)
+            return [p for use in USES[1:] for p in questions.pairs(use) if p.kind in ("yes", "no")]
 
         assert tested(**augment) == tested()
 

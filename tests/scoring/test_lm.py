@@ -282,8 +282,8 @@ def test_progress_counts_every_distinct_option_once(pack_tokens, load, requests,
     bars = []
 
     class Bar:
-        def __init__(self, total, what, shown):
-            self.total, self.n, self.shown = total, 0, shown
+        def __init__(self, total, what, quiet):
+            self.total, self.n, self.quiet = total, 0, quiet
             bars.append(self)
 
         def add(self, n):
@@ -299,7 +299,7 @@ def test_progress_counts_every_distinct_option_once(pack_tokens, load, requests,
     lm.loglikelihood(requests)
     for bar in bars:
         assert bar.n == bar.total > 30
-    assert [bar.shown for bar in bars] == [False, True]
+    assert [bar.quiet for bar in bars] == [True, False]
 
 
 # -- GPU memory ----------------------------------------------------------------------------------
