@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import pkgutil
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ PAGES = [
 PATH = re.compile(
     r"`((?:src|tests|benchmarks|recipes|configs|datasets_scripts|spaces|metrics|results|docs)/[\w./*-]*)`"
 )
+NAME = re.compile(r"`(unswayed(?:\.\w+)+)")
 
 
 def test_paths_in_documentation_exist():
@@ -25,6 +27,24 @@ def test_paths_in_documentation_exist():
         if not any(ROOT.glob(path))
     ]
     assert not missing, "\n".join(missing)
+
+
+def test_python_names_in_documentation_exist():
+    missing = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in PAGES
+        for name in NAME.findall(page.read_text("utf-8"))
+        if not importable(name)
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def importable(name: str) -> bool:
+    """Whether it is a module, or an attribute of one."""
+    try:
+        return bool(pkgutil.resolve_name(name))
+    except (ImportError, AttributeError):
+        return False
 
 
 def test_architecture_lists_the_rooms_of_the_import_contract_in_its_order():
