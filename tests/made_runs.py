@@ -9,7 +9,15 @@ from pathlib import Path
 
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.rundir import open_run
-from unswayed.audit.trials import NONE, SCHEMA, add_flips, choose_personas, make_row, trials_of
+from unswayed.audit.trials import (
+    NONE,
+    SCHEMA,
+    Outcome,
+    add_flips,
+    choose_personas,
+    make_row,
+    trials_of,
+)
 from unswayed.core.files import write_json, write_table
 from unswayed.data.items import Item, make_item
 from unswayed.data.personas import VERSIONS, Persona
@@ -73,12 +81,11 @@ def make_run(
     rows = [
         make_row(
             trial,
+            Outcome(answer(trial.item, trial.persona)),
             memory=memory,
             prompt=plain_text(trial.messages),
-            answer=answer(trial.item, trial.persona),
-            option_scores=None,
-            raw_text=None,
             scoring=scoring,
+            rule=arguments.rule,
             model="made-up",
             seed=0,
         )

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from unswayed.audit import run as audit_run
+from unswayed.audit.rules import by_rule
 from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.trials import SCHEMA
@@ -221,14 +222,35 @@ def test_generated_answers_that_say_nothing_are_kept_as_unparsed(arguments):
     )
 
 
-def test_a_wrong_key_for_a_length_normalised_answer_is_not_hidden(arguments):
-    normal = rows_of(run_audit(arguments("n")))
-    summed = rows_of(run_audit(arguments("s", scoring="option-sum")))
-    for a, b in zip(normal, summed, strict=True):
-        assert a["option_scores"] == b["option_scores"]
-        per_character = [s / len(t) for s, t in zip(a["option_scores"], a["options"], strict=True)]
-        assert a["answer"] == a["options"][per_character.index(max(per_character))]
-        assert b["answer"] == b["options"][b["option_scores"].index(max(b["option_scores"]))]
+def test_one_pass_gives_all_rules(arguments):
+    out = run_audit(arguments("pmi"))
+    for rule in ("sum", "char", "token"):
+        asked_so = rows_of(run_audit(arguments(rule, rule=rule)))
+        read_so = by_rule(read_answers(out).to_pandas(), rule, out).to_dict("records")
+        for a, b in zip(asked_so, read_so, strict=True):
+            assert [float(x) for x in b["option_scores"]] == a["option_scores"]
+            same = ("answer", "correct", "score", "blind_answer", "rule", "flip")
+            assert {name: a[name] for name in same} == {name: b[name] for name in same}
+    by_characters = rows_of(tmp_run := run_audit(arguments("char", rule="char", resume=True)))
+    assert tmp_run.name == "char"
+    for row in by_characters:
+        scores = [s / len(t) for s, t in zip(row["option_scores"], row["options"], strict=True)]
+        assert row["answer"] == row["options"][scores.index(max(scores))]
+    for row in rows_of(out):
+        scores = [s - p for s, p in zip(row["option_scores"], row["option_priors"], strict=True)]
+        assert row["answer"] == row["options"][scores.index(max(scores))]
+
+
+def test_a_rule_without_meaning_is_refused(arguments):
+    with pytest.raises(InputError, match="only with option"):
+        arguments(scoring="letter", rule="pmi")
+    with pytest.raises(InputError, match="not one of sum"):
+        arguments(rule="longest")
+    with pytest.raises(InputError, match="only letter"):
+        arguments(orders=2)
+    with pytest.raises(InputError, match="a run of --scoring letter"):
+        out = run_audit(arguments(scoring="letter", pairs=1))
+        by_rule(read_answers(out).to_pandas(), "pmi", out)
 
 
 @pytest.mark.parametrize("style", ["user", "bullets", "turns"])

@@ -59,6 +59,7 @@ def row(item: int, condition: str, choice: int, test: str, kind: str, **more) ->
         "option_scores": [-1.0, -2.0, -3.0, -4.0],
         "parsed": parsed,
         "scoring": "option",
+        "rule": "pmi",
         "model": "m",
         "seed": 0,
     } | more

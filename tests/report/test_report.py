@@ -22,6 +22,7 @@ from unswayed.audit.trials import (
     NONE,
     PAIR_CONDITIONS,
     SCHEMA,
+    Outcome,
     add_flips,
     choose_personas,
     make_row,
@@ -101,12 +102,11 @@ def make_run(
             rows.append(
                 make_row(
                     trial,
+                    Outcome(picked, raw_text=f"I pick {picked}." * (scoring == "generate") or None),
                     memory=memory,
                     prompt=plain_text(trial.messages),
-                    answer=picked,
-                    option_scores=None,
-                    raw_text=f"I pick {picked}." if scoring == "generate" else None,
                     scoring=scoring,
+                    rule=arguments.rule,
                     model=model,
                     seed=0,
                 )
@@ -358,7 +358,7 @@ def test_texts_of_a_flip(full):
 
 
 @pytest.mark.parametrize("style", ["system", "user", "bullets", "turns"])
-@pytest.mark.parametrize("scoring", ["option", "option-sum", "letter", "generate"])
+@pytest.mark.parametrize("scoring", ["option", "letter", "generate"])
 def test_texts_in_all_styles_and_scorings(tmp_path, style, scoring):
     items = [emotion("e1"), emotion("e2")]
     out = make_run(tmp_path / "run", items, skewed, people(1), scoring=scoring, style=style)

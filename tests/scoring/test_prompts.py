@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unswayed.core.errors import InputError
 from unswayed.data.items import LETTERS, builtin_items, make_item
 from unswayed.scoring.chat import ChatFormat, fold_system, plain_text
-from unswayed.scoring.prompts import continuations, option_order, pick_option, question_text
+from unswayed.scoring.prompts import (
+    RULES,
+    SCORINGS,
+    Likelihoods,
+    continuations,
+    option_order,
+    question_text,
+    reworded,
+)
 from unswayed.scoring.replies import extract_answer, strip_thinking
 
 ITEM = make_item(
@@ -51,11 +60,53 @@ def test_the_order_depends_on_seed_and_item_and_leaves_no_position_bias():
     assert all(places.count(place) >= 10 for place in range(4))
 
 
-def test_the_longest_option_does_not_lose_by_length_alone():
-    log_probs, texts = [-4.0, -6.0], ["Joy", "Happiness"]
-    assert pick_option(log_probs, texts, "option-sum") == 0
-    assert pick_option(log_probs, texts, "option") == 1  # -0.67 against -1.33 per character
-    assert pick_option([-1.0, -1.0], ["ab", "cd"], "option") == 0  # the first of equals
+def test_each_rule_picks_by_its_formula():
+    options = Likelihoods(["Joy", "Happiness", "Fear"], [-4.0, -6.0, -5.0], [1, 2, 2], [-3, -4, -9])
+    assert options.scores("sum") == [-4.0, -6.0, -5.0]
+    assert options.scores("char") == [-4 / 3, -6 / 9, -5 / 4]
+    assert options.scores("token") == [-4.0, -3.0, -2.5]
+    assert options.scores("pmi") == [-1.0, -2.0, 4.0]
+    assert [options.pick(rule) for rule in RULES] == [0, 1, 2, 2]
+    assert [options.blind_pick(rule) for rule in RULES] == [0, 1, 1, 0]  # priors; pmi: by the sum
+    assert Likelihoods(["ab", "cd"], [-1.0, -1.0]).pick("char") == 0  # the first of equals
+
+
+@pytest.mark.parametrize(
+    "rule, what", [("token", "tokens"), ("pmi", "scenario"), ("best", "not one of")]
+)
+def test_a_rule_that_lacks_its_numbers_is_refused(rule, what):
+    with pytest.raises(InputError, match=what):
+        Likelihoods(["a", "b"], [-1.0, -2.0]).scores(rule)
+
+
+@given(seed=st.integers(0, 99), extra=st.integers(0, 9))
+def test_orders_put_each_option_under_each_letter_before_one_comes_again(seed, extra):
+    item = make_item(
+        "t", f"q{extra}", "understanding", "S", [str(i) for i in range(2 + extra)], "0"
+    )
+    n = len(item.options)
+    places = [[option_order(item, "letter", seed, turn).index(i) for turn in range(n)]
+              for i in range(n)]  # fmt: skip
+    assert all(sorted(row) == list(range(n)) for row in places)
+    for turn in range(2 * n):
+        assert sorted(option_order(item, "letter", seed, turn)) == list(range(n))
+
+
+def test_the_blind_question_is_the_frame_without_the_scenario():
+    for scoring in SCORINGS:
+        blind = question_text(ITEM, scoring, 3, blind=True)
+        assert question_text(ITEM, scoring, 3) == f"{ITEM.scenario}\n{blind}"
+        messages = system_then(f"I am a baker.\n\n{question_text(ITEM, scoring, 3)}")
+        other = reworded(messages, question_text(ITEM, scoring, 3), blind)
+        assert other == system_then(f"I am a baker.\n\n{blind}")
+    with pytest.raises(InputError, match="rewrites the question"):
+        reworded(system_then("Say it in French: what is felt?"), "What is felt?", "Answer:")
+
+
+def test_more_options_than_letters_that_models_give_are_refused():
+    item = make_item("t", "q", "understanding", "S", [str(i) for i in range(11)], "0")
+    with pytest.raises(InputError, match="11 options"):
+        continuations(item, "letter")
 
 
 # -- rendering -----------------------------------------------------------------------------------

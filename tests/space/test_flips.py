@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.run import run_audit
 from unswayed.core.errors import InputError
-from unswayed.scoring.prompts import pick_option
+from unswayed.scoring.prompts import Likelihoods
 from unswayed.space import flips
 from unswayed.space.models import Shelf, choices, source
 
@@ -33,7 +33,10 @@ def test_answers_and_flips_are_those_of_an_audit(tiny, tmp_path):
             assert item.options[answer.picked] == row["answer"], key
             assert answer.flip == row["flip"], key
             assert answer.shares == pytest.approx(
-                flips.option_shares(row["option_scores"], item.options), abs=1e-4
+                flips.option_shares(
+                    Likelihoods(item.options, row["option_scores"], priors=row["option_priors"])
+                ),
+                abs=1e-4,
             )
             checked += 1
     assert checked == 18
@@ -76,24 +79,24 @@ def test_a_model_that_cannot_share_prefixes_answers_too(tiny_model_dir, monkeypa
 
 @given(
     st.lists(
-        st.tuples(st.floats(-200, 0), st.text("abc ", min_size=1, max_size=40)),
+        st.tuples(st.floats(-200, 0), st.floats(-200, 0)),
         min_size=2,
         max_size=8,
     )
 )
 def test_shares_sum_to_one_and_the_largest_is_the_answer(rows):
-    log_probs, texts = zip(*rows, strict=True)
-    shares = flips.option_shares(log_probs, texts)
+    sums, priors = zip(*rows, strict=True)
+    options = Likelihoods([str(i) for i in range(len(rows))], sums, priors=priors)
+    shares = flips.option_shares(options)
     assert sum(shares) == pytest.approx(1)
-    assert shares[pick_option(log_probs, texts, "option")] == pytest.approx(max(shares))
+    assert shares[options.pick("pmi")] == pytest.approx(max(shares))
 
 
-def test_options_of_one_length_have_their_plain_probabilities():
+def test_shares_are_what_the_scenario_adds():
     from math import log
 
-    assert flips.option_shares([log(0.2), log(0.1)], ["abc", "abd"]) == pytest.approx(
-        (2 / 3, 1 / 3)
-    )
+    options = Likelihoods(["abc", "de"], [log(0.2), log(0.3)], priors=[log(0.1), log(0.3)])
+    assert flips.option_shares(options) == pytest.approx((2 / 3, 1 / 3))
 
 
 def test_own_words_are_read_as_they_are(tiny):

@@ -64,7 +64,7 @@ def test_every_task_carries_a_version():
 
     for file in tasks.path().glob("*/*.yaml"):
         text = file.read_text().replace("!function", "")
-        assert yaml.safe_load(text)["metadata"]["version"] == 1.0, file.name
+        assert yaml.safe_load(text)["metadata"]["version"] >= 1.0, file.name
 
 
 # -- documents and metrics -----------------------------------------------------------------------
@@ -151,6 +151,7 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
     from lm_eval.tasks import TaskManager
 
     from unswayed.audit.arguments import AuditArguments
+    from unswayed.audit.rules import by_rule
     from unswayed.audit.run import run_audit
     from unswayed.audit.rundir import read_answers
     from unswayed.audit.summary import summarize
@@ -179,21 +180,33 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
         bootstrap_iters=0,
     )
     metrics = results["results"]["persona_stem"]
+    for rule, name in (("sum", "acc"), ("char", "acc_norm"), ("pmi", "acc_mutual_info")):
+        accuracy = by_rule(answers, rule, out)["correct"].mean()
+        if not (chat and rule == "char"):  # into which stock lm-eval counts the template's newline
+            assert metrics[f"{name},none"] == pytest.approx(accuracy)
     for condition, values in test["conditions"].items():
-        assert metrics[f"acc_{condition},none"] == pytest.approx(values["accuracy"]["estimate"])
-        assert metrics[f"weight_{condition},none"] == pytest.approx(values["score"]["estimate"])
+        assert metrics[f"acc_mutual_info_{condition},none"] == pytest.approx(
+            values["accuracy"]["estimate"]
+        )
+        assert metrics[f"weight_mutual_info_{condition},none"] == pytest.approx(
+            values["score"]["estimate"]
+        )
         if condition != "none":
             flips = values["flip_rate"]["estimate"]
-            assert metrics[f"flip_{condition},none"] == pytest.approx(flips)
+            assert metrics[f"flip_mutual_info_{condition},none"] == pytest.approx(flips)
     (gap,) = [e for e in test["effects"] if (e["name"], e["metric"]) == ("gap", "accuracy")]
-    assert metrics["gap,none"] == pytest.approx(gap["estimate"])
-    scores = [
-        score
-        for sample in results["samples"]["persona_stem"]
-        for score, _ in sample["filtered_resps"]
+    assert metrics["gap_mutual_info,none"] == pytest.approx(gap["estimate"])
+    scores = [[nats for nats, _ in s["filtered_resps"]] for s in results["samples"]["persona_stem"]]
+    ours = [
+        [*sums, *priors]
+        for sums, priors in zip(answers["option_scores"], answers["option_priors"], strict=True)
     ]
-    ours = [score for scores in answers["option_scores"] for score in scores]
-    assert ours == pytest.approx(scores, abs=1e-3)
+    for theirs, row in zip(scores, ours, strict=True):
+        # With a chat template stock lm-eval adds log P("\n") to all options of a prompt.
+        added = [a - b for a, b in zip(theirs, row, strict=True)]
+        for part in (added[:4], added[4:]):
+            assert max(part) - min(part) < 1e-3
+            assert chat or max(map(abs, part)) < 1e-3
 
 
 def bank(kind: str) -> str:

@@ -20,7 +20,7 @@ from unswayed.data.items import BUILTIN
 from unswayed.data.personas import Persona, load_personas
 from unswayed.memory.registry import DEFAULT, find_mechanism
 from unswayed.scoring.backends import HF_SHARED
-from unswayed.scoring.prompts import SCORINGS
+from unswayed.scoring.prompts import check_rule
 
 # Settings of a request that follow from the scoring or have an option of their own.
 FIXED_SETTINGS = {
@@ -77,7 +77,19 @@ class AuditArguments:
         "recipes/plum",
         metavar="FILE",
     )
-    scoring: str = option("option", "option, option-sum, letter or generate")
+    scoring: str = option("option", "option, letter or generate")
+    rule: str | None = option(
+        None,
+        "of option: what is compared of the options' log-probabilities: sum, char or token "
+        "(per character, per token), or pmi (less those without the scenario); default: pmi",
+        metavar="NAME",
+    )
+    orders: int = option(
+        1,
+        "of letter: in how many orders the options are listed; as many as options cancel what a "
+        "place is worth by itself",
+        metavar="N",
+    )
     seed: int = option(0, "of the order of options and of resampling")
     batch_size: int | str = option(
         "auto",
@@ -119,8 +131,11 @@ class AuditArguments:
         mechanism = find_mechanism(self.memory)
         if self.memory_style is None:
             self.memory_style = mechanism.default_style
-        if self.scoring not in SCORINGS:
-            raise InputError(f"scoring {self.scoring!r} is not one of {', '.join(SCORINGS)}")
+        self.rule = check_rule(self.scoring, self.rule)
+        if self.orders < 1:
+            raise InputError(f"--orders {self.orders}: give a number from 1")
+        if self.orders > 1 and self.scoring != "letter":
+            raise InputError(f"--orders has no meaning with --scoring {self.scoring}, only letter")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")
         if self.max_gen_toks < 1:

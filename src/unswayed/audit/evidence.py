@@ -150,6 +150,7 @@ class Summary(TypedDict):
     resamples: int
     model: str
     scoring: str
+    rule: str | None  # by which answers were chosen from likelihoods
     memory_style: str | None
     tests: dict[str, TestSummary]
     verdict: Verdict
@@ -163,7 +164,7 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
         InputError: several models, ways of scoring or seeds; a trial twice or missing; items that
             share an id but differ; NaN scores.
     """
-    for column in ("model", "scoring", "seed"):
+    for column in ("model", "scoring", "rule", "seed"):
         if len(values := answers[column].unique()) > 1:
             raise InputError(
                 f"{source} mixes rows of different {column}s ({values[0]} and {values[1]}): give "

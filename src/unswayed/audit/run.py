@@ -12,11 +12,12 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unswayed.audit.arguments import AuditArguments
+from unswayed.audit.outcomes import n_questions, outcomes
 from unswayed.audit.rundir import (
     Run,
     changes,
@@ -40,21 +41,12 @@ from unswayed.core.journal import Journal
 from unswayed.core.progress import Progress
 from unswayed.data.items import Item, keep_invariant, load_items
 from unswayed.data.personas import Persona, load_personas
-from unswayed.memory import FusedMemory, Memory
+from unswayed.memory import Memory
 from unswayed.memory.registry import check_memory, find_mechanism
 from unswayed.models.embedded import model_label
 from unswayed.models.load import check_backend, load_lm, model_info
-from unswayed.scoring.ask import generate, generation_settings, log_probs
 from unswayed.scoring.backends import HF_SHARED, answers_singly
 from unswayed.scoring.chat import ChatFormat
-from unswayed.scoring.prompts import (
-    choice_scores,
-    continuations,
-    option_order,
-    pick_option,
-    question_text,
-)
-from unswayed.scoring.replies import extract_answer
 
 log = logging.getLogger(__name__)
 
@@ -150,18 +142,22 @@ def _score_parts(
         for part in parts
         if part not in scored
     }
+    sizes = {
+        part: n_questions(len(items), persona is None, arguments.scoring)
+        for part, persona in parts.items()
+    }
     answered = sum(map(len, journals.values()))
     if scored or answered:
         more = f", and {answered} answers of others" if answered else ""
         log.info("resuming: %d of %d parts are already scored%s", len(scored), len(parts), more)
-    done = len(scored) * len(items) + answered
-    progress = Progress(len(parts) * len(items), "trials", done=done)
+    done = sum(sizes[part] for part in scored) + answered
+    progress = Progress(sum(sizes.values()), "trials", done=done)
     try:
         for part, journal in journals.items():
             trials = list(trials_of(items, parts[part], memory, arguments.scoring, arguments.seed))
             scored[part] = score(lm, chat, trials, memory, arguments, journal)
             write_table(scored[part], SCHEMA, part)
-            progress.add(len(items) - len(journal))  # those in the journal are counted
+            progress.add(sizes[part] - len(journal))  # those in the journal are counted
             journal.remove()
     finally:
         progress.close()
@@ -190,73 +186,18 @@ def score(
     journal: Journal,
 ) -> list[dict]:
     """Rows of trials that share one state of `memory`; generated texts go through `journal`."""
-    scoring, seed = arguments.scoring, arguments.seed
-    prompts = [chat.render(trial.messages) for trial in trials]
-
-    def rows(outcomes: Iterable[dict]) -> list[dict]:
-        return [
-            make_row(
-                trial,
-                memory=memory,
-                prompt=prompt,
-                scoring=scoring,
-                model=model_label(arguments.model),
-                seed=seed,
-                **outcome,
-            )
-            for trial, prompt, outcome in zip(trials, prompts, outcomes, strict=True)
-        ]
-
-    if scoring == "generate":
-        settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs)
-        with memory.active(lm):
-            generated = generate(lm, prompts, journal, settings, arguments.backend)
-        return rows(
-            _read_text(trial.item, text, seed)
-            for trial, text in zip(trials, generated, strict=True)
+    return [
+        make_row(
+            trial,
+            outcome,
+            memory=memory,
+            prompt=chat.render(trial.messages),
+            scoring=arguments.scoring,
+            rule=arguments.rule,
+            model=model_label(arguments.model),
+            seed=arguments.seed,
         )
-
-    texts = [continuations(trial.item, scoring, seed) for trial in trials]
-    candidates = [[chat.delimiter + text for text in options] for options in texts]
-    names = [f"item {trial.item.id}" for trial in trials]
-
-    def scores(view: Any, prompts: Sequence[str]) -> list[list[float]]:
-        with view.active(lm):
-            return log_probs(
-                lm, prompts, candidates, arguments.backend, names, " (try --dtype float32)"
-            )
-
-    views = memory.views() if isinstance(memory, FusedMemory) else []
-    if not views:
-        return rows(
-            _compare(values, options, scoring)
-            for values, options in zip(scores(memory, prompts), texts, strict=True)
+        for trial, outcome in zip(
+            trials, outcomes(lm, chat, trials, memory, arguments, journal), strict=True
         )
-    questions = [question_text(trial.item, scoring, seed) for trial in trials]
-    by_view = [scores(view, [chat.render(view.messages(q)) for q in questions]) for view in views]
-    return rows(
-        _fuse(memory, values, options, scoring)
-        for *values, options in zip(*by_view, texts, strict=True)
-    )
-
-
-def _compare(log_probs: list[float], texts: list[str], scoring: str) -> dict:
-    """The outcome of a trial scored by likelihood."""
-    answer = pick_option(log_probs, texts, scoring)
-    return {"answer": answer, "option_scores": log_probs, "raw_text": None}
-
-
-def _fuse(
-    memory: FusedMemory, by_view: Sequence[list[float]], texts: list[str], scoring: str
-) -> dict:
-    """The outcome of a trial that was put to several views, from what each would choose by."""
-    fused = memory.fuse([choice_scores(values, texts, scoring) for values in by_view])
-    return {"answer": fused.index(max(fused)), "option_scores": fused, "raw_text": None}
-
-
-def _read_text(item: Item, text: str, seed: int) -> dict:
-    """The outcome of a trial answered in words."""
-    order = option_order(item, "generate", seed)
-    picked = extract_answer(text, [item.options[i] for i in order])
-    answer = None if picked is None else order[picked]
-    return {"answer": answer, "option_scores": None, "raw_text": text}
+    ]

@@ -45,6 +45,8 @@ class Identity(TypedDict):
     memory_style: str
     memory_settings: dict[str, Any]  # the mechanism's own
     scoring: str
+    rule: str | None  # of generated answers None
+    orders: int  # of the options, by letters
     seed: int
     dtype: str
     max_gen_toks: int | None  # of generated answers only
@@ -141,6 +143,8 @@ def _identity(arguments: AuditArguments, items: list[Item], personas: list[Perso
         "memory_style": arguments.memory_style,
         "memory_settings": find_mechanism(arguments.memory).settings(arguments),
         "scoring": arguments.scoring,
+        "rule": arguments.rule,
+        "orders": arguments.orders,
         "seed": arguments.seed,
         "dtype": arguments.dtype,
         "max_gen_toks": arguments.max_gen_toks if arguments.scoring == "generate" else None,
@@ -175,7 +179,7 @@ def open_run(
         raise InputError(f"--out {out} is not empty and no run: choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "status": "running",
         "identity": identity,
         "arguments": {

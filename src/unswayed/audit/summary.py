@@ -25,6 +25,7 @@ from unswayed.audit.effects import (
 )
 from unswayed.audit.evidence import Condition, Effect, Summary, TestSummary, check_answers
 from unswayed.audit.grid import grid_contrasts, grid_levels, grid_summary
+from unswayed.audit.rules import by_rule
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.trials import GRID, NONE
 from unswayed.audit.verdict import ALPHA, verdict, warnings
@@ -33,14 +34,17 @@ from unswayed.core.files import write_text
 from unswayed.statistics.classic import correct
 from unswayed.statistics.crossed import LEVEL, RESAMPLES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MARGIN = 0.02  # below the smallest gap that the paper flags (2.67 points)
 
 
-def analyze(out: Path, margin: float = MARGIN, interactions: bool = False) -> Summary:
+def analyze(
+    out: Path, margin: float = MARGIN, interactions: bool = False, rule: str | None = None
+) -> Summary:
     """Write `summary.json` of a complete run, and return it.
 
     Args:
+        rule: by which answers are chosen from the options' likelihoods; None: the run's own.
         margin: differences below it do not matter, a share.
         interactions: two-way interactions in the models of the grid.
 
@@ -51,7 +55,7 @@ def analyze(out: Path, margin: float = MARGIN, interactions: bool = False) -> Su
     if not 0 < margin < 1:
         raise InputError(f"--margin {100 * margin:g}: give percentage points between 0 and 100")
     run = read_run(out)
-    answers = read_answers(out).to_pandas()
+    answers = by_rule(read_answers(out).to_pandas(), rule, out)
     check_answers(answers, out)
     summary = summarize(answers, run["identity"]["seed"], margin, interactions)
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
@@ -109,6 +113,7 @@ def summarize(
         "resamples": RESAMPLES,
         "model": answers["model"].iloc[0],
         "scoring": answers["scoring"].iloc[0],
+        "rule": next(iter(answers["rule"].dropna()), None),
         "memory_style": next(iter(answers["memory_style"].dropna()), None),
         "tests": tests,
         "verdict": verdict(tests, margin),

@@ -43,12 +43,18 @@ SCHEMA = pa.schema(
         ("correct", pa.bool_()),  # unparsed is false
         ("score", pa.float64()),  # expert weight of the answer; unparsed is 0
         ("flip", pa.bool_()),  # null without memory, or if either answer is unparsed
-        # Summed log-probability (nats) per option; of a fused memory, the log-probability of the
-        # option after fusion, the options being all there is.
+        # Summed log-probability (nats) per option or letter, mean over orders; of a fused memory,
+        # the log-probability of the option after fusion, the options being all there is.
         ("option_scores", pa.list_(pa.float64())),
+        ("option_tokens", pa.list_(pa.int32())),  # how many each option or letter has
+        ("option_priors", pa.list_(pa.float64())),  # as option_scores, without the scenario
+        ("order_scores", pa.list_(pa.list_(pa.float64()))),  # one list per order, if several
+        ("letter_mass", pa.float64()),  # probability of all letters together, mean over orders
+        ("blind_answer", pa.string()),  # the option without the scenario; null if not asked or read
         ("raw_text", pa.string()),  # generated text; null if scored by likelihood
         ("parsed", pa.bool_()),
         ("scoring", pa.string()),
+        ("rule", pa.string()),  # by which the answer was chosen from the scores
         ("model", pa.string()),
         ("seed", pa.int64()),
     ]
@@ -67,6 +73,20 @@ class Trial:
     item: Item
     persona: Persona | None
     messages: list[Message]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a trial; the fields of a row of that name, options as indices."""
+
+    answer: int | None = None
+    option_scores: Sequence[float] | None = None
+    option_tokens: Sequence[int] | None = None
+    option_priors: Sequence[float] | None = None
+    order_scores: Sequence[Sequence[float]] | None = None
+    letter_mass: float | None = None
+    blind_answer: int | None = None
+    raw_text: str | None = None
 
 
 def choose_personas(
@@ -133,18 +153,17 @@ def trials_of(
 
 def make_row(
     trial: Trial,
+    outcome: Outcome,
     *,
     memory: Memory,
     prompt: str,
-    answer: int | None,
-    option_scores: Sequence[float] | None,
-    raw_text: str | None,
     scoring: str,
+    rule: str | None,
     model: str,
     seed: int,
 ) -> dict:
     """The row of a scored trial, without `flip`, which needs the answer without memory."""
-    item, persona = trial.item, trial.persona
+    item, persona, answer = trial.item, trial.persona, outcome.answer
     first = trial.messages[0]
     return {
         "question_id": item.id,
@@ -164,17 +183,21 @@ def make_row(
         "option_order": option_order(item, scoring, seed),
         "weights": list(item.weights),
         "gold_label": item.options[item.key],
-        "answer": None if answer is None else item.options[answer],
         "correct": answer == item.key,
         "score": 0.0 if answer is None else item.weights[answer],
         "flip": None,
-        "option_scores": None if option_scores is None else list(option_scores),
-        "raw_text": raw_text,
+        **(dataclasses.asdict(outcome) | {"answer": _text(item, answer)}),
+        "blind_answer": _text(item, outcome.blind_answer),
         "parsed": answer is not None,
         "scoring": scoring,
+        "rule": rule,
         "model": model,
         "seed": seed,
     }
+
+
+def _text(item: Item, option: int | None) -> str | None:
+    return None if option is None else item.options[option]
 
 
 def add_flips(rows: list[dict]) -> list[dict]:

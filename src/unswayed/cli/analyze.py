@@ -23,6 +23,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="differences below it do not matter, percentage points (default: 2)")  # fmt: skip
     parser.add_argument("--interactions", action="store_true",
         help="add all two-way interactions to the models of the grid")  # fmt: skip
+    parser.add_argument("--rule", metavar="NAME",
+        help="choose answers from the options' likelihoods by sum, char, token or pmi; default: "
+        "as the run was asked")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR",
         help="where the comparison of several models goes")  # fmt: skip
 
@@ -39,12 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--out is for the comparison of several run directories; give two or more")
     for run_dir in arguments.dirs:
         require_evidence(run_dir)
+    if several and arguments.rule:
+        raise InputError("--rule is for one run; models are compared by the rule of their runs")
     if several:
         from unswayed.compare.runs import read_alike
 
         read_alike(arguments.dirs)
     for run_dir in arguments.dirs:
-        analyze(run_dir, arguments.margin / 100, arguments.interactions)
+        analyze(run_dir, arguments.margin / 100, arguments.interactions, arguments.rule)
         write_report(run_dir)
     if several:
         return compare_runs("models", arguments)

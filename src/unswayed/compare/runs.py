@@ -17,7 +17,7 @@ from unswayed.core.errors import InputError
 
 KEYS = ["test", "question_id", "persona_id"]
 # What can tell runs of one model apart, in the order in which it is named.
-MARKS = ("scoring", "memory", "memory_style", "seed", "dtype", "max_gen_toks")
+MARKS = ("scoring", "rule", "orders", "memory", "memory_style", "seed", "dtype", "max_gen_toks")
 MARKS += ("weights", "adapter weights")
 
 
@@ -80,6 +80,12 @@ def read_summaries(dirs: Sequence[Path]) -> list[dict[str, Any]]:
         InputError: one is missing or damaged, or their margins differ.
     """
     summaries = [read_summary(path) for path in dirs]
+    for path, summary in zip(dirs, summaries, strict=True):
+        if summary["rule"] != (own := read_run(path)["identity"]["rule"]):
+            raise InputError(
+                f"{path} was analyzed by rule {summary['rule']}, its answers were chosen by {own}: "
+                "run `unswayed analyze DIR` on it first"
+            )
     if len(margins := {summary["margin"] for summary in summaries}) > 1:
         points = " and ".join(f"{100 * margin:g}" for margin in sorted(margins))
         raise InputError(

@@ -12,7 +12,15 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from unswayed.audit.trials import GRID, NONE, SCHEMA, choose_personas, make_row, trials_of
+from unswayed.audit.trials import (
+    GRID,
+    NONE,
+    SCHEMA,
+    Outcome,
+    choose_personas,
+    make_row,
+    trials_of,
+)
 from unswayed.core.errors import InputError
 from unswayed.core.ledger import digest
 from unswayed.data.items import KINDS, Item, items_hash, keep_invariant, load_items
@@ -40,7 +48,9 @@ DATASETS = {"understanding": "persona_steu", "management": "persona_stem"}  # ki
 
 # The columns of answers.parquet that a model's answer fills, or which model it is.
 ANSWERED = (
-    "prompt", "answer", "correct", "score", "flip", "option_scores", "raw_text", "parsed", "model",
+    "prompt", "answer", "correct", "score", "flip", "option_scores", "option_tokens",
+    "option_priors", "order_scores", "letter_mass", "blind_answer", "raw_text", "parsed", "rule",
+    "model",
 )  # fmt: skip
 TRIAL_FEATURES = Features.from_arrow_schema(
     pa.schema([field for field in SCHEMA if field.name not in ANSWERED])
@@ -164,8 +174,8 @@ def trial_rows(items: Sequence[Item], config: str, scoring: str, seed: int) -> l
     rows = []
     for user in users_of(config):
         for trial in trials_of(items, user, memory, scoring, seed):
-            row = make_row(trial, memory=memory, prompt="", answer=None, option_scores=None,
-                           raw_text=None, scoring=scoring, model="", seed=seed)  # fmt: skip
+            row = make_row(trial, Outcome(), memory=memory, prompt="", scoring=scoring, rule=None,
+                           model="", seed=seed)  # fmt: skip
             rows.append({name: row[name] for name in TRIAL_FEATURES})
     return rows
 

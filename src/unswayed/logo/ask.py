@@ -19,7 +19,7 @@ from unswayed.models.base import Base
 from unswayed.models.load import loaded_lm
 from unswayed.plum.samples import Sample
 from unswayed.plum.settings import PlumSettings
-from unswayed.scoring.ask import log_probs, open_prompts
+from unswayed.scoring.ask import encode_pair, likelihoods, log_probs, open_prompts
 from unswayed.scoring.chat import ChatFormat, Message, end_token
 
 
@@ -67,12 +67,8 @@ def text_probabilities(
 
     delimiter = ChatFormat(lm).delimiter
     texts = [[delimiter + text for text in group] for group in candidates]
-    rows = log_probs(lm, prompts, texts, names=["an answer"] * len(prompts))
-    lengths = [
-        [max(1, len(lm._encode_pair(prompt, text)[1])) for text in group]
-        for prompt, group in zip(prompts, texts, strict=True)
-    ]
-    return [softmax(np.divide(row, n)) for row, n in zip(rows, lengths, strict=True)]
+    rows = likelihoods(lm, prompts, texts, names=["an answer"] * len(prompts))
+    return [softmax([result.nats / result.tokens for result in row]) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +130,7 @@ def make_sample(lm: Any, piece: str, prompt: str, answer: str, weight: float) ->
     Raises:
         InputError: the tokenizer makes no token of the answer.
     """
-    context, ids = lm._encode_pair(prompt, ChatFormat(lm).delimiter + answer)
+    context, ids = encode_pair(lm, prompt, ChatFormat(lm).delimiter + answer)
     if not ids:
         raise InputError(f"the tokenizer makes no token of the answer {answer!r}: reword it")
     end = end_token(lm.tokenizer) if lm.tokenizer.is_fast else None  # what the template puts behind

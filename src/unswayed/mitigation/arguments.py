@@ -42,7 +42,9 @@ class MitigateArguments:
         "the first that it saw",
         metavar="N",
     )
-    scoring: str = option(AuditArguments.scoring, "option, option-sum, letter or generate")
+    scoring: str = option(AuditArguments.scoring, "option, letter or generate")
+    rule: str | None = option(None, "of option: sum, char, token or pmi (default)", metavar="NAME")
+    orders: int = option(1, "of letter: in how many orders the options are listed", metavar="N")
     max_gen_toks: int = option(
         AuditArguments.max_gen_toks, "new tokens per generated answer of an audit"
     )

@@ -57,7 +57,10 @@ BEFORE, AFTER = "before", "after"
 # name: memory and style that a user would try before training
 BASELINES = {"ignore": (prompt.NAME, "ignore"), "gated": (gated.NAME, None)}
 # What every audit takes from the arguments as it is.
-ASKED = ("items", "decisions", "personas", "scoring", "max_gen_toks", "seed", "batch_size")
+ASKED = (
+    "items", "decisions", "personas", "scoring", "rule", "orders", "max_gen_toks", "seed",
+    "batch_size",
+)  # fmt: skip
 
 
 def mitigate(arguments: MitigateArguments) -> Mitigation:

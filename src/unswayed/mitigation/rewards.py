@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from unswayed.core.errors import InputError
 from unswayed.models.embedded import model_label
 from unswayed.models.vectors import check_length, context_length, load_reader
-from unswayed.scoring.ask import log_probs
+from unswayed.scoring.ask import likelihoods
 from unswayed.scoring.chat import ChatFormat, Message, fold_system, plain_text, takes_system_role
 from unswayed.scoring.replies import strip_thinking
 
@@ -119,13 +119,11 @@ class ReferenceReward:
             for answer in (f"{strip_thinking(text)}\n\n", "")
         ]
         prompts, references = [prompt for prompt, _ in pairs], [[text] for _, text in pairs]
-        rows = log_probs(self._lm, prompts, references, hint=" (try float32)")
-        nats = [value for (value,) in rows]
-        # Tokens of the reference, as lm-eval splits it from its context.
-        counts = [len(self._lm._encode_pair(*pair)[1]) for pair in pairs[1::2]]
+        rows = likelihoods(self._lm, prompts, references, hint=" (try float32)")
+        results = [result for (result,) in rows]
         return [
-            (with_it - without) / tokens
-            for with_it, without, tokens in zip(nats[::2], nats[1::2], counts, strict=True)
+            (with_it.nats - without.nats) / without.tokens
+            for with_it, without in zip(results[::2], results[1::2], strict=True)
         ]
 
 

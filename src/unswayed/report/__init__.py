@@ -16,6 +16,7 @@ from pathlib import Path
 
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.flips import grouped
+from unswayed.audit.rules import by_rule
 from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.summary import analyze, read_summary
@@ -49,8 +50,8 @@ def write_report(out: Path) -> Path:
     Raises:
         InputError: `out` is no complete run, its files are damaged, or it has no summary.
     """
-    run, answers = read_run(out), grouped(read_answers(out).to_pandas())
-    view = run_view(run, answers, read_summary(out))
+    run, answers, summary = read_run(out), read_answers(out).to_pandas(), read_summary(out)
+    view = run_view(run, grouped(by_rule(answers, summary["rule"], out)), summary)
     templates = {"report.md": "run.md.jinja", "report.html": "run.html.jinja"}
     write_reports(out, "unswayed.report", view, templates)
     return out / "report.html"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from unswayed.core.errors import InputError
 from unswayed.core.journal import Journal
@@ -27,15 +27,22 @@ def open_prompts(lm: Any, conversations: Sequence[Sequence[Message]]) -> list[st
     return [chat.render(list(messages), open_turn=True) for messages in conversations]
 
 
-def log_probs(
+class Likelihood(NamedTuple):
+    """Of a text after its prompt."""
+
+    nats: float  # sum of its tokens' log-probabilities
+    tokens: int | None  # None from a backend without a tokenizer
+
+
+def likelihoods(
     lm: Any,
     prompts: Sequence[str],
     candidates: Sequence[Sequence[str]],
     backend: str = HF_SHARED,
     names: Sequence[str] = (),
     hint: str = "",
-) -> list[list[float]]:
-    """Sums of the log-probabilities (nats) of texts' tokens after their prompts.
+) -> list[list[Likelihood]]:
+    """How likely texts are after their prompts: the tokens of a text after those of its prompt.
 
     What repeats is asked once; with hf-shared, prompts that begin alike pass the model once.
 
@@ -51,29 +58,77 @@ def log_probs(
         n lists, a value for each candidate.
 
     Raises:
-        InputError: a request exceeds the model's context, the backend fails or gives no
-            likelihoods, or the model gives NaN.
+        InputError: a request exceeds the model's context, the tokenizer makes nothing of a text,
+            the backend fails or gives no likelihoods, or the model gives NaN.
     """
     from lm_eval.api.instance import Instance
+    from lm_eval.api.model import TemplateLM
 
-    pairs = dict.fromkeys(
-        (prompt, text) for prompt, texts in zip(prompts, candidates, strict=True) for text in texts
+    pairs = list(
+        dict.fromkeys(
+            (prompt, text)
+            for prompt, texts in zip(prompts, candidates, strict=True)
+            for text in texts
+        )
     )
     if backend != HF_SHARED:  # which looks itself
-        check_lengths(lm, list(pairs), 0)
-    requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+        check_lengths(lm, pairs, 0)
     with plain_errors(backend):
-        answers = lm.loglikelihood(requests, disable_tqdm=True) if requests else []
-    nats = {pair: value for pair, (value, _) in zip(pairs, answers, strict=True)}
+        if isinstance(lm, TemplateLM):
+            requests = [(pair, *encode_pair(lm, *pair)) for pair in pairs]
+            if silent := [pair for pair, _, ids in requests if not ids]:
+                raise InputError(f"the tokenizer makes no token of {silent[0][1]!r}: reword it")
+            sizes = [len(ids) for _, _, ids in requests]
+            answers = lm._loglikelihood_tokens(requests, disable_tqdm=True) if requests else []
+        else:
+            sizes = [None] * len(pairs)
+            requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+            answers = lm.loglikelihood(requests, disable_tqdm=True) if requests else []
+    results = {
+        pair: Likelihood(nats, n) for pair, (nats, _), n in zip(pairs, answers, sizes, strict=True)
+    }
     rows = [
-        [nats[prompt, text] for text in texts]
+        [results[prompt, text] for text in texts]
         for prompt, texts in zip(prompts, candidates, strict=True)
     ]
     for i, row in enumerate(rows):
-        if any(map(math.isnan, row)):
+        if not all(math.isfinite(result.nats) for result in row):
             name = f" for {names[i]}" if names else ""
-            raise InputError(f"the model gave NaN{name}: its weights or dtype are broken{hint}")
+            value = next(result.nats for result in row if not math.isfinite(result.nats))
+            raise InputError(
+                f"the model gave {'NaN' if math.isnan(value) else 'an infinite log-probability'}"
+                f"{name}: its weights or dtype are broken{hint}"
+            )
     return rows
+
+
+def log_probs(
+    lm: Any,
+    prompts: Sequence[str],
+    candidates: Sequence[Sequence[str]],
+    backend: str = HF_SHARED,
+    names: Sequence[str] = (),
+    hint: str = "",
+) -> list[list[float]]:
+    """The sums (nats) of `likelihoods`."""
+    rows = likelihoods(lm, prompts, candidates, backend, names, hint)
+    return [[result.nats for result in row] for row in rows]
+
+
+def encode_pair(lm: Any, prompt: str, text: str) -> tuple[list[int], list[int]]:
+    """Tokens of a prompt, and of a text after it as generation would give them.
+
+    The prompt keeps its tokens. lm-eval moves white space at its end, such as a chat template's
+    newline after "assistant", into the text and scores it as part of the answer; elsewhere both
+    are the same.
+
+    Args:
+        lm: an lm-eval model with a tokenizer.
+    """
+    context, whole = lm.tok_encode(prompt), lm.tok_encode(prompt + text)
+    if prompt[-1:].isspace() and whole[: len(context)] != context:  # they would merge
+        return context, lm.tok_encode(text, add_special_tokens=False)
+    return context, whole[len(context) :]
 
 
 def replies(lm: Any, prompts: Sequence[str], new_tokens: int) -> list[str]:

@@ -1,9 +1,11 @@
 """A language model for lm-eval that encodes what prompts share once.
 
-`--model hf-shared` scores any multiple-choice request of lm-eval like its `hf` model, with two
+`--model hf-shared` scores any multiple-choice request of lm-eval like its `hf` model, with three
 differences. Requests are merged into a token tree (`unswayed.scoring.tree`), so a persona is
-encoded once for all items and an item once for all options; and a prompt longer than the model's
-context is an error, where `hf` cuts it from the left, the memory first.
+encoded once for all items and an item once for all options. White space at the end of a prompt,
+such as a chat template's newline, stays in the prompt, where `hf` scores it as the beginning of
+every answer. And a prompt longer than the model's context is an error, where `hf` cuts it from the
+left, the memory first.
 
 Use it from Python::
 
@@ -27,6 +29,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import DynamicCache
 
 from unswayed.core.progress import Progress
+from unswayed.scoring.ask import encode_pair
 from unswayed.scoring.attention import (
     SCORING,
     probe,
@@ -68,6 +71,10 @@ class SharedPrefixLM(HFLM):
         self._gpu_tokens = AUTO_TOKENS_GPU
 
     # -- scoring -------------------------------------------------------------------------------
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Where lm-eval's moves the end of the prompt into the answer, ours does not."""
+        return encode_pair(self, context, continuation)
 
     def _loglikelihood_tokens(
         self,

@@ -20,7 +20,7 @@ from unswayed.core.commands import Parser, run_command
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, write_json
 from unswayed.data.items import items_hash
-from unswayed.scoring.prompts import question_text
+from unswayed.scoring.prompts import DEFAULT_RULES, question_text
 from unswayed.space.flips import SCORING, items, users
 
 VERSIONS = ("advantaged", "disadvantaged")
@@ -49,8 +49,11 @@ def flips_of(run_dir: Path) -> list[StoredFlip]:
             item in it.
     """
     answers = read_answers(run_dir).to_pandas()
-    if set(answers["scoring"]) != {SCORING} or set(answers["memory_style"].dropna()) != {"system"}:
-        raise InputError(f"{run_dir}: give a run of --scoring {SCORING} --memory-style system")
+    by_rule, styles = set(answers["rule"]), set(answers["memory_style"].dropna())
+    if by_rule != {DEFAULT_RULES[SCORING]} or styles != {"system"}:
+        raise InputError(
+            f"{run_dir}: give a run of --scoring {SCORING} by its own rule, --memory-style system"
+        )
     by_user = {
         (f"{row.test}/{row.question_id}", row.persona_id if row.condition != NONE else None): row
         for row in answers.itertuples()

@@ -15,7 +15,12 @@ from unswayed.display.numbers import percent
 from unswayed.memory.prompt import PromptMemory
 from unswayed.report.words import CONDITION_LABELS
 from unswayed.scoring.ask import log_probs
-from unswayed.scoring.prompts import choice_scores, continuations, question_text
+from unswayed.scoring.prompts import (
+    DEFAULT_RULES,
+    Likelihoods,
+    continuations,
+    question_text,
+)
 from unswayed.space.models import Shelf
 
 SCORING = "option"
@@ -37,8 +42,8 @@ class Answer:
 
     Attributes:
         user: whom it remembers, None without memory.
-        shares: of the options, together 1: softmax over the log-probability per character, times
-            the options' mean length. The largest is the answer, as in an audit.
+        shares: of the options, together 1: softmax over what an audit compares, the options'
+            log-probability less that without the scenario. The largest is the answer.
         picked: index of the answer.
         flip: it differs from the answer without memory; None without memory.
     """
@@ -182,20 +187,21 @@ def _ask(shelf: Shelf, model: str, item: Item, user: Persona | None) -> tuple[fl
     memory = PromptMemory()
     if user is not None:
         memory.remember(user)
-    prompt, other = (
-        chat.render(memory.messages(question)) for question in (question_text(item, SCORING), "?")
+    prompt, blind = (
+        chat.render(memory.messages(question_text(item, SCORING, blind=blind)))
+        for blind in (False, True)
     )
     if not isinstance(user, OwnWords):  # what visitors write is not kept
-        lm.keep(prompt, other)
+        lm.keep(prompt, blind)
     texts = continuations(item, SCORING)
-    (values,) = log_probs(lm, [prompt], [[chat.delimiter + text for text in texts]])
-    return option_shares(values, texts)
+    candidates = [chat.delimiter + text for text in texts]
+    sums, priors = log_probs(lm, [prompt, blind], [candidates] * 2)
+    return option_shares(Likelihoods(texts, sums, priors=priors))
 
 
-def option_shares(log_probs: Sequence[float], texts: Sequence[str]) -> tuple[float, ...]:
-    """Shares of the options from summed log-probabilities (nats), as in `Answer`."""
-    mean = sum(map(len, texts)) / len(texts)
-    values = [score * mean for score in choice_scores(log_probs, texts, "option")]
+def option_shares(options: Likelihoods) -> tuple[float, ...]:
+    """Shares of the options, as in `Answer`: the softmax of what the audit's rule compares."""
+    values = options.scores(DEFAULT_RULES[SCORING])
     top = max(values)
     weights = [math.exp(value - top) for value in values]
     return tuple(weight / sum(weights) for weight in weights)

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
 
 from unswayed.audit.trials import NONE, PAIR_CONDITIONS, choose_personas, trials_of
 from unswayed.core.errors import InputError
@@ -27,7 +29,13 @@ from unswayed.data.hub import read_dataset
 from unswayed.data.items import LETTERS, keep_invariant, load_items
 from unswayed.data.personas import load_personas
 from unswayed.memory.prompt import PromptMemory
-from unswayed.scoring.prompts import continuations, option_order, pick_option
+from unswayed.scoring.prompts import (
+    FRAME,
+    Likelihoods,
+    continuations,
+    option_order,
+    question_text,
+)
 from unswayed.scoring.replies import extract_answer
 
 # Where a published test set keeps a condition.
@@ -66,6 +74,7 @@ def load_docs(
     for persona in [*([None] if NONE in conditions else []), *users]:
         for trial in trials_of(chosen, persona, memory, scoring, seed):
             first, last = trial.messages[0], trial.messages[-1]
+            question = question_text(trial.item, scoring, seed)
             order = option_order(trial.item, scoring, seed)
             docs.append(
                 {
@@ -75,6 +84,7 @@ def load_docs(
                     "pair_id": persona.pair_id if persona else None,
                     "system_prompt": first["content"] if first["role"] == "system" else "",
                     "user_prompt": last["content"],
+                    "blind_prompt": last["content"].removesuffix(question) + FRAME,
                     "choices": continuations(trial.item, scoring, seed),
                     "shown": [trial.item.options[i] for i in order],
                     "order": order,
@@ -116,6 +126,7 @@ def _published_docs(
                     "pair_id": row["pair_id"],
                     "system_prompt": row["system_prompt"] or "",
                     "user_prompt": row["user_prompt"],
+                    "blind_prompt": FRAME,
                     "choices": letters if scoring == "letter" else options,
                     "shown": [options[i] for i in order],
                     "order": order,
@@ -127,14 +138,49 @@ def _published_docs(
     return datasets.Dataset.from_list(docs)
 
 
+class OptionTask(ConfigurableTask):
+    """Multiple choice whose options are scored a second time, after the prompt without its
+    scenario: the prior of pointwise mutual information."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config={name: v for name, v in config.items() if name != "class"})
+
+    def construct_requests(self, doc: dict, ctx: str, **kwargs: Any) -> list[Instance]:
+        """The n options after the prompt, then after the blind prompt.
+
+        Raises:
+            InputError: the prompt does not hold the question, so it cannot be taken out.
+        """
+        before, question, after = ctx.rpartition(doc["user_prompt"])
+        if not question:
+            raise InputError(
+                f"the chat template does not show the question of {doc['question_id']} as it is, "
+                "so the prior without the scenario cannot be computed"
+            )
+        asked = super().construct_requests(doc, ctx, **kwargs)
+        blind = super().construct_requests(doc, before + doc["blind_prompt"] + after, **kwargs)
+        for instance in blind:
+            instance.idx += len(asked)
+        return [*asked, *blind]
+
+
 def results_option(doc: dict, results: list[tuple[float, bool]]) -> dict:
-    """Metrics of a document scored by its options' texts, per character."""
-    return _metrics(doc, pick_option([ll for ll, _ in results], doc["choices"], "option"))
+    """Metrics of a document scored by its options' texts, see `unswayed.scoring.prompts`."""
+    nats, n = [ll for ll, _ in results], len(doc["choices"])
+    options = Likelihoods(doc["choices"], nats[:n], priors=nats[n:])
+    metrics = _metrics(doc, options.pick("pmi"))
+    compared = {
+        f"{first}_mutual_info{_}{condition}": value
+        for name, value in metrics.items()
+        for first, _, condition in [name.partition("_")]
+    }
+    by_rule = {"acc": options.pick("sum"), "acc_norm": options.pick("char")}
+    return compared | {name: float(pick == doc["gold"]) for name, pick in by_rule.items()}
 
 
 def results_letter(doc: dict, results: list[tuple[float, bool]]) -> dict:
     """Metrics of a document scored by letters."""
-    return _metrics(doc, pick_option([ll for ll, _ in results], doc["choices"], "letter"))
+    return _metrics(doc, Likelihoods(doc["choices"], [ll for ll, _ in results]).pick("sum"))
 
 
 def results_gen(doc: dict, results: list[str]) -> dict:
