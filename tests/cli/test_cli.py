@@ -102,7 +102,7 @@ def test_a_persona_without_a_dimension(audit, tmp_path):
     ("model", "text"),
     [
         ("./no-such-folder", "there is no such folder"),
-        ("nobody/no-such-model", "--model nobody/no-such-model cannot be loaded"),
+        ("nobody/no-such-model", "model nobody/no-such-model cannot be loaded"),
     ],
 )
 def test_unknown_models(audit, tmp_path, model, text):

@@ -40,7 +40,6 @@ def check_falls_back(lm, requests, caplog, reason: str) -> None:
     """Same scores as stock, bit by bit, and one warning that names the reason."""
     stock = HFLM(pretrained=lm.model, tokenizer=lm.tokenizer)
     expected = stock.loglikelihood(requests, disable_tqdm=True)
-    caplog.clear()
     results = lm.loglikelihood(requests, disable_tqdm=True)
     again = lm.loglikelihood(requests[:6], disable_tqdm=True)
     assert results == expected and again == expected[:6]
@@ -172,14 +171,15 @@ def test_layer_kinds(name, kinds, window, load):
 
 @pytest.mark.parametrize("name", ["gemma3", "mistral"])
 def test_the_probe_looks_past_the_window(name, load, passes):
-    lm = load(SharedPrefixLM, name)
+    stock = load(HFLM, name)
+    lm = SharedPrefixLM(pretrained=stock.model, tokenizer=stock.tokenizer)
     with passes(lm) as widths:
         assert lm.fallback_reason is None
     assert max(widths) > 2 * 16
 
 
-def test_the_probe_runs_once(load, requests, passes):
-    lm = load(SharedPrefixLM, "llama")
+def test_the_probe_runs_once(around, requests, passes):
+    lm = SharedPrefixLM(**around(LlamaForCausalLM))
     with passes(lm) as first:
         lm.loglikelihood(requests, disable_tqdm=True)
     with passes(lm) as second:

@@ -120,6 +120,7 @@ def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatForm
         )
     chat = ChatFormat(lm)
     run["model"], run["notes"] = info, [chat.note] if chat.note else []
+    run["notes"] += getattr(lm, "notes", [])
     if info["fallback_reason"]:
         run["notes"].append(f"Prefixes were not shared: {info['fallback_reason']}.")
     write_json(out / "run.json", run, indent=2)

@@ -204,8 +204,9 @@ def open_run(
 
 
 def changes(before: dict, now: dict) -> str:
-    keys = ("revision", "adapter_hash", "dtype", "device")
-    return ", ".join(f"{k} {before[k]} -> {now[k]}" for k in keys if before[k] != now[k])
+    keys = ("revision", "adapter_hash", "other_hashes", "dtype", "device")
+    then = {key: before.get(key, now[key]) for key in keys}  # earlier runs lack some
+    return ", ".join(f"{k} {then[k]} -> {now[k]}" for k in keys if then[k] != now[k])
 
 
 def now() -> str:

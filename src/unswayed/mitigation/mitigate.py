@@ -45,7 +45,7 @@ from unswayed.mitigation.verdict.page import card_rows, view
 from unswayed.mitigation.verdict.record import Mitigation
 from unswayed.mitigation.verdict.separation import card_distance, check_items, unseen_pairs
 from unswayed.models.embedded import model_label
-from unswayed.models.load import folder_hash
+from unswayed.models.hashes import checkpoint_hash
 from unswayed.report import finished_audit
 from unswayed.report.checklist import check_run, tally
 from unswayed.statistics.crossed import LEVEL
@@ -194,7 +194,7 @@ def check_same_model(before: Path, after: Path, start: str | None, adapter: str 
             "away, so that both are asked again"
         )
     for run, model, folder in ((before, first, start), (after, second, adapter)):
-        if folder and model["adapter_hash"] != folder_hash(folder):
+        if folder and model["adapter_hash"] != checkpoint_hash(folder):
             raise InputError(
                 f"{run} asked another adapter than the one that is in {folder} now: name another "
                 "--out, or move that run away"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
-from unswayed.core.errors import InputError, one_line
+from unswayed.core.errors import InputError
 from unswayed.models.embedded import model_label, model_path
-from unswayed.models.load import GIVE, default_device, default_dtype, files_hash
+from unswayed.models.hashes import source_of, weights_hash
+from unswayed.models.load import default_device, default_dtype
+from unswayed.scoring.checkpoint import check_rows, load_complete, load_tokenizer, refusing
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +47,17 @@ def load_base(name: str, dtype: str = "auto", device: str | None = None) -> Base
     Raises:
         InputError: it cannot be loaded.
     """
-    import transformers
+    from transformers import AutoModelForCausalLM
 
     device = device or default_device()
-    dtype = default_dtype(dtype, device)
-    transformers.utils.logging.disable_progress_bar()
     path = model_path(name)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"model {name} cannot be loaded: {one_line(error)} {GIVE}") from error
+    model = load_complete(AutoModelForCausalLM, path, dtype=default_dtype(dtype, device))
+    tokenizer = load_tokenizer(path)
+    check_rows(model, tokenizer, name)
+    with refusing(name):
+        model.to(device)
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    base = _frozen(name, model, tokenizer, limit)
+    base = _frozen(name, model, tokenizer, limit, weights_hash(name))
     if base.padded:
         log.warning("%s: samples are padded, training is slower: %s", name, base.padded)
     return base
@@ -76,14 +75,14 @@ def loaded_base(lm: Any, name: str) -> Base:
     """
     if lm.backend != "causal":
         raise InputError(f"{name} is no causal model; memories are trained into those only")
-    return _frozen(name, lm.model, lm.tokenizer, lm.max_length)
+    weights = weights_hash(name, **source_of(lm))
+    return _frozen(name, lm.model, lm.tokenizer, lm.max_length, weights)
 
 
-def _frozen(name: str, model: Any, tokenizer: Any, max_length: int | None) -> Base:
+def _frozen(name: str, model: Any, tokenizer: Any, max_length: int | None, weights: str) -> Base:
     from unswayed.scoring.attention import why_padded
 
     model.eval().requires_grad_(False)
-    weights = weights_hash(model_path(name))
     return Base(model_label(name), weights, model, tokenizer, max_length, why_padded(model))
 
 
@@ -115,13 +114,3 @@ def is_sharded(accelerator: Any) -> bool:
     from accelerate.utils import DistributedType
 
     return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-
-
-def weights_hash(path: str) -> str:
-    """SHA-256 over the weight files of a model folder, or of a Hub model in the local cache."""
-    from transformers.utils import cached_file
-
-    folder = Path(path)
-    if not folder.is_dir():
-        folder = Path(cached_file(path, "config.json")).parent
-    return files_hash(sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")))

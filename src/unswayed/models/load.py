@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
 from unswayed.core.errors import InputError
 from unswayed.models.embedded import model_path
+from unswayed.models.hashes import checkpoint_hash, source_of
 from unswayed.scoring.backends import HF_SHARED, first_line, is_service
+from unswayed.scoring.checkpoint import GIVE_MODEL
 
 # Constructor arguments that have an option of their own.
 OPTIONS = {
@@ -28,11 +29,6 @@ REACHING = {
 }  # fmt: skip
 SECRET = re.compile(r"key|auth|secret|passw|credential|header|^(hf_|access_)?token$", re.IGNORECASE)
 PASSWORD_IN_URL = re.compile(r"://[^/]*@")
-# What lm-eval, transformers and peft raise on a model that they cannot load.
-LOADING = (
-    OSError, TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError,
-)  # fmt: skip
-GIVE = "Give a Hub id, a folder with config.json and safetensors, or smollm2-135m."
 
 
 def find_backend(name: str) -> type:
@@ -58,8 +54,13 @@ def find_backend(name: str) -> type:
     except ImportError as error:
         raise InputError(f"--backend {name} cannot be used: {first_line(error)}") from None
     from lm_eval.models.anthropic_llms import AnthropicChat
+    from lm_eval.models.huggingface import HFLM
     from lm_eval.models.openai_completions import LocalChatCompletion
 
+    if backend is HFLM:
+        from unswayed.scoring.hf import CheckpointLM
+
+        return CheckpointLM
     if not issubclass(backend, (LocalChatCompletion, AnthropicChat)):
         return backend
     from unswayed.scoring.api import ChatService
@@ -149,6 +150,12 @@ def load_lm(
     settings |= {"peft": adapter} if adapter else {}
     settings["batch_size"] = batch_size
     for option, place in (("--model", model), ("--adapter", adapter or "")):
+        if place.endswith(".gguf") and Path(place).is_file():
+            file = Path(place)
+            raise InputError(
+                f"{option} {place} is a file: give --model {file.parent} --model-args "
+                f"gguf_file={file.name}"
+            )
         if place.startswith((".", "/", "~")) and not Path(place).is_dir():
             raise InputError(f"{option} {place}: there is no such folder")
     settings["pretrained" if "pretrained" in allowed else "model"] = model_path(model)
@@ -157,12 +164,14 @@ def load_lm(
     transformers.utils.logging.disable_progress_bar()
     try:
         return kind(**settings)
+    except InputError:
+        raise
     except ImportError as error:
         raise InputError(f"--backend {backend} cannot be used: {first_line(error)}") from None
-    except LOADING as error:
+    except Exception as error:  # whatever a backend raises on what it cannot load
         what = f"--model {model}" + (f" with --adapter {adapter}" if adapter else "")
         what += f" and --model-args {', '.join(model_args)}" if model_args else ""
-        raise InputError(f"{what} cannot be loaded: {first_line(error)} {GIVE}") from error
+        raise InputError(f"{what} cannot be loaded: {first_line(error)} {GIVE_MODEL}") from error
 
 
 def _connect(kind: type, backend: str, model: str, settings: dict[str, Any]) -> Any:
@@ -280,8 +289,9 @@ class ModelInfo(TypedDict):
 
     model: str
     adapter: str | None
-    revision: str | None  # commit on the Hub, else SHA-256 of the folder
-    adapter_hash: str | None  # SHA-256
+    revision: str | None  # commit on the Hub, else SHA-256 of what is loaded of the folder
+    adapter_hash: str | None  # likewise
+    other_hashes: dict[str, str | None]  # of further sources among the model arguments
     architecture: str | None
     parameters: int | None
     dtype: str | None
@@ -289,20 +299,25 @@ class ModelInfo(TypedDict):
     context_tokens: int | None
     shared_prefixes: bool
     fallback_reason: str | None  # why they are not shared
+    difference: float | None  # of scores to the plain model, mean, nats per token
 
 
 def model_info(lm: Any, model: str, adapter: str | None) -> ModelInfo:
     """Of an lm-eval model that was loaded as `model` with `adapter`."""
     local = not is_service(type(lm))
-    commit = getattr(getattr(lm, "config", None), "_commit_hash", None)
     network = getattr(lm, "model", None)
     in_torch = local and hasattr(network, "parameters")  # and in this process
     reason = getattr(lm, "fallback_reason", None)
     return {
         "model": model,
         "adapter": adapter,
-        "revision": (commit or folder_hash(model_path(model))) if local else None,
-        "adapter_hash": folder_hash(adapter) if adapter else None,
+        "revision": checkpoint_hash(model, **source_of(lm)) if local else None,
+        "adapter_hash": checkpoint_hash(adapter) if adapter else None,
+        "other_hashes": {
+            name: checkpoint_hash(source)
+            for name in ("tokenizer_source", "delta")
+            if isinstance(source := getattr(lm, name, None), str)
+        },
         "architecture": type(network).__name__ if in_torch else None,
         "parameters": sum(p.numel() for p in network.parameters()) if in_torch else None,
         "dtype": str(network.dtype).removeprefix("torch.") if in_torch else None,
@@ -310,23 +325,5 @@ def model_info(lm: Any, model: str, adapter: str | None) -> ModelInfo:
         "context_tokens": getattr(lm, "max_length", None) if local else None,
         "shared_prefixes": hasattr(type(lm), "fallback_reason") and reason is None,
         "fallback_reason": reason,
+        "difference": getattr(lm, "difference", None),
     }
-
-
-def folder_hash(path: str) -> str | None:
-    """SHA-256 over a model folder's files: JSON by content, weights by content too."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return None
-    suffixes = (".json", ".safetensors", ".jinja", ".model")
-    return files_hash(file for file in sorted(folder.iterdir()) if file.suffix in suffixes)
-
-
-def files_hash(files: Iterable[Path]) -> str:
-    """SHA-256 over files' names and contents."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(file.name.encode())
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()

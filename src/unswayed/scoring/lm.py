@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.api.registry import register_model
-from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import DynamicCache
 
@@ -39,6 +38,7 @@ from unswayed.scoring.attention import (
 )
 from unswayed.scoring.backends import check_length
 from unswayed.scoring.chat import fold_system, takes_system_role
+from unswayed.scoring.hf import CheckpointLM
 from unswayed.scoring.tree import Node, Pack, build_tree, make_pack
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ Request = tuple[tuple[str, str], list[int], list[int]]
 
 
 @register_model("hf-shared")
-class SharedPrefixLM(HFLM):
-    """lm-eval's HF causal model with shared prefixes.
+class SharedPrefixLM(CheckpointLM):
+    """lm-eval's HF causal model with shared prefixes, loaded as `CheckpointLM` does.
 
     Args:
         pretrained, batch_size, ...: those of `lm_eval.models.huggingface.HFLM`; `batch_size` holds
@@ -66,9 +66,9 @@ class SharedPrefixLM(HFLM):
     """
 
     def __init__(self, pretrained: Any, pack_tokens: int | str = "auto", **kwargs: Any) -> None:
-        super().__init__(pretrained, **kwargs)
         self._pack_tokens = pack_tokens
         self._gpu_tokens = AUTO_TOKENS_GPU
+        super().__init__(pretrained, **kwargs)
 
     # -- scoring -------------------------------------------------------------------------------
 

@@ -33,9 +33,9 @@ class PrefixKeepingLM(SharedPrefixLM):
     """
 
     def __init__(self, pretrained: Any, budget: int = BUDGET, **kwargs: Any) -> None:
-        super().__init__(pretrained, **kwargs)
         self._budget = budget
         self._kept: OrderedDict[tuple[int, ...], DynamicCache] = OrderedDict()
+        super().__init__(pretrained, **kwargs)
 
     def keep(self, first: str, second: str) -> None:
         """Encode and keep what two prompts begin with, if this model shares prefixes."""

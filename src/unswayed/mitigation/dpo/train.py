@@ -48,7 +48,7 @@ from unswayed.mitigation.dpo.trainer import PairCollator, SharingDPOTrainer, las
 from unswayed.models.adapters import MANIFEST, adapter_folder
 from unswayed.models.base import Base, load_base
 from unswayed.models.embedded import model_path
-from unswayed.models.load import folder_hash
+from unswayed.models.hashes import checkpoint_hash
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _train(recipe: DpoRecipe, out: Path) -> Path:
         "base": {
             "model": base.name,
             "weights": base.weights,
-            "adapter": folder_hash(start) if start else None,  # of a folder, not of a Hub id
+            "adapter": checkpoint_hash(start) if start else None,
         },
         "private_memory": any(
             from_memory(Path(place)) for place in (recipe.model, recipe.adapter) if place

@@ -22,7 +22,8 @@ from unswayed.mitigation.preferences.columns import PROMPT, Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
 from unswayed.mitigation.rule_judge import Judgement, judge
 from unswayed.models.embedded import model_path
-from unswayed.models.load import folder_hash, load_lm, parse_settings, public_settings
+from unswayed.models.hashes import checkpoint_hash
+from unswayed.models.load import load_lm, parse_settings, public_settings
 from unswayed.models.vectors import Embedder
 from unswayed.scoring.chat import Message
 from unswayed.scoring.replies import strip_thinking
@@ -46,8 +47,8 @@ CHUNK = 16  # pairs whose rewards are asked together
 
 
 def weights(model: str) -> str:
-    """A local model's hash, another's name."""
-    return folder_hash(model_path(model)) or model
+    """A model's hash, the name of one that is not here."""
+    return checkpoint_hash(model) or model
 
 
 def _journal_path(settings: PreferenceSettings, what: str, identity: list) -> Path:
@@ -348,9 +349,9 @@ def clean(rows: list[Row], settings: PreferenceSettings) -> list[Row]:
 
 def pair_tokens(rows: Sequence[Row], policy: str) -> list[int]:
     """Tokens of each pair's longer side, prompt included, as the policy is trained on it."""
-    from transformers import AutoTokenizer
+    from unswayed.scoring.checkpoint import load_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path(policy))
+    tokenizer = load_tokenizer(model_path(policy))
     pairs = [
         {"prompt": prompt_of(row)}
         | {part: [{"role": "assistant", "content": row[part]}] for part in ("chosen", "rejected")}

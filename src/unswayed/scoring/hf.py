@@ -1,0 +1,148 @@
+"""lm-eval's HF model with what plain transformers and PEFT load: `--backend hf`, and the base of
+hf-shared.
+
+Other than the stock model it
+
+* refuses a checkpoint or an adapter that is not complete (`unswayed.scoring.checkpoint`),
+* leaves head and embedding as they were loaded, where stock ties them again,
+* keeps the vocabulary, which stock cuts to the tokenizer's if there is an adapter,
+* reads with the tokenizer and chat template that were saved with the adapter, if any,
+* takes a tokenizer that names neither beginning nor end of text,
+* takes an adapter from its repository's main branch, whatever `revision` says of the model, and
+* compares a dozen scores with the plain model (`unswayed.scoring.selfcheck`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from unswayed.core.errors import InputError
+from unswayed.scoring.checkpoint import (
+    adapter_tokenizer,
+    check_no_adapter,
+    check_rows,
+    load_complete,
+    load_tokenizer,
+    put_adapter,
+    refusing,
+)
+from unswayed.scoring.selfcheck import Plain, check_scores, plain_scores
+
+
+class CheckpointLM(HFLM):
+    """See the module.
+
+    Args:
+        pretrained, kwargs: those of `lm_eval.models.huggingface.HFLM`.
+
+    Attributes:
+        gguf_file, subfolder: what was loaded of the folder or repository; None and "" are usual.
+        tokenizer_source: folder or Hub id of a tokenizer from elsewhere, None if there is none.
+        notes: sentences on what was loaded, for a reader.
+        difference: mean difference of a score to the plain model, nats per token; None if the model
+            was loaded already or is no causal one.
+
+    Raises:
+        InputError: the model is not what plain transformers and PEFT would load in full.
+    """
+
+    def __init__(self, pretrained: Any, **kwargs: Any) -> None:
+        self.gguf_file, self.subfolder = kwargs.get("gguf_file"), kwargs.get("subfolder", "")
+        given = kwargs.get("tokenizer")
+        self.tokenizer_source = given if isinstance(given, str) else None
+        self.notes: list[str] = []
+        self.difference: float | None = None
+        self._adapter = kwargs.get("peft")
+        self._plain: Plain | None = None
+        if isinstance(pretrained, str):
+            super().__init__(pretrained, **kwargs)
+        else:
+            _keep_ties(pretrained)
+            super().__init__(pretrained, **kwargs)
+        vars(self.model).pop("tie_weights", None)
+        if self._plain is not None:
+            self.difference = check_scores(self, self._plain, pretrained)
+
+    def _get_config(self, pretrained: str, **settings: Any) -> None:
+        check_no_adapter(pretrained, settings["revision"])
+        with refusing(pretrained, settings["revision"]):
+            super()._get_config(pretrained, **settings)
+
+    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **settings: Any) -> None:
+        if tokenizer is None and self._adapter and isinstance(pretrained, str):
+            options = {"trust_remote_code": settings.get("trust_remote_code")}
+            base = partial(load_tokenizer, pretrained, revision=settings["revision"], **options)
+            if self.gguf_file:
+                base = partial(base, gguf_file=self.gguf_file)
+            tokenizer, note = adapter_tokenizer(self._adapter, base, **options)
+            self.notes += [note] if note else []
+        source = tokenizer if isinstance(tokenizer, str) else str(pretrained)
+        with refusing(source, what="the tokenizer of"):
+            super()._create_tokenizer(pretrained, tokenizer, **settings)
+
+    def _create_model(self, pretrained: str, peft: str | None = None, **settings: Any) -> None:
+        if peft and settings.get("delta"):
+            raise InputError("an adapter and delta weights exclude each other: give one of them")
+        kind = self.AUTO_MODEL_CLASS
+        self.AUTO_MODEL_CLASS = SimpleNamespace(from_pretrained=partial(load_complete, kind))
+        try:
+            super()._create_model(pretrained, **settings)
+        finally:
+            self.AUTO_MODEL_CLASS = kind
+        if peft:
+            self._model = put_adapter(self._model, peft, self.tokenizer)
+        check_rows(self._model, self.tokenizer, pretrained)
+        if self.backend == "causal":
+            self._plain = plain_scores(self._model.eval(), self.tokenizer)
+        _keep_ties(self._model)
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, *args: Any, **kwargs: Any
+    ) -> list[int]:
+        """lm-eval's, also where there is no first token that the text could begin with."""
+        if add_special_tokens is None and self._first_token is None:
+            add_special_tokens = self.add_bos_token is not False
+        return super().tok_encode(string, add_special_tokens, *args, **kwargs)
+
+    @property
+    def _first_token(self) -> int | None:
+        return super().prefix_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text without context.
+
+        Raises:
+            InputError: the tokenizer names nothing that could.
+        """
+        if self._first_token is None:
+            raise InputError(
+                f"the tokenizer of {self.pretrained} names neither a beginning nor an end of text "
+                "(bos_token, eos_token), so a text without context cannot be scored: name one in "
+                "tokenizer_config.json"
+            )
+        return self._first_token
+
+    @property
+    def eot_token_id(self) -> int:
+        """End of text.
+
+        Raises:
+            InputError: the tokenizer names none, so generation would not end.
+        """
+        if self.tokenizer.eos_token_id is None:
+            raise InputError(
+                f"the tokenizer of {self.pretrained} names no end of text (eos_token), so a text "
+                "would never end: name it in tokenizer_config.json, or score options"
+            )
+        return self.tokenizer.eos_token_id
+
+
+def _keep_ties(model: torch.nn.Module) -> None:
+    """While lm-eval constructs: it ties head and embedding again, whatever was loaded."""
+    model.tie_weights = lambda *args, **kwargs: None
