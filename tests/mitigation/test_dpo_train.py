@@ -25,7 +25,7 @@ from trl import DPOTrainer
 from unswayed.core.errors import InputError
 from unswayed.mitigation.dpo.card import from_memory, write_card
 from unswayed.mitigation.dpo.curves import draw, last_values
-from unswayed.mitigation.dpo.pairs import PreferencePair, fitted, without_memory
+from unswayed.mitigation.dpo.pairs import PreferencePair, encoded, without_memory
 from unswayed.mitigation.dpo.settings import DpoRecipe
 from unswayed.mitigation.dpo.train import (
     ProgressLines,
@@ -126,11 +126,18 @@ def loss_and_gradients(trainer: Any) -> tuple[torch.Tensor, dict[str, torch.Tens
     return loss.detach(), gradients
 
 
+class StockTrainer(DPOTrainer):
+    """trl's, on pairs that are tokens already."""
+
+    def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+        return dataset
+
+
 def stock_trainer(recipe: DpoRecipe, base: Base) -> DPOTrainer:
-    return DPOTrainer(
+    return StockTrainer(
         model=base.model,
         args=training_arguments(recipe),
-        train_dataset=Dataset.from_list(fitted(PAIRS, base.tokenizer)),
+        train_dataset=Dataset.from_list(encoded(PAIRS, base.tokenizer)),
         processing_class=base.tokenizer,
         peft_config=starting_policy(recipe, base)[1],
     )
@@ -296,22 +303,23 @@ def answer_distribution(
     model: Any, tokenizer: Any, row: PreferencePair, part: str = "chosen"
 ) -> torch.Tensor:
     """(T, V) log-probabilities at each of the answer's tokens, by a plain forward."""
-    prompt, ids = encoded(tokenizer, row, part)
+    prompt, ids = tokens_of(tokenizer, row, part)
     return model(input_ids=ids).logits.double().log_softmax(-1)[0, prompt - 1 : -1]
 
 
 def answer_log_probs(model: Any, tokenizer: Any, row: PreferencePair, part: str) -> torch.Tensor:
     """(T,), of the answer's tokens."""
-    prompt, ids = encoded(tokenizer, row, part)
+    prompt, ids = tokens_of(tokenizer, row, part)
     return answer_distribution(model, tokenizer, row, part).gather(1, ids[0, prompt:, None])[:, 0]
 
 
-def encoded(tokenizer: Any, row: PreferencePair, part: str) -> tuple[int, torch.Tensor]:
-    """Tokens of the prompt, and the ids of prompt and answer."""
+def tokens_of(tokenizer: Any, row: PreferencePair, part: str) -> tuple[int, torch.Tensor]:
+    """Tokens of the prompt, and the ids of prompt and answer, without white space around it."""
     encode = tokenizer.apply_chat_template
     prompt = encode(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
-    ids = torch.tensor([encode(row["prompt"] + row[part], return_dict=True)["input_ids"]])
-    return len(prompt), ids
+    answer = {"role": "assistant", "content": row[part][0]["content"].strip()}
+    whole = encode([*row["prompt"], answer], tokenize=False).removesuffix("\n")
+    return len(prompt), torch.tensor([tokenizer(whole, add_special_tokens=False)["input_ids"]])
 
 
 @pytest.fixture

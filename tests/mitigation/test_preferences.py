@@ -337,7 +337,7 @@ DROPS = "{% for m in messages if m.role != 'system' %}{{ m.role + m.content }}{%
     [
         (TURNS, "<s>system{notes}</s><s>user{question}</s><s>assistant{answer}</s>"),
         (NO_SYSTEM + TURNS, "<s>user{notes}\n{question}</s><s>assistant{answer}</s>"),
-        (DROPS, "user{notes}\n{question}assistant{answer}"),
+        (DROPS, "user{notes}\n{question}assistant{answer}</s>"),
         (None, "<s>{notes}{question} {answer}</s>"),
     ],
     ids=["system", "refuses", "drops", "none"],

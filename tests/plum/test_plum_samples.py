@@ -196,12 +196,10 @@ def test_texts_that_also_stand_elsewhere(question: str, answer: str):
     )
 
 
-def test_template_that_trims_and_folds_white_space():
-    special = ["<s>", "</s>"]
-    folding = LLAMA2.replace(".strip()", ".split() | join(' ')")
-    found = render(byte_level(special, folding, 300), " Did\n\nwe? ", "\tYes  we ")
-    assert found.text[slice(*found.question)] == "Did we?"
-    assert found.text[slice(*found.answer)] == "Yes we"
+def test_template_that_trims():
+    found = render(byte_level(["<s>", "</s>"], LLAMA2, 300), " Did\n\nwe? ", "\tYes  we ")
+    assert found.text[slice(*found.question)] == "Did\n\nwe?"
+    assert found.text[slice(*found.answer)] == "Yes  we"
 
 
 def test_prompt_goes_on_with_the_answer():
@@ -236,19 +234,22 @@ class TestRefused:
                 make_sample(BYTES, QAPair("c", "yes", question, answer), 10, 100)
 
     def test_template_that_changes_words(self):
-        loud = CHATML.replace("m['content']", "m['content'].replace('Did', 'Do')")
-        tokenizer = byte_level(["<s>", "</s>"], loud, 300)
-        with pytest.raises(InputError, match="chat template changes the text"):
-            render(tokenizer, "Did we?", "Yes")
+        for change in (".replace('Did', 'Do')", ".split() | join(' ')"):
+            changed = CHATML.replace("m['content']", f"m['content']{change}")
+            tokenizer = byte_level(["<s>", "</s>"], changed, 300)
+            with pytest.raises(InputError, match=r"chat template .* changes what the user says"):
+                render(tokenizer, "Did\nwe?", "Yes")
+            with pytest.raises(InputError, match="chat template changes the text"):
+                render(tokenizer, "We?", "Yes,\nwe Did")
 
     def test_template_that_hides_the_answer(self):
         tokenizer = byte_level(["<s>", "</s>"], "{{ messages[0]['content'] }}", 300)
-        with pytest.raises(InputError, match="does not show a question and its answer once each"):
+        with pytest.raises(InputError, match="does not show a question and its answer"):
             render(tokenizer, "Did we?", "Yes")
 
     def test_template_that_fails(self):
         tokenizer = byte_level(["<s>", "</s>"], "{{ raise_exception('no questions') }}", 300)
-        with pytest.raises(InputError, match="fails on a question: no questions"):
+        with pytest.raises(InputError, match=r"does not show a question .* fails: no questions"):
             render(tokenizer, "Did we?", "Yes")
 
     def test_tokenizer_without_offsets(self, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
 from unswayed.data.items import LETTERS, builtin_items, make_item
-from unswayed.scoring.chat import ChatFormat, fold_system, plain_text
+from unswayed.scoring.chat import ChatFormat, plain_text
 from unswayed.scoring.prompts import (
     RULES,
     SCORINGS,
@@ -21,6 +21,7 @@ from unswayed.scoring.prompts import (
     reworded,
 )
 from unswayed.scoring.replies import extract_answer, strip_thinking
+from unswayed.scoring.template import fold_system
 
 ITEM = make_item(
     "t", "q1", "understanding", "It rains. What is felt?", ["Joy", "Sadness", "Fear"], "Joy"
@@ -117,11 +118,6 @@ class Backend:
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
-
-    def apply_chat_template(self, messages):
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
 
 
 def test_a_chat_template_with_a_system_role_is_used_as_it_is(tiny_tokenizer):

@@ -173,9 +173,11 @@ def _generated(
         for i, trial in enumerate(trials)
         if trial.persona is None
     }
-    settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs)
+    settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs, chat.stops)
+    asked = [*prompts, *blind.values()]
     with memory.active(lm):
-        texts = generate(lm, [*prompts, *blind.values()], journal, settings, arguments.backend)
+        replies = generate(lm, asked, journal, settings, arguments.backend)
+    texts = [chat.reply(text) for text in replies]
     blind_texts = dict(zip(blind, texts[len(prompts) :], strict=True))
     return [
         Outcome(

@@ -118,7 +118,7 @@ def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatForm
             f"{out} was begun with other weights or another dtype or device: {changed}. Choose "
             "another --out."
         )
-    chat = ChatFormat(lm)
+    chat = ChatFormat(lm, thinks=arguments.scoring == "generate")
     run["model"], run["notes"] = info, [chat.note] if chat.note else []
     run["notes"] += getattr(lm, "notes", [])
     if info["fallback_reason"]:

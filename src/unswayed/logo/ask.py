@@ -133,8 +133,7 @@ def make_sample(lm: Any, piece: str, prompt: str, answer: str, weight: float) ->
     context, ids = encode_pair(lm, prompt, ChatFormat(lm).delimiter + answer)
     if not ids:
         raise InputError(f"the tokenizer makes no token of the answer {answer!r}: reword it")
-    end = end_token(lm.tokenizer) if lm.tokenizer.is_fast else None  # what the template puts behind
-    end = lm.tokenizer.eos_token_id if end is None else end
+    end = end_token(lm.tokenizer)  # what the template puts behind
     ids = ids if end is None else [*ids, end]
     weights = (0.0,) * len(context) + (weight,) * len(ids)
     return Sample(piece, answer, (*context, *ids), weights)

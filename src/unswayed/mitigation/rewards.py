@@ -13,8 +13,9 @@ from unswayed.core.errors import InputError
 from unswayed.models.embedded import model_label
 from unswayed.models.vectors import check_length, context_length, load_reader
 from unswayed.scoring.ask import likelihoods
-from unswayed.scoring.chat import ChatFormat, Message, fold_system, plain_text, takes_system_role
+from unswayed.scoring.chat import ChatFormat, Message, plain_text
 from unswayed.scoring.replies import strip_thinking
+from unswayed.scoring.template import chat_template
 
 PROBE = "So the answer is"  # of eight wordings the one that separates best (docs/preferences.md)
 
@@ -59,8 +60,6 @@ class ClassifierReward:
                 "num_labels 1 in its config.json"
             )
         self._limit = context_length(self._tokenizer, self._model.config)
-        self._chat = self._tokenizer.chat_template is not None
-        self._system = self._chat and takes_system_role(self._tokenizer)
 
     def score(self, candidates: Sequence[Candidate]) -> list[float]:
         """The raw logits, one at a time: many reward models read the last token that is no
@@ -83,11 +82,9 @@ class ClassifierReward:
     def _render(self, candidate: Candidate) -> list[int]:
         """Token ids of the conversation with the candidate as the assistant's turn."""
         messages = [*candidate.prompt, {"role": "assistant", "content": candidate.text}]
-        if not self._chat:
+        if self._tokenizer.chat_template is None:
             return self._tokenizer(plain_text(messages))["input_ids"]
-        if not self._system:
-            messages = fold_system(messages)
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        text = chat_template(self._tokenizer).whole(messages)
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
 

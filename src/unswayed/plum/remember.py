@@ -31,7 +31,7 @@ from unswayed.plum.recipe import SECTIONS, read_recipe, training_pairs
 from unswayed.plum.samples import prompt_and_answer
 from unswayed.plum.settings import ALL_LINEAR, AUGMENT_IN_USE, PlumSettings
 from unswayed.plum.train import train
-from unswayed.scoring.chat import end_token
+from unswayed.scoring.chat import end_tokens
 
 log = logging.getLogger(__name__)
 
@@ -245,15 +245,13 @@ def _answer(base: Base, adapted: Any, question: str, new_tokens: int) -> str:
             f"the question takes {length} tokens and the answer up to {new_tokens}, more than the "
             f"context of {base.name}, {base.max_length}: ask in fewer words"
         )
-    eos = adapted.generation_config.eos_token_id
-    ends = {end_token(tokenizer), tokenizer.eos_token_id}
-    ends |= set(eos if isinstance(eos, list) else [eos])
+    ends = end_tokens(tokenizer, adapted.generation_config)
     with torch.inference_mode():
         written = adapted.generate(
             input_ids=encoded["input_ids"].to(adapted.device),
             attention_mask=encoded["attention_mask"].to(adapted.device),
             do_sample=False, temperature=None, top_p=None, top_k=None, repetition_penalty=1.0,
-            max_new_tokens=new_tokens, eos_token_id=sorted(ends - {None}), pad_token_id=0,
+            max_new_tokens=new_tokens, eos_token_id=ends, pad_token_id=0,
         )  # fmt: skip
     return tokenizer.decode(written[0, length:], skip_special_tokens=True).strip()
 

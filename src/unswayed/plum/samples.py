@@ -20,7 +20,7 @@ from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.plum.qa import QAPair
-from unswayed.scoring.chat import answered, special_ids, template_parts
+from unswayed.scoring.chat import answered, end_token, template_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +52,10 @@ def render(tokenizer: Any, question: str, answer: str) -> Rendered:
     """The conversation as one text, with the places of question and answer.
 
     The places are found by what the template puts before, between and after the two, so neither a
-    question that repeats words of the template nor a template that trims or folds white space
-    leads astray.
+    question that repeats words of the template nor a template that trims white space leads astray.
 
     Raises:
-        InputError: a text is empty, or the template fails or changes more than white space.
+        InputError: a text is empty, or the template fails or changes more than outer white space.
     """
     if not question.strip() or not answer.strip():
         raise InputError(f"a question and an answer are needed, got {question!r} and {answer!r}")
@@ -66,7 +65,7 @@ def render(tokenizer: Any, question: str, answer: str) -> Rendered:
         inner = text[len(before) : len(text) - len(after)]
         for match in re.finditer(f"(?={re.escape(between)})", inner):
             texts = inner[: match.start()], inner[match.start() + len(between) :]
-            if (texts[0].split(), texts[1].split()) == (question.split(), answer.split()):
+            if (texts[0].strip(), texts[1].strip()) == (question.strip(), answer.strip()):
                 start = len(before) + match.start() + len(between)
                 return Rendered(
                     text,
@@ -113,12 +112,11 @@ def make_sample(tokenizer: Any, pair: QAPair, qa_weight: float, max_length: int)
     inner = [i for i, place in enumerate(offsets) if _overlaps(place, rendered.answer)]
     if not inner:
         raise InputError(f"the tokenizer makes no token of the answer {pair.answer!r}: reword it")
-    special = special_ids(tokenizer)
-    stop = next((i for i in range(inner[-1] + 1, len(ids)) if ids[i] in special), None)
-    if stop is not None:
-        inside[stop] = True
-    elif tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
+    end, behind = end_token(tokenizer), inner[-1] + 1
+    if end in ids[behind:]:
+        inside[ids.index(end, behind)] = True
+    elif end is not None:
+        ids.append(end)
         inside.append(True)
     if len(ids) > max_length:
         raise InputError(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from unswayed.core.errors import InputError
 from unswayed.core.journal import Journal
 from unswayed.scoring.backends import HF_SHARED, check_length, first_line, is_service
-from unswayed.scoring.chat import ChatFormat, Message, end_token
+from unswayed.scoring.chat import ChatFormat, Message
 from unswayed.scoring.replies import strip_thinking
 
 
@@ -144,11 +144,9 @@ def replies(lm: Any, prompts: Sequence[str], new_tokens: int) -> list[str]:
     Raises:
         InputError: a prompt and its answer exceed the model's context.
     """
-    settings = generation_settings(new_tokens, {})
-    if lm.tokenizer.chat_template is None:
-        settings["until"] = ["\nUser:"]
-    elif lm.tokenizer.is_fast and (end := end_token(lm.tokenizer)) is not None:
-        settings["until"] = [lm.tokenizer.decode([end])]
+    plain = lm.tokenizer.chat_template is None
+    stops = ["\nUser:"] if plain else ChatFormat(lm).stops
+    settings = generation_settings(new_tokens, {}, stops)
     texts = generate(lm, prompts, Journal(None), settings, HF_SHARED)
     return [strip_thinking(text) for text in texts]
 
@@ -195,9 +193,15 @@ def generate(
     return [journal.get(prompt) for prompt in prompts]
 
 
-def generation_settings(max_gen_toks: int, gen_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """lm-eval's settings of a request: greedy, unless `gen_kwargs` has a temperature."""
-    settings = {"until": [], "do_sample": False, "temperature": 0.0}
+def generation_settings(
+    max_gen_toks: int, gen_kwargs: Mapping[str, Any], stops: Sequence[str] = ()
+) -> dict[str, Any]:
+    """lm-eval's settings of a request: greedy, unless `gen_kwargs` has a temperature.
+
+    Args:
+        stops: texts at which an answer ends, unless `gen_kwargs` has others (`until`).
+    """
+    settings = {"until": [*stops], "do_sample": False, "temperature": 0.0}
     settings |= {"max_gen_toks": max_gen_toks, **gen_kwargs}
     if gen_kwargs.get("temperature"):
         settings["do_sample"] = True

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from unswayed.core.errors import InputError
-
-Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
-
-# Stand-ins for texts, to see what a chat template puts around them.
-QUESTION, ANSWER = "unswayedquestion", "unswayedanswer"
+from unswayed.scoring.template import ANSWER, QUESTION, Message, chat_template, common_prefix
 
 
 class ChatFormat:
@@ -19,67 +15,64 @@ class ChatFormat:
     A chat service takes the conversation as it is and applies the template itself: there the text
     is the messages as JSON.
 
+    Args:
+        lm: an lm-eval model.
+        thinks: answers are generated, so the model may think first; else they are scored, after a
+            thought that is closed at once.
+
     Attributes:
         note: what had to be done differently from a plain chat template, or "".
         delimiter: what stands between the prompt and an option (lm-eval's target_delimiter).
+        stops: texts at which a generated answer ends.
+        opened: the mark of a thought that the prompt opens, or "".
+
+    Raises:
+        InputError: the chat template cannot be used (`template.ChatTemplate`).
     """
 
-    def __init__(self, lm: Any) -> None:
-        self._lm = lm
-        self._as_messages = getattr(lm, "takes_messages", False)
-        self.note, self.delimiter = "", ""
+    def __init__(self, lm: Any, thinks: bool = False) -> None:
+        self._as_messages, self._thinks = getattr(lm, "takes_messages", False), thinks
+        self.note, self.delimiter, self.opened = "", "", ""
+        self.stops: list[str] = []
+        self._template = None
+        tokenizer = getattr(lm, "tokenizer", None)
         if self._as_messages:
             return
-        tokenizer = getattr(lm, "tokenizer", None)
-        self.chat = getattr(tokenizer, "chat_template", None) is not None
-        self.system_role = self.chat and takes_system_role(tokenizer)
-        if not self.chat:
+        if getattr(tokenizer, "chat_template", None) is None:
             self.delimiter = " "
             self.note = "The model has no chat template: memory and question were given as text."
-        elif not self.system_role:
-            self.note = (
-                "The model's chat template has no system role: what would stand there was put "
-                "in front of the first user turn."
-            )
+            return
+        self._template = chat_template(tokenizer, getattr(lm, "chat_template_args", None))
+        notes = list(self._template.notes)
+        self.stops = [*tokenizer.batch_decode([[i] for i in self._template.end_tokens])]
+        self.stops += self._template.stops
+        if thinks:
+            self.opened = self._template.opened
+        else:
+            self.delimiter = self._template.delimiter
+            if self._template.closes_thought:
+                notes.append("The model's thought before an answer was closed at once.")
+        self.note = " ".join(notes)
 
     def render(self, messages: list[Message], open_turn: bool = False) -> str:
-        """The prompt as one string, ready for the answer.
+        """The prompt as one string, ready for the answer; every message is in it.
 
         `open_turn`: plain text, too, goes on to the assistant's turn, "Assistant:".
+
+        Raises:
+            InputError: the chat template refuses, drops or changes a message.
         """
         if self._as_messages:
             return json.dumps(messages, ensure_ascii=False)
-        if not self.chat:
-            if not open_turn:
-                return plain_text(messages)
-            return plain_text([*messages, {"role": "assistant", "content": ""}]).rstrip(" ")
-        if not self.system_role:  # SharedPrefixLM does so itself, other backends do not
-            messages = fold_system(messages)
-        return self._lm.apply_chat_template(messages)
+        if self._template is not None:
+            return self._template.render(messages, self._thinks)
+        if not open_turn:
+            return plain_text(messages)
+        return plain_text([*messages, {"role": "assistant", "content": ""}]).rstrip(" ")
 
-
-def takes_system_role(tokenizer: Any) -> bool:
-    """Whether a system message survives the chat template (some raise, some drop it)."""
-    import jinja2
-
-    marker = "unswayed-system-marker"
-    try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "system", "content": marker}, {"role": "user", "content": "x"}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-    except jinja2.exceptions.TemplateError:
-        return False
-    return marker in text
-
-
-def fold_system(messages: list[Message]) -> list[Message]:
-    """The same conversation with the system message in front of the first user turn."""
-    if messages[0]["role"] != "system":
-        return messages
-    system, first, *rest = messages
-    return [{"role": "user", "content": f"{system['content']}\n{first['content']}"}, *rest]
+    def reply(self, text: str) -> str:
+        """A generated text, in front of it the mark of the thought that the prompt opened."""
+        return self.opened + text if text else ""
 
 
 def plain_text(messages: list[Message]) -> str:
@@ -92,73 +85,78 @@ def plain_text(messages: list[Message]) -> str:
     return "".join(turns) + names[last["role"]] + last["content"]
 
 
-# -- what a chat template makes of a question and its answer ---------------------------------------
+# -- a conversation and its answer, for training ---------------------------------------------------
 
 
 def answered(tokenizer: Any, question: str, answer: str) -> str:
     """A question and its answer as the chat template renders them; plain text without one.
 
     Raises:
-        InputError: the template fails.
+        InputError: the template fails, drops or changes the question, or shows no answers.
     """
-    import jinja2
-
-    messages: list[Message] = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": answer},
-    ]
-    if tokenizer.chat_template is None:
-        return (tokenizer.bos_token if _adds_bos(tokenizer) else "") + plain_text(messages)
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False)
-    except jinja2.exceptions.TemplateError as error:
-        raise InputError(f"the model's chat template fails on a question: {error}") from None
+    messages: list[Message] = [{"role": "user", "content": question}]
+    if tokenizer.chat_template is not None:
+        return chat_template(tokenizer).answered(messages, answer)
+    text = plain_text([*messages, {"role": "assistant", "content": answer}])
+    return (tokenizer.bos_token if _adds_bos(tokenizer) else "") + text
 
 
 def template_parts(tokenizer: Any) -> tuple[str, str, str]:
     """What stands before a question, between question and answer, and after the answer.
 
     Raises:
-        InputError: the template fails, or does not show both once each.
+        InputError: as `answered`.
     """
-    text = answered(tokenizer, QUESTION, ANSWER)
-    before, has_question, rest = text.partition(QUESTION)
-    between, has_answer, after = rest.partition(ANSWER)
-    if not (has_question and has_answer) or QUESTION in rest or ANSWER in after:
-        raise InputError(
-            "the model's chat template does not show a question and its answer once each: "
-            f"{text[:200]!r}; take another model or mend its template"
-        )
+    before, _, rest = answered(tokenizer, QUESTION, ANSWER).partition(QUESTION)
+    between, _, after = rest.partition(ANSWER)
     return before, between, after
 
 
-def end_token(tokenizer: Any) -> int | None:
-    """The special token that ends an answer, in training too; None if there is none.
+def with_answers(
+    tokenizer: Any, messages: list[Message], answers: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a conversation up to the answer, and of each answer behind it with its end.
 
-    Args:
-        tokenizer: one that gives character offsets.
+    An answer begins behind what all of them share with the prompt, and ends with the token that
+    ends an answer: white space that a chat template puts behind that is not learnt.
 
     Raises:
-        InputError: as `template_parts`.
+        InputError: the template refuses, drops or changes a message.
     """
-    before, between, after = template_parts(tokenizer)
-    answer_end = len(before + QUESTION + between + ANSWER)
-    encoded = tokenizer(
-        before + QUESTION + between + ANSWER + after,
-        add_special_tokens=False,
-        return_offsets_mapping=True,
-    )
-    special = special_ids(tokenizer)
-    for token, (start, _) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        if start >= answer_end and token in special:
-            return token
-    return tokenizer.eos_token_id
+    if tokenizer.chat_template is None:
+        prompt, delimiter, ending = plain_text(messages), " ", tokenizer.eos_token or ""
+    else:
+        template = chat_template(tokenizer)
+        prompt, delimiter, ending = template.render(messages), template.delimiter, template.ending
+    texts = [prompt, *(f"{prompt}{delimiter}{answer.strip()}{ending}" for answer in answers)]
+    special = tokenizer.chat_template is None
+    first, *wholes = tokenizer(texts, add_special_tokens=special)["input_ids"]
+    shared = min(common_prefix(first, whole) for whole in wholes)
+    return first[:shared], [whole[shared:] for whole in wholes]
 
 
-def special_ids(tokenizer: Any) -> set[int]:
-    """The tokenizer's special tokens."""
-    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return added | set(tokenizer.all_special_ids)
+def end_token(tokenizer: Any) -> int | None:
+    """The token that ends an answer, in training too; None if there is none.
+
+    Raises:
+        InputError: as `template.chat_template`.
+    """
+    end = None if tokenizer.chat_template is None else chat_template(tokenizer).end
+    return tokenizer.eos_token_id if end is None else end
+
+
+def end_tokens(tokenizer: Any, generation_config: Any) -> list[int]:
+    """Tokens at which a generated answer ends: the template's, the tokenizer's and the model's.
+
+    Raises:
+        InputError: as `template.chat_template`.
+    """
+    ends = {tokenizer.eos_token_id}
+    if tokenizer.chat_template is not None:
+        ends.update(chat_template(tokenizer).end_tokens)
+    of_model = getattr(generation_config, "eos_token_id", None)
+    ends.update(of_model if isinstance(of_model, list) else [of_model])
+    return sorted(ends - {None})
 
 
 def _adds_bos(tokenizer: Any) -> bool:

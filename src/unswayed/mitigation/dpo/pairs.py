@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 from unswayed.core.errors import InputError
 from unswayed.core.ledger import digest
 from unswayed.data.hub import read_dataset
-from unswayed.scoring.chat import Message, fold_system, plain_text, takes_system_role
+from unswayed.scoring.chat import Message, with_answers
 
 PARTS = ("prompt", "chosen", "rejected")
 
@@ -116,32 +116,40 @@ def pairs_hash(pairs: Sequence[PreferencePair]) -> str:
 # -- for a model ---------------------------------------------------------------------------------
 
 
-def fitted(pairs: Sequence[PreferencePair], tokenizer: Any) -> list[dict[str, Any]]:
-    """The pairs in the form that the model reads in an audit.
+class EncodedPair(TypedDict):
+    """Token ids of a pair as the trainer reads it: a prompt, and its answers with their end."""
 
-    A chat template without a system role gets the memory in front of the question; a model without
-    chat template gets plain text.
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
+def encoded(pairs: Sequence[PreferencePair], tokenizer: Any) -> list[EncodedPair]:
+    """The pairs as the model reads them in an audit (`chat.with_answers`).
+
+    Raises:
+        InputError: the chat template refuses, drops or changes a message.
     """
-    if tokenizer.chat_template is None:
-        return [
-            {"prompt": plain_text(pair["prompt"])}
-            | {part: " " + pair[part][0]["content"].strip() for part in PARTS[1:]}
-            for pair in pairs
-        ]
-    if takes_system_role(tokenizer):
-        return [dict(pair) for pair in pairs]
-    return [pair | {"prompt": fold_system(pair["prompt"])} for pair in pairs]
+    rows: list[EncodedPair] = []
+    for pair in pairs:
+        answers = [pair[part][0]["content"] for part in PARTS[1:]]
+        prompt, (chosen, rejected) = with_answers(tokenizer, pair["prompt"], answers)
+        rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+    return rows
 
 
 def check_lengths(
-    rows: Sequence[dict[str, Any]], tokenizer: Any, limits: dict[str, int | None], name: str
+    pairs: Sequence[PreferencePair],
+    rows: Sequence[EncodedPair],
+    limits: dict[str, int | None],
+    name: str,
 ) -> None:
-    """No row is longer than a limit, in tokens of prompt and answer.
+    """No pair is longer than a limit, in tokens of prompt and answer.
 
     Args:
-        rows: what `fitted` returns.
+        rows: the pairs, encoded.
         limits: name of a limit -> tokens, or None.
-        name: of the rows, for the error.
+        name: of the pairs, for the error.
 
     Raises:
         InputError: names the pair, its length and the limit.
@@ -150,38 +158,23 @@ def check_lengths(
     if not limits:
         return
     what, limit = min(limits.items(), key=lambda item: item[1])
-    for i, row in enumerate(rows, start=1):
-        if (length := pair_length(row, tokenizer)) > limit:
-            text = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
+    for i, (pair, row) in enumerate(zip(pairs, rows, strict=True), start=1):
+        if (length := pair_length(row)) > limit:
             raise InputError(
                 f"{name} pair {i} has {length} tokens, more than the limit of {limit} ({what}); "
                 "nothing is cut: drop the pair, or raise the limit if the model can take it "
-                f"(its prompt ends {text[-60:]!r})"
+                f"(its prompt ends {pair['prompt'][-1]['content'][-60:]!r})"
             )
 
 
-def pair_length(row: dict[str, Any], tokenizer: Any) -> int:
-    """Tokens of a fitted row's prompt with its longer answer, as trl makes them."""
-    wholes = [row["prompt"] + row[part] for part in PARTS[1:]]
-    if isinstance(row["prompt"], str):
-        return max(len(tokenizer(text)["input_ids"]) for text in wholes) + 1  # trl ends it with EOS
-    encoded = [tokenizer.apply_chat_template(m, tokenize=True, return_dict=True) for m in wholes]
-    return max(len(encoding["input_ids"]) for encoding in encoded)
+def pair_length(row: EncodedPair) -> int:
+    """Tokens of a pair's prompt with its longer answer."""
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
 
 def without_memory(pair: PreferencePair) -> PreferencePair:
     """The pair with the question alone."""
     return pair | {"prompt": [m for m in pair["prompt"] if m["role"] != "system"]}
-
-
-def prompt_ids(row: dict[str, Any], tokenizer: Any) -> list[int]:
-    """Token ids of a fitted row's prompt, as trl makes them."""
-    if isinstance(row["prompt"], str):
-        return tokenizer(row["prompt"])["input_ids"]
-    encoded = tokenizer.apply_chat_template(
-        row["prompt"], add_generation_prompt=True, tokenize=True, return_dict=True
-    )
-    return encoded["input_ids"]
 
 
 # -- order ---------------------------------------------------------------------------------------

@@ -36,9 +36,8 @@ from unswayed.mitigation.dpo.pairs import (
     PreferencePair,
     by_persona,
     check_lengths,
-    fitted,
+    encoded,
     pairs_hash,
-    prompt_ids,
     read_splits,
     training_pairs,
     without_memory,
@@ -201,13 +200,12 @@ def make_trainer(
     limits = {"max_length": arguments.max_length, f"positions of {base.name}": base.max_length}
     tables = {}
     for name, pairs in (("training", train_pairs), ("test", test_pairs)):
-        rows = fitted(pairs, base.tokenizer)
-        check_lengths(rows, base.tokenizer, limits, name)
+        rows = encoded(pairs, base.tokenizer)
+        check_lengths(pairs, rows, limits, name)
         if recipe.consistency:
-            bare = fitted([without_memory(pair) for pair in pairs], base.tokenizer)
+            bare = encoded([without_memory(pair) for pair in pairs], base.tokenizer)
             rows = [
-                row | {"bare": prompt_ids(other, base.tokenizer)}
-                for row, other in zip(rows, bare, strict=True)
+                row | {"bare": other["prompt_ids"]} for row, other in zip(rows, bare, strict=True)
             ]
         tables[name] = datasets.Dataset.from_list(rows) if rows else None
     policy, config, tensors = starting_policy(recipe, base)

@@ -78,6 +78,10 @@ class SharingDPOTrainer(DPOTrainer):
         self.consistency = consistency
         super().__init__(*args, **kwargs)
 
+    def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+        """As it is: `pairs.encoded` has made the tokens, with the answer's end as trl has not."""
+        return dataset
+
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         with self._own_forward():
             return super().compute_ref_log_probs(model, _pairs_of(inputs))

@@ -17,7 +17,7 @@ from unswayed.data.personas import VERSIONS, Persona, load_personas
 from unswayed.data.questions import Question, load_questions
 from unswayed.mitigation import overlap, rewards, sampling
 from unswayed.mitigation.constructed import construct
-from unswayed.mitigation.dpo.pairs import fitted, pair_length
+from unswayed.mitigation.dpo.pairs import encoded, pair_length
 from unswayed.mitigation.preferences.columns import PROMPT, Row
 from unswayed.mitigation.preferences.settings import RULES, PreferenceSettings
 from unswayed.mitigation.rule_judge import Judgement, judge
@@ -216,14 +216,15 @@ def ask_model(
     request = generation_settings(settings.max_gen_toks, gen_kwargs)
     identity = [what, weights(model), backend, public_settings(model_args), request]
     lm = load_lm(model, None, settings.device, "auto", settings.batch_size, backend, model_args)
-    chat = ChatFormat(lm)
+    chat = ChatFormat(lm, thinks=True)
     prompts = [chat.render(messages) for messages in conversations]
     journal = Journal(_journal_path(settings, what, identity), lambda: progress.add(1))
     todo = set(prompts)
     done = sum(journal.get(prompt) is not None for prompt in todo)
     progress = Progress(len(todo), "texts", done=done)
     try:
-        return generate(lm, prompts, journal, request, backend)
+        request = generation_settings(settings.max_gen_toks, gen_kwargs, chat.stops)
+        return [chat.reply(text) for text in generate(lm, prompts, journal, request, backend)]
     finally:
         progress.close()
 
@@ -357,4 +358,4 @@ def pair_tokens(rows: Sequence[Row], policy: str) -> list[int]:
         | {part: [{"role": "assistant", "content": row[part]}] for part in ("chosen", "rejected")}
         for row in rows
     ]
-    return [pair_length(row, tokenizer) for row in fitted(pairs, tokenizer)]
+    return [pair_length(row) for row in encoded(pairs, tokenizer)]
