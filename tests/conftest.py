@@ -163,7 +163,7 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pa
         if key not in made:
             folder = tmp_path_factory.mktemp(f"{name}-")
             tokenizer = make_tokenizer(chat, add_bos=name in ("llama", "gemma3", "mistral"))
-            make_model(name, len(tokenizer), **config).save_pretrained(folder)
+            make_model(name, **{"vocab_size": len(tokenizer)} | config).save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             made[key] = folder
         return made[key]

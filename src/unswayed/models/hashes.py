@@ -13,7 +13,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from unswayed.core.files import file_hash
 from unswayed.models.embedded import model_path
-from unswayed.scoring.checkpoint import ADAPTER_CONFIG, local_file
+from unswayed.scoring.repository import ADAPTER_CONFIG, local_file
 
 # Beside a model, but never loaded with it: what describes it, and what training needs to go on.
 NOT_LOADED = re.compile(

@@ -6,23 +6,19 @@ and leaves adapter layers empty, each with a warning at most. Here all of that i
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
-import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
 from unswayed.core.errors import InputError, one_line
 from unswayed.scoring.backends import first_line
+from unswayed.scoring.repository import ADAPTER_CONFIG, damage, find_file, local_file
 
 # Buffers of earlier versions of transformers; newer ones compute them.
 OLD_BUFFERS = re.compile(r"(masked_bias|attn\.bias|attention\.bias|inv_freq|position_ids)$")
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 GIVE_MODEL = "Give a Hub id, a folder with config.json and safetensors, or smollm2-135m"
 GIVE_ADAPTER = f"Give a Hub id, or a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS[0]}"
@@ -30,85 +26,7 @@ SIZE_MISMATCH = re.compile(  # as torch words it
     r"size mismatch for (\S+): copying a param with shape torch.Size\((.*?)\) from checkpoint, the "
     r"shape in current model is torch.Size\((.*?)\)"
 )
-POINTER = b"version https://git-lfs"
 SAMPLE = "Anna's 3 friends wait; what does she feel?\n\nJoy, and a little fear."
-
-
-# -- files ---------------------------------------------------------------------------------------
-
-
-def local_file(name: str, *files: str, revision: str | None = None) -> Path | None:
-    """The first of some files that a folder, or the local copy of a Hub repository, holds."""
-    folder = Path(name)
-    for file in files:
-        if folder.is_dir():
-            if (folder / file).is_file():
-                return folder / file
-        elif isinstance(path := _cached(name, file, revision), str):
-            return Path(path)
-    return None
-
-
-def _cached(name: str, file: str, revision: str | None) -> Any:
-    try:
-        return try_to_load_from_cache(name, file, revision=revision)
-    except ValueError:  # no name of a repository either
-        return None
-
-
-def damage(name: str, revision: str | None = None) -> str:
-    """What is wrong with the files of a model or adapter, as far as they tell; "" if nothing."""
-    found = local_file(name, "config.json", ADAPTER_CONFIG, revision=revision)
-    folder = found.parent if found else Path(name)
-    if not folder.is_dir():
-        return ""
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and (fault := _fault(file)):
-            return f"{file.name} {fault}"
-    return ""
-
-
-def _fault(file: Path) -> str:
-    if file.suffix not in (".json", ".safetensors", ".bin", ".pt", ".gguf", ".model", ".jinja"):
-        return ""
-    with file.open("rb") as stream:
-        head = stream.read(len(POINTER))
-    if head == POINTER:
-        return "is a pointer of git-lfs, not the file itself: run `git lfs pull` in its folder"
-    if not head:
-        return "is empty: download it again"
-    if file.suffix == ".bin" and not zipfile.is_zipfile(file):
-        return "is damaged or cut off: download it again"
-    if file.suffix == ".safetensors" and not _is_whole(file):
-        return "is damaged or cut off: download it again"
-    if file.suffix != ".json":
-        return ""
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        return f"is no JSON ({one_line(error, 80)}): restore it"
-    if file.name.endswith(".index.json"):
-        for shard in sorted(set(content.get("weight_map", {}).values())):
-            if not (file.parent / shard).is_file():
-                return f"names {shard}, which is not there: download that too"
-    return ""
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file is as long as its header says.
-
-    The form: https://huggingface.co/docs/safetensors#format
-    """
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > file.stat().st_size:
-            return False
-        try:
-            header = json.loads(stream.read(length))
-            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return False
-    return file.stat().st_size == 8 + length + max(ends, default=0)
 
 
 # -- models --------------------------------------------------------------------------------------
@@ -129,6 +47,8 @@ def load_complete(kind: Any, name: str, **settings: Any) -> Any:
     settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with refusing(name, revision):
         model, report = kind.from_pretrained(name, **settings)
+    if getattr(model, "hf_quantizer", None):  # its checkpoint has states beside the weights
+        report["unexpected_keys"] = ()
     if fault := _incomplete(report):
         raise InputError(f"model {name} is no complete {type(model).__name__}: {fault}")
     check_finite(model, f"model {name}")
@@ -138,9 +58,11 @@ def load_complete(kind: Any, name: str, **settings: Any) -> Any:
 def check_no_adapter(name: str, revision: str | None = None) -> None:
     """Raises InputError if a model's files are an adapter's, or hold one: transformers would put it
     on by itself, and an adapter that is merged already or named besides would count twice."""
-    if not local_file(name, ADAPTER_CONFIG, revision=revision):
-        return
-    if not local_file(name, "config.json", revision=revision):
+    with refusing(name, revision):
+        if not find_file(name, ADAPTER_CONFIG, revision):
+            return
+        is_model = find_file(name, "config.json", revision)
+    if not is_model:
         raise InputError(
             f"model {name} is an adapter: give the model that it was trained on as the model, and "
             "this as the adapter"
@@ -296,8 +218,9 @@ def adapter_tokenizer(
     Raises:
         InputError: it cannot be loaded, or lacks the chat template that the base model has.
     """
-    if not local_file(adapter, "tokenizer_config.json", "tokenizer.json"):
-        return None, ""
+    with refusing(adapter, what="adapter"):
+        if not find_file(adapter, "tokenizer_config.json"):
+            return None, ""
     own = load_tokenizer(adapter, **settings)
     try:
         other = base()
@@ -343,7 +266,11 @@ def put_adapter(model: Any, adapter: str, tokenizer: Any) -> Any:
     shared = ("vblora_vector_bank", "prompt_encoder")  # PEFT lists them layer by layer
     missing = {key for key in report.missing_keys if not any(part in key for part in shared)}
     missing |= {key for key in expected if "bias" in key and key not in weights}
-    unexpected = {key for key in report.unexpected_keys if key != "prompt_embeddings"}
+    unexpected = {
+        key
+        for key in report.unexpected_keys
+        if key != "prompt_embeddings" and not _is_copy(key, weights)
+    }
     if unexpected:
         raise InputError(
             f"adapter {adapter} does not fit the model: there is no place for {listed(unexpected)}"
@@ -356,6 +283,12 @@ def put_adapter(model: Any, adapter: str, tokenizer: Any) -> Any:
         )
     check_finite(adapted, f"adapter {adapter}")
     return adapted.eval()
+
+
+def _is_copy(key: str, weights: dict[str, Any]) -> bool:
+    """Whether a tensor repeats another: PEFT saves a trained embedding twice if it was enlarged."""
+    other = key.replace(".modules_to_save.", ".")
+    return other != key and other in weights and bool((weights[key] == weights[other]).all())
 
 
 def adapter_weights(adapter: str) -> dict[str, Any]:

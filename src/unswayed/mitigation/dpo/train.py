@@ -48,6 +48,7 @@ from unswayed.models.adapters import MANIFEST, adapter_folder
 from unswayed.models.base import Base, load_base
 from unswayed.models.embedded import model_path
 from unswayed.models.hashes import checkpoint_hash
+from unswayed.scoring.checkpoint import adapter_tokenizer, adapter_weights, refusing
 
 log = logging.getLogger(__name__)
 
@@ -249,12 +250,15 @@ def starting_policy(
     path = str(Path(recipe.adapter))
     if (Path(path) / MANIFEST).exists():
         path = str(adapter_folder(base, Path(path)))
-    try:
+    tensors = adapter_weights(path)
+    with refusing(path, what="adapter"):
         config = peft.PeftConfig.from_pretrained(path)
-        tensors = peft.load_peft_weights(path, device="cpu")
-    except (OSError, ValueError, TypeError) as error:
-        why = one_line(error, 200)
-        raise InputError(f"adapter {recipe.adapter} cannot be loaded: {why}") from None
+    if adapter_tokenizer(path, lambda: base.tokenizer)[1]:
+        raise InputError(
+            f"adapter {recipe.adapter} was trained with another tokenizer or chat template than "
+            f"{base.name} has: merge it into that model (peft's merge_and_unload), save its "
+            "tokenizer there too, and name the result as model"
+        )
     config.inference_mode = False
     why = ""
     try:
