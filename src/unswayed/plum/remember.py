@@ -31,7 +31,7 @@ from unswayed.plum.recipe import SECTIONS, read_recipe, training_pairs
 from unswayed.plum.samples import prompt_and_answer
 from unswayed.plum.settings import ALL_LINEAR, AUGMENT_IN_USE, PlumSettings
 from unswayed.plum.train import train
-from unswayed.scoring.chat import end_tokens
+from unswayed.scoring.chat import end_token, end_tokens
 
 log = logging.getLogger(__name__)
 
@@ -245,15 +245,16 @@ def _answer(base: Base, adapted: Any, question: str, new_tokens: int) -> str:
             f"the question takes {length} tokens and the answer up to {new_tokens}, more than the "
             f"context of {base.name}, {base.max_length}: ask in fewer words"
         )
-    ends = end_tokens(tokenizer, adapted.generation_config)
+    ends = end_tokens(tokenizer, adapted.generation_config, [end_token(tokenizer)])
     with torch.inference_mode():
         written = adapted.generate(
             input_ids=encoded["input_ids"].to(adapted.device),
             attention_mask=encoded["attention_mask"].to(adapted.device),
             do_sample=False, temperature=None, top_p=None, top_k=None, repetition_penalty=1.0,
-            max_new_tokens=new_tokens, eos_token_id=ends, pad_token_id=0,
+            max_new_tokens=new_tokens, eos_token_id=ends or None, pad_token_id=0,
         )  # fmt: skip
-    return tokenizer.decode(written[0, length:], skip_special_tokens=True).strip()
+    said = [token for token in written[0, length:].tolist() if token not in ends]
+    return tokenizer.decode(said, skip_special_tokens=True).strip()
 
 
 def _text(question: str) -> str:

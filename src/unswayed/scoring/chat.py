@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unswayed.scoring.template import ANSWER, QUESTION, Message, chat_template, common_prefix
@@ -145,16 +145,10 @@ def end_token(tokenizer: Any) -> int | None:
     return tokenizer.eos_token_id if end is None else end
 
 
-def end_tokens(tokenizer: Any, generation_config: Any) -> list[int]:
-    """Tokens at which a generated answer ends: the template's, the tokenizer's and the model's.
-
-    Raises:
-        InputError: as `template.chat_template`.
-    """
-    ends = {tokenizer.eos_token_id}
-    if tokenizer.chat_template is not None:
-        ends.update(chat_template(tokenizer).end_tokens)
-    of_model = getattr(generation_config, "eos_token_id", None)
+def end_tokens(tokenizer: Any, generation_config: Any, of_template: Iterable[int]) -> list[int]:
+    """Tokens at which a generated answer ends: the template's, the tokenizer's and the model's."""
+    of_model = generation_config.eos_token_id
+    ends = {*of_template, tokenizer.eos_token_id}
     ends.update(of_model if isinstance(of_model, list) else [of_model])
     return sorted(ends - {None})
 

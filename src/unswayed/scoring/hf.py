@@ -7,6 +7,8 @@ Other than the stock model it
 * leaves head and embedding as they were loaded, where stock ties them again,
 * keeps the vocabulary, which stock cuts to the tokenizer's if there is an adapter,
 * reads with the tokenizer and chat template that were saved with the adapter, if any,
+* renders conversations so that nothing that was said is lost, scores answers after a thought that
+  is closed, and ends generated ones with their turn (`unswayed.scoring.template`),
 * takes a tokenizer that names neither beginning nor end of text,
 * takes an adapter from its repository's main branch, whatever `revision` says of the model, and
 * compares a dozen scores with the plain model (`unswayed.scoring.selfcheck`).
@@ -14,14 +16,18 @@ Other than the stock model it
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from unswayed.core.errors import InputError
+from unswayed.scoring.chat import end_tokens
 from unswayed.scoring.checkpoint import (
     adapter_tokenizer,
     check_no_adapter,
@@ -32,6 +38,7 @@ from unswayed.scoring.checkpoint import (
     refusing,
 )
 from unswayed.scoring.selfcheck import Plain, check_scores, plain_scores
+from unswayed.scoring.template import ChatTemplate, chat_template, named_template
 
 
 class CheckpointLM(HFLM):
@@ -39,6 +46,7 @@ class CheckpointLM(HFLM):
 
     Args:
         pretrained, kwargs: those of `lm_eval.models.huggingface.HFLM`.
+        chat_template: which of several named chat templates is used.
 
     Attributes:
         gguf_file, subfolder: what was loaded of the folder or repository; None and "" are usual.
@@ -51,7 +59,7 @@ class CheckpointLM(HFLM):
         InputError: the model is not what plain transformers and PEFT would load in full.
     """
 
-    def __init__(self, pretrained: Any, **kwargs: Any) -> None:
+    def __init__(self, pretrained: Any, chat_template: str | None = None, **kwargs: Any) -> None:
         self.gguf_file, self.subfolder = kwargs.get("gguf_file"), kwargs.get("subfolder", "")
         given = kwargs.get("tokenizer")
         self.tokenizer_source = given if isinstance(given, str) else None
@@ -65,6 +73,8 @@ class CheckpointLM(HFLM):
             _keep_ties(pretrained)
             super().__init__(pretrained, **kwargs)
         vars(self.model).pop("tie_weights", None)
+        if chat_template is not None:
+            self.tokenizer.chat_template = named_template(self.tokenizer, chat_template)
         if self._plain is not None:
             self.difference = check_scores(self, self._plain, pretrained)
 
@@ -141,6 +151,85 @@ class CheckpointLM(HFLM):
                 "would never end: name it in tokenizer_config.json, or score options"
             )
         return self.tokenizer.eos_token_id
+
+    # -- conversations and answers -------------------------------------------------------------
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
+    ) -> torch.Tensor:
+        """lm-eval's, but every row ends with its turn; what would stand behind it is padding.
+
+        The stock model ends at the tokenizer's EOS and the model's only.
+        """
+        of_template = self._template.end_tokens if self._template else ()
+        ends = end_tokens(self.tokenizer, self.model.generation_config, of_template)
+        settings = ({"eos_token_id": ends} if ends else {}) | settings
+        tokens = super()._model_generate(context, max_length, stop, **settings)
+        if self.backend == "causal":
+            answers = tokens[:, context.shape[1] :]
+            ended = torch.isin(answers, torch.tensor(ends, device=answers.device)).cumsum(-1) > 0
+            answers.masked_fill_(ended, self.tokenizer.pad_token_id)
+        return tokens
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """lm-eval's, but answers also end at texts with which the chat template ends them."""
+        if (template := self._template) is not None and template.stops:
+            requests = [_until(request, template.stops) for request in requests]
+        return super().generate_until(requests, disable_tqdm=disable_tqdm)
+
+    @property
+    def _template(self) -> ChatTemplate | None:
+        """None where there is none, or one that cannot be used: it has rendered no request."""
+        try:
+            return self._chat_template()
+        except InputError:
+            return None
+
+    def _chat_template(self) -> ChatTemplate | None:
+        if self.tokenizer.chat_template is None:
+            return None
+        return chat_template(self.tokenizer, self.chat_template_args)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """lm-eval's, but nothing that was said is lost.
+
+        The stock model drops a system message that the template refuses, and with it the memory.
+
+        Raises:
+            InputError: the template refuses, drops or changes a message.
+        """
+        if (template := self._chat_template()) is None:
+            return super().apply_chat_template(chat_history, add_generation_prompt)
+        if add_generation_prompt:
+            return template.render_either(chat_history)
+        return template.begun(chat_history)
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """lm-eval's, but after a thought that is closed, where the chat template opens one.
+
+        Raises:
+            InputError: the template opens one that cannot be closed, or a request does not fit.
+        """
+        if (template := self._template) is not None:
+            requests = [
+                dataclasses.replace(request, arguments=(template.closed(prompt), text))
+                for request in requests
+                for prompt, text in [request.args]
+            ]
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+
+def _until(request: Instance, stops: Sequence[str]) -> Instance:
+    """A request of generation that ends at these texts too."""
+    context, settings = request.args
+    until = settings.get("until") or []
+    until = [until] if isinstance(until, str) else until
+    settings = settings | {"until": list(dict.fromkeys([*until, *stops]))}
+    return dataclasses.replace(request, arguments=(context, settings))
 
 
 def _keep_ties(model: torch.nn.Module) -> None:

@@ -15,17 +15,14 @@ Use it from Python::
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import logging
-from collections.abc import Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import DynamicCache
@@ -40,9 +37,7 @@ from unswayed.scoring.attention import (
     tree_obstacle,
 )
 from unswayed.scoring.backends import check_length
-from unswayed.scoring.chat import end_tokens
 from unswayed.scoring.hf import CheckpointLM
-from unswayed.scoring.template import ChatTemplate, chat_template, named_template
 from unswayed.scoring.tree import Node, Pack, build_tree, make_pack
 
 log = logging.getLogger(__name__)
@@ -62,7 +57,6 @@ class SharedPrefixLM(CheckpointLM):
     Args:
         pretrained, batch_size, ...: those of `lm_eval.models.huggingface.HFLM`; `batch_size` holds
             for generation and for models whose prefixes are not shared.
-        chat_template: which of several named chat templates is used.
         pack_tokens: tokens in one scoring pass. "auto" is a fixed number on CPU; on GPU it starts
             high and halves on memory errors. Scores do not depend on it beyond float rounding.
 
@@ -70,18 +64,10 @@ class SharedPrefixLM(CheckpointLM):
     a tree mask, or a probe that finds a difference) the stock path is used and a warning says why.
     """
 
-    def __init__(
-        self,
-        pretrained: Any,
-        pack_tokens: int | str = "auto",
-        chat_template: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, pretrained: Any, pack_tokens: int | str = "auto", **kwargs: Any) -> None:
         self._pack_tokens = pack_tokens
         self._gpu_tokens = AUTO_TOKENS_GPU
         super().__init__(pretrained, **kwargs)
-        if chat_template is not None:
-            self.tokenizer.chat_template = named_template(self.tokenizer, chat_template)
 
     # -- scoring -------------------------------------------------------------------------------
 
@@ -116,74 +102,12 @@ class SharedPrefixLM(CheckpointLM):
         return results
 
     def generate_until(self, requests: list, disable_tqdm: bool = False) -> list[str]:
-        """lm-eval's generation, after a check that no prompt would be cut.
-
-        Answers also end at what the chat template writes behind them.
-        """
-        stops = self._template.stops if self._template else ()
+        """lm-eval's generation, after a check that no prompt would be cut."""
         for request in requests:
             context, settings = request.args
             new = normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
             check_length(len(self.tok_encode(context)), int(new), self.max_length, context)
-        if stops:
-            requests = [_until(request, stops) for request in requests]
         return super().generate_until(requests, disable_tqdm=disable_tqdm)
-
-    def _model_generate(
-        self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
-    ) -> torch.Tensor:
-        """lm-eval's, but every row ends with its turn; what would stand behind it is padding.
-
-        The stock model ends at the tokenizer's EOS and the model's only.
-        """
-        ends = end_tokens(self.tokenizer, self.model.generation_config)
-        settings = ({"eos_token_id": ends} if ends else {}) | settings
-        tokens = super()._model_generate(context, max_length, stop, **settings)
-        if self.backend == "causal":
-            answers = tokens[:, context.shape[1] :]
-            ended = torch.isin(answers, torch.tensor(ends, device=answers.device)).cumsum(-1) > 0
-            answers.masked_fill_(ended, self.tokenizer.pad_token_id)
-        return tokens
-
-    # -- conversations -------------------------------------------------------------------------
-
-    @property
-    def _template(self) -> ChatTemplate | None:
-        if self.tokenizer.chat_template is None:
-            return None
-        return chat_template(self.tokenizer, self.chat_template_args)
-
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
-        """lm-eval's, but nothing that was said is lost.
-
-        The stock model drops a system message that the template refuses, and with it the memory.
-
-        Raises:
-            InputError: the template refuses, drops or changes a message.
-        """
-        if (template := self._template) is None:
-            return super().apply_chat_template(chat_history, add_generation_prompt)
-        if add_generation_prompt:
-            return template.render_either(chat_history)
-        return template.begun(chat_history)
-
-    def loglikelihood(
-        self, requests: list[Instance], disable_tqdm: bool = False
-    ) -> list[tuple[float, bool]]:
-        """lm-eval's, but after a thought that is closed, where the chat template opens one.
-
-        Raises:
-            InputError: the template opens one that cannot be closed, or a request does not fit.
-        """
-        if (template := self._template) is not None:
-            requests = [
-                dataclasses.replace(request, arguments=(template.closed(prompt), text))
-                for request in requests
-                for prompt, text in [request.args]
-            ]
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def _score_shared(
         self, requests: list[Request], quiet: bool, pack_tokens: int | str | None = None
@@ -329,15 +253,6 @@ class SharedPrefixLM(CheckpointLM):
             if fault:
                 return fault
         return None
-
-
-def _until(request: Instance, stops: Sequence[str]) -> Instance:
-    """A request of generation that ends at these texts too."""
-    context, settings = request.args
-    until = settings.get("until") or []
-    until = [until] if isinstance(until, str) else until
-    settings = settings | {"until": list(dict.fromkeys([*until, *stops]))}
-    return dataclasses.replace(request, arguments=(context, settings))
 
 
 def crop(cache: DynamicCache, tokens: int) -> None:
