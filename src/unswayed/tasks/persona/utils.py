@@ -157,10 +157,11 @@ class OptionTask(ConfigurableTask):
                 f"the chat template does not show the question of {doc['question_id']} as it is, "
                 "so the prior without the scenario cannot be computed"
             )
-        asked = super().construct_requests(doc, ctx, **kwargs)
-        blind = super().construct_requests(doc, before + doc["blind_prompt"] + after, **kwargs)
+        n = len(doc["choices"])  # for acc_mutual_info lm-eval adds priors after an empty prompt
+        asked = super().construct_requests(doc, ctx, **kwargs)[:n]
+        blind = super().construct_requests(doc, before + doc["blind_prompt"] + after, **kwargs)[:n]
         for instance in blind:
-            instance.idx += len(asked)
+            instance.idx += n
         return [*asked, *blind]
 
 
