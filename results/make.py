@@ -27,6 +27,7 @@ import numpy as np
 from unswayed.audit.gate import EXIT_CODES, outcome
 from unswayed.audit.rundir import read_run
 from unswayed.audit.summary import analyze
+from unswayed.audit.trials import NONE
 from unswayed.compare.memories import compare_memories
 from unswayed.core.cards import CARD
 from unswayed.datasets.cards import funnel_table
@@ -49,7 +50,8 @@ from unswayed.report.memories_page import headlines, key_table
 from unswayed.sweep import cell, groups
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / name for name in ("README.md", "docs/plum.md", "docs/logo.md")]
+PAGES = [HERE.parent / "README.md"]
+PAGES += [HERE.parent / f"docs/{name}.md" for name in ("instrument", "logo", "plum")]
 
 
 def keep(name: str, content: dict, indent: int | None = 1, ensure_ascii: bool = False) -> None:
@@ -215,6 +217,39 @@ def preferences_table(result: dict) -> str:
     return "\n\n".join(parts)
 
 
+def rules_table(result: dict) -> str:
+    """What each rule measures: without memory, and over the conditions with one."""
+    ways: dict[tuple, dict[str, dict]] = {}
+    for row in result["rows"]:
+        way = row["scoring"] if row["scoring"] == "option" else f"letter, {row['orders']} orders"
+        rule = f"{way}: {row['rule']}" if way == "option" else way
+        ways.setdefault((row["model"], row["test"], rule), row)
+
+    def spread(conditions: dict, name: str) -> str:
+        values = [c[name] for condition, c in conditions.items() if condition != NONE]
+        if not values or None in values:
+            return MISSING
+        return " to ".join(dict.fromkeys(percent(end) for end in (min(values), max(values))))
+
+    rows = []
+    for (model, test, rule), row in ways.items():
+        bare = row["conditions"][NONE]
+        cells = [
+            percent(bare[name]) if bare[name] is not None else MISSING
+            for name in ("accuracy", "longest", "blind", "letter_mass")
+        ]
+        more = [spread(row["conditions"], name) for name in ("accuracy", "longest", "flips")]
+        rows.append([model, test, rule, f"{bare['n']}", *cells, f"{row['n_pairs']}", *more])
+    return titled(
+        result,
+        table(
+            "Model | test | scoring | items | accuracy | longest | blind agreement | letter mass "
+            "| pairs | accuracy with a memory | longest | flips", rows, left=3,
+        ),
+        of="percent; a range is that over neutral, advantaged and disadvantaged memories",
+    )  # fmt: skip
+
+
 def sweep_table(result: dict) -> str:
     """Recall of the memories of a sweep."""
     return titled(result, tables(result["results"]))
@@ -332,6 +367,7 @@ TABLES = {
         ablation_table,
     ),
     "preferences": preferences_table,
+    "rules": rules_table,
     **dict.fromkeys(["demo", "steu"], functools.partial(drawn, "audit")),
     **{
         name: functools.partial(drawn, name)
