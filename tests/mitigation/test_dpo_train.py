@@ -38,7 +38,7 @@ from unswayed.mitigation.dpo.train import (
 from unswayed.mitigation.dpo.trainer import alike, head, last_checkpoint
 from unswayed.models.base import Base, load_base
 from unswayed.models.embedded import EMBEDDED, EMBEDDED_ID
-from unswayed.models.load import folder_hash
+from unswayed.models.hashes import checkpoint_hash
 from unswayed.plum.qa import QAPair
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import train as train_memory
@@ -505,7 +505,7 @@ class TestResume:
         with contextlib.suppress(Killed):
             train(recipe)
         kill(None)
-        assert read_run(Path(recipe.output_dir))["base"]["adapter"] == folder_hash(str(start))
+        assert read_run(Path(recipe.output_dir))["base"]["adapter"] == checkpoint_hash(str(start))
         assert ("result" in read_run(Path(recipe.output_dir))) == (killed is None)
         before = adapter_bytes(start)
         tensors = load_file(start / "adapter_model.safetensors")
