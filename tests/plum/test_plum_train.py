@@ -36,7 +36,7 @@ from unswayed.plum.qa import QAPair
 from unswayed.plum.samples import Sample, make_sample
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import balanced, batched, schedule, train, within
-from unswayed.scoring.attention import why_padded
+from unswayed.scoring.exact import why_not_shared
 
 ROOT = Path(__file__).parents[2]
 FACTS = {
@@ -173,7 +173,7 @@ class TestLoss:
         monkeypatch.setattr(
             model, "forward", lambda attention_mask=None, **kwargs: forward(**kwargs)
         )
-        assert "a probe differs by" in why_padded(model)
+        assert "a probe differs by" in why_not_shared(model)
 
     def test_mamba_trains_padded(self, base, tmp_path: Path):
         settings = PlumSettings(rank=4, targets=["in_proj", "x_proj"], epochs=6, batch_size=4)

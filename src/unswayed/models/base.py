@@ -80,10 +80,10 @@ def loaded_base(lm: Any, name: str) -> Base:
 
 
 def _frozen(name: str, model: Any, tokenizer: Any, max_length: int | None, weights: str) -> Base:
-    from unswayed.scoring.attention import why_padded
+    from unswayed.scoring.exact import why_not_shared
 
     model.eval().requires_grad_(False)
-    return Base(model_label(name), weights, model, tokenizer, max_length, why_padded(model))
+    return Base(model_label(name), weights, model, tokenizer, max_length, why_not_shared(model))
 
 
 def load_launched(model: str, dtype: str) -> tuple[Any, Base]:

@@ -15,7 +15,6 @@ Use it from Python::
 
 from __future__ import annotations
 
-import inspect
 import logging
 from contextlib import closing
 from functools import cached_property
@@ -29,16 +28,11 @@ from transformers import DynamicCache
 
 from unswayed.core.progress import Progress
 from unswayed.scoring.ask import encode_pair
-from unswayed.scoring.attention import (
-    SCORING,
-    probe,
-    probe_tokens,
-    tree_mask,
-    tree_obstacle,
-)
 from unswayed.scoring.backends import check_length
+from unswayed.scoring.exact import why_not_shared
 from unswayed.scoring.hf import CheckpointLM
-from unswayed.scoring.tree import Node, Pack, build_tree, make_pack
+from unswayed.scoring.passes import passes, read_pack
+from unswayed.scoring.tree import Node, Pack, Read, build_tree
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +54,8 @@ class SharedPrefixLM(CheckpointLM):
         pack_tokens: tokens in one scoring pass. "auto" is a fixed number on CPU; on GPU it starts
             high and halves on memory errors. Scores do not depend on it beyond float rounding.
 
-    Where sharing would not be exact (recurrent state, attention kinds or kernels that cannot take
-    a tree mask, or a probe that finds a difference) the stock path is used and a warning says why.
+    Where sharing would not be exact (`unswayed.scoring.exact`) the stock path is used and a warning
+    says why.
     """
 
     def __init__(self, pretrained: Any, pack_tokens: int | str = "auto", **kwargs: Any) -> None:
@@ -109,10 +103,7 @@ class SharedPrefixLM(CheckpointLM):
             check_length(len(self.tok_encode(context)), int(new), self.max_length, context)
         return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
-    def _score_shared(
-        self, requests: list[Request], quiet: bool, pack_tokens: int | str | None = None
-    ) -> list[tuple[float, bool]]:
-        pack_tokens = pack_tokens or self._pack_tokens
+    def _score_shared(self, requests: list[Request], quiet: bool) -> list[tuple[float, bool]]:
         tree = build_tree([(context, continuation) for _, context, continuation in requests])
         total = sum(node.n_leaves for node in tree)
 
@@ -126,8 +117,8 @@ class SharedPrefixLM(CheckpointLM):
                         greedy[read.request] &= is_best
             return [(float(p.sum()), g) for p, g in zip(log_probs, greedy, strict=True)]
 
-        if pack_tokens != "auto":
-            return run(int(pack_tokens))
+        if self._pack_tokens != "auto":
+            return run(int(self._pack_tokens))
         if self.device.type == "cpu":
             return run(AUTO_TOKENS_CPU)
         while True:
@@ -140,89 +131,27 @@ class SharedPrefixLM(CheckpointLM):
             clear_device_cache()
 
     def _passes(self, tree: list[Node], budget: int, bar: Progress):
-        """Depth first over the tree: yield packs together with the cache of their prefix.
+        """Packs with the cache of their prefix; a subclass may have some of them encoded."""
+        return passes(tree, budget, bar.add)
 
-        A node whose subtree exceeds the budget is encoded alone and stays in the cache while its
-        children are visited, so memory holds one path at a time.
-        """
+    def _forward(self, pack: Pack, cache: DynamicCache) -> list[tuple[Read, float, bool]]:
+        with self._precision():
+            return read_pack(self.model, pack, cache, self.device)
 
-        def visit(nodes: list[Node], cache: DynamicCache, prefix: int):
-            waiting: list[Node] = []
-
-            def flush():
-                if waiting:
-                    pack = make_pack(waiting, prefix)
-                    yield pack, cache
-                    crop(cache, len(pack.ids))
-                    bar.add(sum(node.n_leaves for node in waiting))
-                    waiting.clear()
-
-            for node in nodes:
-                if node.n_tokens > budget:
-                    yield from flush()
-                    pack = make_pack([node], prefix, whole=False)
-                    yield pack, cache
-                    bar.add(node.n_leaves - sum(child.n_leaves for child in node.children))
-                    yield from visit(node.children, cache, prefix + len(node.tokens))
-                    crop(cache, len(pack.ids))
-                else:
-                    if waiting and sum(n.n_tokens for n in waiting) + node.n_tokens > budget:
-                        yield from flush()
-                    waiting.append(node)
-            yield from flush()
-
-        # No config: every layer keeps all positions, also in sliding-window models; the window is
-        # in the mask. A cache that forgets could not be cropped back to the prefix.
-        yield from visit(tree, DynamicCache(), 0)
-
-    @torch.inference_mode()
-    def _forward(self, pack: Pack, cache: DynamicCache):
-        """One pass; yields (read, log-probability, is greedy) for each wanted value."""
-        rows = sorted({row for row, _ in pack.reads})
-        place = {row: i for i, row in enumerate(rows)}
-        keep = torch.tensor(rows, dtype=torch.long, device=self.device)
-        kwargs = {"logits_to_keep": keep} if self._keeps_logits else {}
-        with torch.autocast(
-            self.device.type,
-            dtype=self.mixed_precision_dtype,
-            enabled=self.mixed_precision_dtype is not None,
-        ):
-            logits = self.model(
-                input_ids=pack.ids[None].to(self.device),
-                position_ids=pack.positions[None].to(self.device),
-                attention_mask=tree_mask(self.model, pack, self.device),
-                past_key_values=cache,
-                use_cache=True,
-                **kwargs,
-            ).logits[0]
-        if not rows:
-            return []
-        if not self._keeps_logits:
-            logits = logits[keep]
-        logits = logits.to(keep.device).float()
-        at = torch.tensor([place[row] for row, _ in pack.reads], device=logits.device)
-        targets = torch.tensor([read.target for _, read in pack.reads], device=logits.device)
-        log_probs = (logits[at, targets] - logits.logsumexp(-1)[at]).tolist()
-        greedy = (logits.argmax(-1)[at] == targets).tolist()
-        reads = (read for _, read in pack.reads)
-        return list(zip(reads, log_probs, greedy, strict=True))
-
-    @cached_property
-    def _keeps_logits(self) -> bool:
-        """Whether forward projects chosen positions only; else the whole sequence is projected."""
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        return "logits_to_keep" in inspect.signature(model.forward).parameters
+    def _precision(self) -> torch.autocast:
+        dtype = self.mixed_precision_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     # -- is sharing exact? ---------------------------------------------------------------------
 
     @cached_property
     def fallback_reason(self) -> str | None:
-        """Why this model is scored by the stock path, or None if sharing is exact.
-
-        Known obstacles are read from the config; then a probe scores random tokens both ways, past
-        the sliding window if there is one.
-        """
-        reason = self._obstacle() or self._probe()
+        """Why this model is scored by the stock path, or None if sharing is exact."""
+        if self.backend != "causal":
+            reason = "it is an encoder-decoder model"
+        else:
+            with self._precision():
+                reason = why_not_shared(self.model)
         if reason:
             log.warning("%s: prefixes are not shared, scoring is slower: %s", self._name, reason)
         return reason
@@ -230,31 +159,3 @@ class SharedPrefixLM(CheckpointLM):
     @property
     def _name(self) -> str:
         return getattr(self.config, "_name_or_path", "") or type(self.model).__name__
-
-    def _obstacle(self) -> str | None:
-        if self.backend != "causal":
-            return "it is an encoder-decoder model"
-        return tree_obstacle(self.model)
-
-    def _probe(self) -> str | None:
-        vocabulary = min(self.vocab_size, self.model.get_input_embeddings().num_embeddings)
-        trunk, draw = probe_tokens(self.model, max(2, self.max_length - 12), vocabulary)
-        items = [draw(4), draw(5)]
-        requests = [(None, trunk + item, draw(n)) for item in items for n in (1, 2, 3)]
-        alone = super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=1)
-        tight = self.model.dtype == torch.float32 and self.mixed_precision_dtype is None
-        for pack_tokens in (6, self._pack_tokens):  # through the cache, and in one pass
-            fault = probe(
-                [value for value, _ in alone],
-                lambda size=pack_tokens: [v for v, _ in self._score_shared(requests, True, size)],
-                [len(continuation) for _, _, continuation in requests],
-                SCORING[not tight],
-            )
-            if fault:
-                return fault
-        return None
-
-
-def crop(cache: DynamicCache, tokens: int) -> None:
-    """Take the last `tokens` positions out of the cache."""
-    cache.crop(-tokens)

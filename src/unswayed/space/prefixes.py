@@ -16,7 +16,8 @@ import torch
 from transformers import DynamicCache
 
 from unswayed.core.progress import Progress
-from unswayed.scoring.lm import SharedPrefixLM, crop
+from unswayed.scoring.lm import SharedPrefixLM
+from unswayed.scoring.passes import crop
 from unswayed.scoring.tree import Node, make_pack
 
 BUDGET = 20_000  # tokens; 46 kB each for SmolLM2-135M in float32, so 0.9 GB
