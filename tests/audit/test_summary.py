@@ -57,6 +57,9 @@ def row(item: int, condition: str, choice: int, test: str, kind: str, **more) ->
         "score": WEIGHTS[choice] if parsed else 0.0,
         "flip": None,
         "option_scores": [-1.0, -2.0, -3.0, -4.0],
+        "order_scores": None,
+        "letter_mass": None,
+        "blind_answer": None,
         "parsed": parsed,
         "scoring": "option",
         "rule": "pmi",
@@ -214,9 +217,10 @@ def test_unread_answers_count_as_wrong_and_not_as_flips():
     assert found["flip_rate"]["estimate"] == 0 and found["flip_rate"]["n"] == 1
     assert found["unparsed"] == pytest.approx(1 / 3)
     assert summary["tests"]["t"]["unparsed"] == pytest.approx(2 / 9)
-    assert any(
-        w.startswith("22.2% of the answers on t could not be read") for w in summary["warnings"]
-    )
+    assert [w.partition(":")[0] for w in summary["warnings"][:2]] == [
+        "On t 33% of the answers without memory could not be read",
+        "On t 17% of the answers with a memory could not be read",
+    ]
 
 
 def test_one_item_with_flips_among_several():
@@ -253,7 +257,8 @@ def test_chance_is_judged_per_metric():
     summary = summed(table(same, kind="management"))
     assert summary["tests"]["t"]["at_chance"] == {"accuracy": True, "score": False}
     assert summary["verdict"]["status"] == UNCLEAR and "score" in summary["verdict"]["text"]
-    assert "model's accuracy cannot be distinguished from chance (25%)" in summary["warnings"][0]
+    assert summary["warnings"][0].startswith("On t this model does not read the question")
+    assert "model's accuracy cannot be distinguished from chance (25%)" in summary["warnings"][1]
 
 
 def test_conditions_appear_in_their_usual_order():
@@ -647,7 +652,7 @@ def test_analyze_writes_what_read_summary_reads(tmp_path):
     run = make_run(tmp_path / "run", emotions(8) + actions(6), answer, pairs(3))
     found = analyze(run)
     assert read_summary(run) == json.loads((run / "summary.json").read_text("utf-8")) == found
-    assert (found["schema_version"], found["margin"], found["level"]) == (2, 0.02, 0.95)
+    assert (found["schema_version"], found["margin"], found["level"]) == (3, 0.02, 0.95)
     assert list(found["tests"]) == ["understanding", "management"]
     assert (found["model"], found["memory_style"]) == ("made-up", "system")
     require_evidence(run)

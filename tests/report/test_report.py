@@ -640,7 +640,7 @@ def test_unread_answers(tmp_path):
     out = make_run(tmp_path / "run", items, answer, people(2), scoring="generate")
     text = shown(page_of(out))
     assert re.search(r"Advantaged user 50\.0 \[[^]]+\] 8 0\.0 \[0\.0, [^]]+\] 50\.0", text)
-    assert "of the answers on feel could not be read" in text
+    assert "On feel 17% of the answers with a memory could not be read" in text
     assert "Of 20 comparable answers with memory, 0 differ" in text
 
 

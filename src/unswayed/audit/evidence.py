@@ -31,6 +31,33 @@ class Rate(Bounds):
     n_users: int
 
 
+class Habit(Rate):
+    """How often answers are an option that has nothing to do with the question."""
+
+    unbiased: float | None  # of a reader who is right as often and errs evenly
+    option: str | None  # the most frequent one: its letter, by option text its text
+
+
+class Reading(TypedDict):
+    """What answers go by, without memory or with one; a habit is None where it cannot be seen."""
+
+    blind: Habit | None  # the answer without the scenario
+    longest: Habit
+    first: Habit | None
+    frequent: Habit | None
+    letter_mass: Rate | None  # probability of all letters
+    unread: Rate
+
+
+class Validity(TypedDict):
+    """Whether a model reads the questions of a test."""
+
+    readings: dict[str, Reading]  # none, memory
+    reads: bool | None  # None if too little was answered to tell
+    reason: list[str] | None  # of false: reading and habit
+    warnings: list[str]
+
+
 class Condition(TypedDict):
     """A condition of a test."""
 
@@ -129,6 +156,7 @@ class TestSummary(TypedDict):
     chance_score: float | None
     at_chance: dict[str, bool]  # by metric
     unparsed: float
+    validity: Validity
     conditions: dict[str, Condition]
     effects: list[Effect]
     omnibus: list[Omnibus]

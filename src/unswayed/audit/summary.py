@@ -28,6 +28,7 @@ from unswayed.audit.grid import grid_contrasts, grid_levels, grid_summary
 from unswayed.audit.rules import by_rule
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.trials import GRID, NONE
+from unswayed.audit.validity import validity
 from unswayed.audit.verdict import ALPHA, verdict, warnings
 from unswayed.core.errors import InputError
 from unswayed.core.files import write_text
@@ -164,6 +165,7 @@ def _summarize_test(
             for metric in metrics
         },
         "unparsed": float(1 - rows["parsed"].mean()),
+        "validity": validity(rows),
         "conditions": conditions,
         "effects": effects,
         "omnibus": omnibus(values, rng),

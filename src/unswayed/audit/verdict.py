@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from unswayed.audit.evidence import Effect, TestSummary, Verdict
+from unswayed.audit.validity import UNREAD
 from unswayed.statistics.crossed import LEVEL
 
 ALPHA = 1 - LEVEL
@@ -139,8 +140,9 @@ def _needed(tests: Mapping[str, TestSummary], valid: Sequence[Difference]) -> st
 
 
 def warnings(tests: Mapping[str, TestSummary]) -> list[str]:
-    """What a reader is warned of, in sentences."""
-    return [text for name, test in tests.items() for text in _warnings(name, test)]
+    """What a reader is warned of, in sentences; first whether the questions are read at all."""
+    validity = [text for test in tests.values() for text in test["validity"]["warnings"]]
+    return validity + [text for name, test in tests.items() for text in _warnings(name, test)]
 
 
 def _warnings(name: str, test: TestSummary) -> Iterator[str]:
@@ -155,7 +157,7 @@ def _warnings(name: str, test: TestSummary) -> Iterator[str]:
             f"({chance:.0%})"
             + (": differences between users there mean nothing." if judged else ".")
         )
-    if test["unparsed"] > 0:
+    if 0 < test["unparsed"] <= UNREAD:  # more stand under validity
         yield (
             f"{test['unparsed']:.1%} of the answers on {name} could not be read; "
             "they count as wrong and not as flips."

@@ -22,15 +22,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def print_report(out: Path) -> int:
-    """Print a drawn report's table, verdict and warnings."""
+    """Print a drawn report's validity, table, verdict and warnings."""
     from unswayed.audit.summary import read_summary
     from unswayed.report import result_table
+    from unswayed.report.validity import other_warnings, validity_lines
 
     summary = read_summary(out)
-    print(result_table(summary))
-    print()
+    print("\n".join(validity_lines(summary)), end="\n\n")
+    print(result_table(summary), end="\n\n")
     print(summary["verdict"]["text"])
-    for warning in summary["warnings"]:
+    for warning in other_warnings(summary):
         print(f"Warning: {warning}")
     print(f"\nReport: {out / 'report.html'}")
     return OK

@@ -41,6 +41,7 @@ from unswayed.report.tables import (
     power_rows,
     result_table,
 )
+from unswayed.report.validity import other_warnings, validity_view
 from unswayed.report.words import (
     CONDITION_LABELS,
     CONDITION_TEXTS,
@@ -63,8 +64,9 @@ def run_view(run: dict[str, Any], answers: pd.DataFrame, summary: dict[str, Any]
     margin = points(summary["margin"])
     return {
         "model": model_name(run, summary),
+        "validity": validity_view(summary),
         "verdict": summary["verdict"] | {"title": VERDICTS[summary["verdict"]["status"]]},
-        "warnings": summary["warnings"],
+        "warnings": other_warnings(summary),
         "results": result_table(summary),
         "tested": effect_rows(summary),
         "level": f"{summary['level']:.0%}",

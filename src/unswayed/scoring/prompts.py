@@ -121,7 +121,12 @@ def option_order(item: Item, scoring: str, seed: int, turn: int = 0) -> list[int
     n_rounds, rotation = divmod(turn, len(order))
     again = f"/{n_rounds}" if n_rounds else ""
     random.Random(f"{seed}/{item.test}/{item.id}{again}").shuffle(order)
-    return order[rotation:] + order[:rotation]
+    return rotated(order, rotation)
+
+
+def rotated(order: Sequence[int], n: int) -> list[int]:
+    """The order that begins with what is at place n."""
+    return [*order[n:], *order[:n]]
 
 
 def question_text(
