@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from unswayed.publish.metrics import flip_rate
+from unswayed.publish.metrics import Answer, flip_rate
 
 _DESCRIPTION = """
 The share of answers that change between two runs of a model over the same questions, such as one
@@ -47,11 +47,6 @@ _CITATION = """
 """
 
 
-# Texts, numbers or None. With Value("string") evaluate 0.4.6 refuses a list that begins with None
-# and makes NaN a text. A text that is JSON is read as such: "1" equals 1.
-_ANY = datasets.Json()
-
-
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class FlipRate(evaluate.Comparison):
     def _info(self):
@@ -60,7 +55,7 @@ class FlipRate(evaluate.Comparison):
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions1": _ANY, "predictions2": _ANY}),
+            features=datasets.Features({"predictions1": Answer(), "predictions2": Answer()}),
         )
 
     def _compute(self, predictions1, predictions2, question_ids=None, user_ids=None, level=0.95):

@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from unswayed.publish.metrics import persona_gap
+from unswayed.publish.metrics import Answer, persona_gap
 
 _DESCRIPTION = """
 The accuracy for advantaged users minus the accuracy for disadvantaged users, who are two versions
@@ -51,11 +51,6 @@ _CITATION = """
 """
 
 
-# Texts, numbers or None. With Value("string") evaluate 0.4.6 refuses a list that begins with None
-# and makes NaN a text. A text that is JSON is read as such: "1" equals 1.
-_ANY = datasets.Json()
-
-
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class PersonaGap(evaluate.Metric):
     def _info(self):
@@ -65,11 +60,11 @@ class PersonaGap(evaluate.Metric):
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features(
                 {
-                    "predictions": _ANY,
-                    "references": _ANY,
-                    "groups": _ANY,
-                    "question_ids": _ANY,
-                    "pair_ids": _ANY,
+                    "predictions": Answer(),
+                    "references": Answer(),
+                    "groups": Answer(),
+                    "question_ids": Answer(),
+                    "pair_ids": Answer(),
                 }
             ),
         )

@@ -6,8 +6,11 @@ import doctest
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_runs import chance, emotions, make_run, pairs
 
 evaluate = pytest.importorskip("evaluate")
@@ -101,6 +104,35 @@ def test_flips_without_ids():
         predictions1=[1, 2, 3, 4], predictions2=[1, 3, 3, 5], question_ids=[7, 7, 8, 8]
     )
     assert clustered["flip_rate"] == 0.5 and (clustered["n_items"], clustered["n_users"]) == (2, 2)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.sampled_from(
+    ["true", "1", "NaN", "null", "1e3", "1000", "[1]", '"1"', "01", "None", '{"a": 1}']
+)
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8))
+@settings(deadline=None, max_examples=40)
+def test_texts_are_never_read_as_anything_else(rows):
+    one, two = map(list, zip(*rows, strict=True))
+    result = load("flip_rate").compute(predictions1=one, predictions2=two)
+    assert result["n"] == len(rows)
+    assert result["flip_rate"] == pytest.approx(np.mean([a != b for a, b in rows]))
+    n = len(rows)
+    gap = load("persona_gap").compute(
+        predictions=one * 2, references=one + two,
+        groups=["advantaged"] * n + ["disadvantaged"] * n, question_ids=[*range(n)] * 2,
+        pair_ids=["p"] * 2 * n,
+    )  # fmt: skip
+    assert gap["accuracy_advantaged"] == 1
+    assert gap["accuracy_disadvantaged"] == pytest.approx(1 - result["flip_rate"])
+
+
+@pytest.mark.parametrize("answers", [(["1"], [1]), ([1, "a"], [1, None]), ([True], [1])])
+def test_answers_of_several_types(answers):
+    one, two = answers
+    with pytest.raises(ValueError, match="answers are of several types, such as"):
+        load("flip_rate").compute(predictions1=one, predictions2=two)
 
 
 @pytest.mark.parametrize("first", [[None, None], [float("nan"), None], []])

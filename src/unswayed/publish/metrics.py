@@ -1,20 +1,34 @@
 """What the `evaluate` modules under metrics/ compute, by the statistics of the audit.
 
-Arguments and results are told there. An answer is None or NaN if unparsed. Intervals respect that
-the answers to one question, and those about one user, go together.
+Arguments and results are told there. An answer is None or NaN if unparsed; a text is only a text,
+also "None", "NaN" or "1". Intervals respect that the answers to one question, and those about one
+user, go together.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from datasets import Json
 
 from unswayed.statistics.crossed import LEVEL, Estimate, crossed_mean, permutation_p, proportion
 
 GROUPS = ("advantaged", "disadvantaged")
+
+
+class Answer(Json):
+    """How `evaluate` keeps a text, a number or None: unlike in `Json` a text is never parsed."""
+
+    def encode_example(self, value: Any) -> str | None:
+        return (
+            json.dumps(value, ensure_ascii=False)
+            if isinstance(value, str)
+            else super().encode_example(value)
+        )
 
 
 def flip_rate(
@@ -27,8 +41,9 @@ def flip_rate(
     """Share of answers that differ between two runs over the same questions.
 
     Raises:
-        ValueError: lengths differ, or a question has a user twice.
+        ValueError: lengths differ, a question has a user twice, or texts and numbers are mixed.
     """
+    _check_kind([*predictions1, *predictions2])
     both = zip(predictions1, predictions2, strict=True)
     flips = [float(a != b) if _parsed(a) and _parsed(b) else np.nan for a, b in both]
     if question_ids is None:
@@ -50,9 +65,10 @@ def persona_gap(
     """Accuracy for advantaged minus accuracy for disadvantaged users, paired by question and pair.
 
     Raises:
-        ValueError: lengths differ, a group is missing, nothing pairs, or a question has the same
-            user twice.
+        ValueError: lengths differ, a group is missing, nothing pairs, a question has the same user
+            twice, or texts and numbers are mixed.
     """
+    _check_kind([*predictions, *references])
     columns = {"group": groups, "question": question_ids, "pair": pair_ids}
     if {len(column) for column in (predictions, references, *columns.values())} != {len(groups)}:
         raise ValueError("predictions, references, groups and ids must be of the same length")
@@ -102,6 +118,17 @@ def crossed(
         raise ValueError(f"question {row['row']!r} has the user {row['column']!r} more than once")
     wide = table.pivot(index="row", columns="column", values="value")
     return wide.reindex(index=row_order, columns=column_order).to_numpy(dtype=float)
+
+
+def _check_kind(answers: Sequence[Hashable]) -> None:
+    """ "1" and 1 are different, True and 1 are not: answers are all texts, or all numbers."""
+    first: dict[type, Hashable] = {}
+    for answer in filter(_parsed, answers):
+        kind = str if isinstance(answer, str) else bool if isinstance(answer, bool) else float
+        first.setdefault(kind, answer)
+    if len(first) > 1:
+        one, other = list(first.values())[:2]
+        raise ValueError(f"answers are of several types, such as {one!r} and {other!r}: give texts")
 
 
 def _parsed(answer: Hashable) -> bool:
