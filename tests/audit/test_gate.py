@@ -126,7 +126,7 @@ def test_bad_policies(tmp_path, capsys, text, says):
 def test_policies_that_are_no_text(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_policy(tmp_path / "nothing.yaml")
-    with pytest.raises(InputError, match="cannot be read as UTF-8"):
+    with pytest.raises(InputError, match="is a folder; give a file"):
         read_policy(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read as UTF-8"):

@@ -21,6 +21,7 @@ from unswayed.data.conversations import (
     make_conversation,
     read_conversations,
 )
+from unswayed.data.texts import visible
 
 REAL = Path(os.environ.get("UNSWAYED_REAL_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
@@ -95,8 +96,10 @@ def test_sharegpt_list_and_lines(tmp_path, as_list):
 
 
 def test_sharegpt_fault_in_a_list_names_the_entry(tmp_path):
-    path = write(tmp_path / "s.json", [{"conversations": SHARED_TEA}, {"conversations": []}])
-    with pytest.raises(InputError, match=r"s\.json, entry 2: holds no turns"):
+    path = write(
+        tmp_path / "s.json", [{"conversations": SHARED_TEA}, {"id": 1.5, "conversations": []}]
+    )
+    with pytest.raises(InputError, match=r"s\.json, entry 2: id is 1.5, it must be a text"):
         read_conversations(path, "sharegpt")
 
 
@@ -140,7 +143,8 @@ def test_oasst_unusable_trees_are_counted(tmp_path, caplog):
     )
     assert [conversation.id for conversation in read_conversations(path, "oasst")] == ["t_4"]
     assert caplog.messages == [
-        f"{path}: left out 3 of 4 trees: 2 without an answer, 1 whose roles do not alternate"
+        f"{path}: left out 3 of 4 conversations: t_1 (without an answer), t_2 (without an answer), "
+        "t_3 (turn 3 is the assistant's again; user and assistant alternate)"
     ]
 
 
@@ -151,7 +155,7 @@ def test_oasst_unusable_trees_are_counted(tmp_path, caplog):
         ({"prompt": said("Hi", replies=["no"])}, "message 2 of the tree needs role and text"),
         ({"prompt": said("Hi", rank="top")}, "rank is 'top', it must be a number"),
         ({"prompt": {"role": "prompter", "text": "Hi", "replies": {"a": 1}}}, "must be a list"),
-        ({"prompt": said("Hi", "bot")}, "role of turn 1 is 'bot'"),
+        ({"prompt": said("Hi", "tool", [said("Ho", "bot")])}, "role of turn 1 is 'tool'"),
     ],
 )
 def test_oasst_faults(tmp_path, row, words):
@@ -216,30 +220,105 @@ def turns(*pairs: tuple[str, object]) -> list[dict]:
     return [{"role": role, "content": content} for role, content in pairs]
 
 
+ODD = [
+    ({}, "field messages must be a list of messages, got 'None'"),
+    ({"messages": "hi"}, "field messages must be a list of messages, got 'hi'"),
+    ({"messages": []}, "holds no turns"),
+    ({"messages": ["hi"]}, "turn 1 of messages needs the fields role and content"),
+    ({"messages": [{"role": "user"}]}, "turn 1 of messages needs the fields role and content"),
+    ({"messages": [TEA[0], *turns(("tool", "x"))]}, "role of turn 2 is 'tool', it must be user or"),
+    ({"messages": turns((["user"], "x"))}, "role of turn 1 is ['user']"),
+    ({"messages": [*TEA, {"role": "system", "content": "x"}]}, "role of turn 3 is 'system'"),
+    ({"messages": turns(("user", " \n"), ("assistant", "x"))}, "turn 1 is empty"),
+    ({"messages": turns(("user", "\u200b"), ("assistant", "x"))}, "turn 1 is empty"),
+    ({"messages": turns(("user", 5), ("assistant", "x"))}, "turn 1 is '5', it must be a text"),
+    ({"messages": TEA[:1]}, "only the user speaks"),
+    ({"messages": TEA[1:]}, "only the assistant speaks"),
+    ({"messages": [*TEA, TEA[1]]}, "turn 3 is the assistant's again"),
+]
+
+
+@pytest.mark.parametrize(("row", "words"), ODD)
+def test_what_cannot_be_learnt_is_left_out_and_named(tmp_path, caplog, row, words):
+    path = write(tmp_path / "mine.jsonl", {"id": "ok", "messages": TEA}, {"id": "odd", **row})
+    assert [one.id for one in read_conversations(path, "chat")] == ["ok"]
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}: left out 1 of 2 conversations: odd (") and words in message
+
+
+@pytest.mark.parametrize(("row", "words"), ODD)
+def test_a_file_of_nothing_that_can_be_learnt_is_refused(tmp_path, row, words):
+    path = write(tmp_path / "mine.jsonl", {"id": "odd", **row})
+    with pytest.raises(InputError) as error:
+        read_conversations(path, "chat")
+    assert str(error.value).startswith(f"{path}:1: ") and words in str(error.value)
+
+
+def test_around_the_first_question_and_the_last_answer_is_cut_and_counted(tmp_path, caplog):
+    system, hello = turns(("system", "Be kind."), ("assistant", "Hello!"))
+    row = {"messages": [system, hello, *TEA, TEA[0]]}
+    path = write(tmp_path / "mine.jsonl", row, row, {"messages": TEA})
+    assert [one.turns for one in read_conversations(path, "chat")] == [tuple(TEA)] * 3
+    assert [message.removeprefix(f"{path}: left out ") for message in caplog.messages] == [
+        "the system message of 2 conversations",
+        "what the assistant says before the user of 2 conversations",
+        "the user's last turn, which has no answer, of 2 conversations",
+    ]
+
+
+@pytest.mark.parametrize("roles", [("human", "bing"), ("prompter", "model"), ("user", "gpt")])
+def test_roles_have_several_names(tmp_path, roles):
+    messages = [{"from": role, "value": TEA[n]["content"]} for n, role in enumerate(roles)]
+    path = write(tmp_path / "mine.jsonl", {"conversations": messages})
+    assert read_conversations(path, "sharegpt")[0].turns == tuple(TEA)
+
+
+@pytest.mark.parametrize(
+    ("fields", "time"),
+    [
+        ({"time": 1736150400}, "2025-01-06T08:00:00Z"),
+        ({"create_time": 1736150400.25}, "2025-01-06T08:00:00.250000Z"),
+        ({"timestamp": 1736150400250}, "2025-01-06T08:00:00.250000Z"),
+        ({"tstamp": "1736150400"}, "2025-01-06T08:00:00Z"),
+        ({"created_at": "2025-01-06 10:00+02:00"}, "2025-01-06T08:00:00Z"),
+        ({"date": "20250106"}, "2025-01-06T00:00:00Z"),
+        ({"createdAt": "2025-01-06T08:00:00Z", "timestamp": 1736150400}, "2025-01-06T08:00:00Z"),
+        ({"time": "2025-01-06", "created": "2025-02-06"}, "2025-01-06T00:00:00Z"),
+        ({"messages": [{**TEA[0], "timestamp": 1736150400}, TEA[1]]}, "2025-01-06T08:00:00Z"),
+        ({"time": None}, None),
+    ],
+)
+def test_times_by_any_name_and_in_any_unit(tmp_path, fields, time):
+    path = write(tmp_path / "mine.jsonl", {"messages": TEA} | fields)
+    assert read_conversations(path, "chat")[0].time == time
+
+
+@given(st.datetimes(datetime(1990, 1, 2), datetime(2099, 12, 30)), st.integers(-14, 14))
+def test_one_moment_however_it_is_written(moment, hours):
+    moment = moment.replace(microsecond=0, tzinfo=timezone(timedelta(hours=hours)))
+    seconds = int(moment.timestamp())
+    forms = (moment.isoformat(), seconds, float(seconds), str(seconds), seconds * 1000)
+    made = {make_conversation("a", form, TEA).time for form in forms if len(str(form)) != 9}
+    assert len(made) == 1 and datetime.fromisoformat(made.pop()) == moment
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({}, "field messages must be a list of messages, got 'None'"),
-        ({"messages": "hi"}, "field messages must be a list of messages, got 'hi'"),
-        ({"messages": []}, "holds no turns"),
-        ({"messages": ["hi"]}, "turn 1 of messages needs the fields role and content"),
-        ({"messages": [{"role": "user"}]}, "turn 1 of messages needs the fields role and content"),
-        ({"messages": turns(("tool", "x"))}, "role of turn 1 is 'tool', it must be user or"),
-        ({"messages": turns((["user"], "x"))}, "role of turn 1 is ['user']"),
-        ({"messages": [*TEA, {"role": "system", "content": "x"}]}, "role of turn 3 is 'system'"),
-        ({"messages": turns(("user", " \n"), ("assistant", "x"))}, "turn 1 is empty"),
-        ({"messages": turns(("user", 5), ("assistant", "x"))}, "turn 1 is '5', it must be a text"),
-        ({"messages": turns(("user", "\ud800"), ("assistant", "x"))}, "turn 1 is not text"),
-        ({"messages": TEA[:1]}, "only the user speaks"),
-        ({"messages": TEA[1:]}, "only the assistant speaks"),
-        ({"messages": TEA[::-1]}, "the user must begin"),
-        ({"messages": [*TEA, TEA[1]]}, "turn 3 is the assistant's again"),
-        ({"messages": [*TEA, TEA[0]]}, "turn 3, the last, is the user's; add its answer"),
-        ({"id": " ", "messages": TEA}, "id is ' ', it must be a text"),
+        ({"id": " ", "messages": TEA}, "id is empty"),
         ({"id": ["a"], "messages": TEA}, "id is ['a'], it must be a text"),
+        ({"id": 1.5, "messages": TEA}, "id is 1.5, it must be a text or a whole number"),
         ({"time": "May", "messages": TEA}, "time is 'May', it must be ISO 8601"),
-        ({"time": 1736150400, "messages": TEA}, "time is 1736150400, it must be ISO 8601"),
+        ({"time": 20250106, "messages": TEA}, "time is 20250106, it must be ISO 8601"),
+        ({"time": True, "messages": TEA}, "time is True, it must be ISO 8601"),
+        ({"time": "20250106112", "messages": TEA}, "time is '20250106112', it must be ISO 8601"),
         ({"time": "0001-01-01T00:00:00+05:00", "messages": TEA}, "it must be ISO 8601"),
+        ({"created_at": "Monday", "messages": TEA}, "field created_at: time is 'Monday'"),
+        (
+            {"created_at": "2025-01-06", "timestamp": "2025-01-07", "messages": TEA},
+            "which is the time, timestamp 2025-01-07T00:00:00Z, created_at 2025-01-06T00:00:00Z?",
+        ),
+        ({"messages": turns(("user", "\ud800"), ("assistant", "x"))}, "half of a surrogate pair"),
         (["messages"], "a JSON object is needed"),
         (None, "a JSON object is needed"),
     ],
@@ -279,7 +358,7 @@ def test_missing_file(tmp_path):
 
 # -- round trips ---------------------------------------------------------------------------------
 
-texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip())
+texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(visible)
 moments = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1)).map(
     lambda moment: moment.replace(tzinfo=timezone(timedelta(hours=3))).isoformat()
 )

@@ -66,6 +66,9 @@ def test_ratings(tmp_path):
         ("7,1,good,30", r"ratings.csv:2: rating is 'good', it must be a number"),
         ("7,1,4,", r"ratings.csv:2: timestamp is missing"),
         ("7,1,4,nan", r"ratings.csv:2: time is nan"),
+        ("7,1,4", r"ratings.csv:2: 3 values for 4 columns"),
+        ("7,1,4,30,5", r"ratings.csv:2: more values than columns"),
+        ('7,1,"4\n",30', r"ratings.csv:2: rating has several lines; look for a quote"),
         ("7,9,4,30", r"ratings.csv:2: movieId 9 is not in movies.csv"),
         ("7,1,4,30\n7,1,4,30", r"ratings.csv:3: the id '7/1' is already at .*ratings.csv:2"),
     ],
@@ -94,6 +97,23 @@ def test_films_of_one_title_rated_alike_in_the_same_second(tmp_path):
     films = "movieId,title,genres\n1,Kettle,Drama\n2,Kettle,Drama\n"
     movielens(tmp_path, movies=films, ratings=ratings("7,1,4,30", "7,2,4,30"))
     assert [e.thing for e in load_histories(f"movielens={tmp_path}").events] == ["1", "2"]
+
+
+def test_a_film_twice_and_a_row_in_another_rows_title(tmp_path):
+    text = FILMS + "1,Loud Kettle,Drama\n"
+    with pytest.raises(InputError, match=r"movies.csv:5: movieId 1 is there twice"):
+        load_histories(f"movielens={movielens(tmp_path, movies=text, ratings=ratings('7,1,4,30'))}")
+    text = 'movieId,title,genres\n1,"Kettle,Drama\n2,Boots",Drama\n'
+    with pytest.raises(InputError, match=r"movies.csv:2: title has several lines; look for a quot"):
+        load_histories(f"movielens={movielens(tmp_path, movies=text, ratings=ratings('7,1,4,30'))}")
+
+
+def test_releases_without_csv(tmp_path):
+    (tmp_path / "movies.dat").write_text("1::Kettle::Drama\n")
+    with pytest.raises(
+        InputError, match=r"movies.csv: no such file; of MovieLens the releases with"
+    ):
+        load_histories(f"movielens={tmp_path}")
 
 
 def test_folder_without_ratings(tmp_path):
@@ -270,6 +290,20 @@ def test_lamp_repeats_in_a_profile_count_once(tmp_path, caplog):
     assert "left out 2 repeated profile items" in caplog.text
 
 
+def test_lamp_without_dates_says_what_its_order_is(tmp_path, caplog):
+    load_histories(lamp(tmp_path, "lamp7", question("lamp7", {"date": 2017}, user_id="a")))
+    assert not caplog.messages
+    load_histories(lamp(tmp_path, "lamp7", question("lamp7", {})))
+    (message,) = caplog.messages
+    assert "profiles have no dates, their order counts as time" in message
+
+
+def test_lamp_output_that_is_there_twice(tmp_path):
+    golds = [{"id": "110", "output": text} for text in ("one", "one", "two")]
+    with pytest.raises(InputError, match="gold 3: the id '110' has another output already"):
+        load_histories(lamp(tmp_path, "lamp7", question("lamp7", {}), golds=golds))
+
+
 def test_lamp_2_has_fifteen_tags(tmp_path):
     assert len(set(TAGS)) == 15
     bad = lamp(tmp_path, "lamp2", question("lamp2", {"tag": "kettles"}))
@@ -341,6 +375,23 @@ def test_jsonl_numbers_are_a_scale_in_order(tmp_path):
     assert (task.labels, task.ordinal) == (("2", "2.5", "10"), True)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("5", "5.0", "number"), ("1e1", 10, "number"), ("a b", "a\u00a0b", "to")],
+)
+def test_jsonl_labels_that_are_the_same(tmp_path, one, other, same):
+    rows = [row(n, (one, other)[n % 2]) for n in range(4)]
+    with pytest.raises(InputError, match=rf"soups.jsonl: the responses .* are the same {same}"):
+        load_histories(jsonl(tmp_path, *rows))
+
+
+def test_jsonl_times_in_two_units(tmp_path):
+    with pytest.raises(
+        InputError, match=r"soups.jsonl:2: time is 1730000000, seconds since 1970, wh"
+    ):
+        load_histories(jsonl(tmp_path, row(1_720_000_000_000), row(1_730_000_000)))
+
+
 def test_jsonl_free_text_is_told_if_it_might_be_a_slip(tmp_path, caplog):
     task = load_histories(jsonl(tmp_path, row(1, 4), row(2, 4), row(3, 44))).task
     assert (task.labels, task.ordinal) == (None, False)
@@ -362,7 +413,7 @@ def test_jsonl_out_of_time_is_sorted_and_counted(tmp_path, caplog):
         (row("yesterday"), "soups.jsonl:2: time is 'yesterday', it must be a number"),
         (row(None), "soups.jsonl:2: time is None"),
         (row(True), "soups.jsonl:2: time is True"),
-        (row(float("nan")), "soups.jsonl:2: time is nan"),
+        (row(float("nan")), "soups.jsonl:2: NaN is no JSON value"),
         (row(int("9" * 400)), "soups.jsonl:2: time is inf, it must be a finite number"),
         (row(response=" "), "soups.jsonl:2: response is ' '"),
         (row(user=None), "soups.jsonl:2: user is None"),

@@ -93,22 +93,54 @@ def test_not_json_names_the_line(tmp_path):
     assert re.match(r":3: not JSON \(.*column 2", fails(path))
 
 
-@pytest.mark.parametrize("line", ["[1, 2]", '"text"', "17", "null"])
+@pytest.mark.parametrize("line", ['"text"', "17", "null"])
 def test_json_that_is_no_object(tmp_path, line):
     path = tmp_path / "items.jsonl"
     path.write_text(line + "\n", encoding="utf-8")
     assert fails(path) == f":1: a JSON object is needed, got {line!r}"
 
 
+def test_a_json_list_is_read_by_its_entries(tmp_path):
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps([GOOD, 17], indent=1), encoding="utf-8")
+    assert fails(path) == ", entry 2: a JSON object is needed, got '17'"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"id": "a", "id": "b"}', "field 'id' is there twice: remove or rename one"),
+        ('{"id": NaN}', "NaN is no JSON value: write a number, a text or null"),
+        ('{"id": "\\ud83d"}', "'\\ud83d' is half of a surrogate pair and no text"),
+        ('{"id": "a", "scenario": "Wh', "not JSON (Unterminated string"),
+    ],
+)
+def test_json_that_says_too_much_or_too_little(tmp_path, line, words):
+    path = tmp_path / "items.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    assert fails(path).startswith(f":1: {words}")
+
+
+def test_a_folder_link_or_loop_in_place_of_a_file(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty cannot be loaded: "):
+        read_items(tmp_path / "empty", "t")
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    assert fails(tmp_path / "loop.jsonl").startswith(": cannot be read (")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(jsonl(tmp_path, GOOD))
+    assert [item.id for item in read_items(link, "t")] == ["a"]
+
+
 def test_csv_with_more_values_than_columns(tmp_path):
     path = tmp_path / "items.csv"
     path.write_text("id,scenario,options,key\na,One, two,x|y,x\n", encoding="utf-8")
-    assert fails(path) == ":2: more values than columns"
+    assert fails(path).startswith(":2: more values than columns (5, 4): quote a value")
 
 
 @pytest.mark.parametrize(
     ("row", "field"),
-    [("a,What?,x|y,", "key"), ("a,What?,x|y", "key"), (",What?,x|y,x", "id")],
+    [("a,What?,x|y,", "key"), (",What?,x|y,x", "id"), ("a, ,x|y,x", "scenario")],
 )
 def test_csv_cell_left_empty(tmp_path, row, field):
     path = tmp_path / "items.csv"
@@ -130,6 +162,64 @@ def test_csv_cell_beyond_the_size_limit(tmp_path):
     path = tmp_path / "items.csv"
     path.write_text(f"id,scenario,options,key\na,{'long ' * 30_000},x|y,x\n", encoding="utf-8")
     assert re.match(r":\d+: not CSV \(.*field limit", fails(path))
+
+
+@pytest.mark.parametrize("row", ["a,What?,x|y", "a"])
+def test_csv_with_fewer_values_than_columns(tmp_path, row):
+    path = tmp_path / "items.csv"
+    path.write_text(f"id,scenario,options,key\n{row}\n", encoding="utf-8")
+    count = row.count(",") + 1
+    assert fails(path) == f":2: {count} values for 4 columns: leave a cell empty, not out"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("id,scenario,options,key, key\na,Q,x|y,x,y\n", ":1: column 'key' is there twice"),
+        ("id,scenario,options,key,\na,Q,x|y,x,z\n", ":2: 'z' stands in column 5, which has no na"),
+        ("id;scenario,options;key\na;Q;x|y;x\n", ":2: more values than columns (4, 3)"),
+        ("id,a;b\n1,2\n", ":1: commas or semicolons could separate the columns"),
+        ('id,scenario,options,key\n\na,"Q?,x|y,x\nb,Q?,x|y,x\n', ":3: not CSV ("),
+    ],
+)
+def test_csv_that_cannot_be_told_apart(tmp_path, content, words):
+    path = tmp_path / "items.csv"
+    path.write_text(content, encoding="utf-8")
+    assert fails(path).startswith(words)
+
+
+# -- options to the eye --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        "cafe\u0301 joy", "caf\u00e9\u00a0joy", "caf\u00e9 \u200bjoy", "ca\u00adf\u00e9 joy",
+        "caf\u00e9 joy\ufe0f", "caf\u00e9  joy", "\ufeffcaf\u00e9 joy", "caf\u00e9 \u2060joy",
+        "caf\u00e9 joy\u202c", "caf\u00e9 joy\x00",
+    ],
+)  # fmt: skip
+def test_options_that_look_the_same(tmp_path, twin):
+    text = fails(
+        jsonl(tmp_path, {**GOOD, "options": ["caf\u00e9 joy", "Fear", twin], "key": "Fear"})
+    )
+    assert text.startswith(":1: two options of a differ only in what cannot be seen: ")
+    assert text.isascii() and ascii(twin) in text
+
+
+@pytest.mark.parametrize(
+    "twins", [("Joy", "joy"), ("10\u00b2", "102"), ("7", "07"), ("a", "\u0430")]
+)
+def test_options_that_look_different(twins):
+    assert make_item("t", "x", "understanding", "Q?", twins, twins[0]).options == twins
+
+
+@pytest.mark.parametrize(
+    ("options", "key"), [(["1", "2", "3"], 1), (["1", "2", "3"], 0), ([1, 2], 1), (["5", "x"], 1)]
+)
+def test_a_number_as_key_among_numbers_must_say_what_it_means(options, key):
+    with pytest.raises(InputError, match=f"key {key} of x may be a place or a text"):
+        make_item("t", "x", "understanding", "Q?", options, key)
 
 
 # -- the row -------------------------------------------------------------------------------------
@@ -158,7 +248,7 @@ def test_missing_field(tmp_path, test, field):
         ({"key": "C"}, "key 'C' of a is not among its options: Joy, Fear"),
         ({"key": 2}, "key 2 of a is not among its options: Joy, Fear"),
         ({"key": -1}, "key -1 of a is not among its options: Joy, Fear"),
-        ({"key": True}, "key True of a is not among its options: Joy, Fear"),
+        ({"key": True}, "key True of a must be a text, a letter or a whole number"),
         ({"key": ""}, "key '' of a is not among its options: Joy, Fear"),
         ({"options": ["Joy"]}, "a has 1 option(s), it needs at least two"),
         ({"options": []}, "a has 0 option(s), it needs at least two"),
@@ -172,7 +262,18 @@ def test_missing_field(tmp_path, test, field):
         ({"weights": [1.0]}, "a needs 2 weights between 0 and 1, got [1.0]"),
         ({"weights": [1.5, 0]}, "a needs 2 weights between 0 and 1, got [1.5, 0.0]"),
         ({"weights": [1, -0.1]}, "a needs 2 weights between 0 and 1, got [1.0, -0.1]"),
-        ({"weights": [1, float("nan")]}, "a needs 2 weights between 0 and 1, got [1.0, nan]"),
+        ({"weights": [1, "nan"]}, "a needs 2 weights between 0 and 1, got [1.0, nan]"),
+        ({"weights": [True, False]}, "weights of a are not numbers: [True, False]"),
+        ({"key": 0.0}, "key 0.0 of a must be a text, a letter or a whole number"),
+        ({"options": ["Joy", 0.5]}, 'an option of a is 0.5, write it as a text: "0.5"'),
+        ({"options": ["Joy", True]}, "an option of a is True, it must be a text"),
+        (
+            {"options": ["Joy", "\u200b"]},
+            r"is empty, but for characters that cannot be seen: '\u200b'",
+        ),
+        ({"scenario": "\u2060"}, "scenario of a is empty or not text"),
+        ({"id": 1.0}, "id is 1.0, it must be a text or a whole number"),
+        ({"id": ["a"]}, "id is ['a'], it must be a text or a whole number"),
         ({"weights": [1, "much"]}, "weights of a are not numbers: [1, 'much']"),
         ({"weights": [1, None]}, "weights of a are not numbers: [1, None]"),
         ({"weights": 1}, "options and weights must be lists, got 1"),
@@ -232,13 +333,13 @@ def test_field_of_the_wrong_type_in_a_published_form(tmp_path, test, change):
 
 def test_duplicate_id_names_both_lines(tmp_path):
     path = jsonl(tmp_path, GOOD, {**GOOD, "id": "b"}, {**GOOD, "id": "a "})
-    assert fails(path) == ":3: id 'a' is already used in line 1"
+    assert fails(path) == f":3: id 'a' is already used at {path}:1"
 
 
 def test_duplicate_id_in_csv_names_both_lines(tmp_path):
     path = tmp_path / "items.csv"
     path.write_text("id,scenario,options,key\na,Q?,x|y,x\n\na,R?,x|y,x\n", encoding="utf-8")
-    assert fails(path) == ":4: id 'a' is already used in line 2"
+    assert fails(path) == f":4: id 'a' is already used at {path}:2"
 
 
 def test_make_item_without_options():

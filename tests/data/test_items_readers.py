@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
-from unswayed.data.items import Item, builtin_items, load_items, make_item, read_items
+from unswayed.data.items import Item, builtin_items, load_items, make_item, notes_on, read_items
+from unswayed.data.texts import visible
 
 REAL = Path(os.environ.get("UNSWAYED_REAL_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
@@ -116,7 +117,8 @@ def test_generic_blank_lines_and_byte_order_mark_are_fine(tmp_path):
         (["Joy", "Fear", "Hope"], 0, 0),
         (["C", "B", "A"], "A", 2),  # a text wins over a letter
         (["1", "2", "3"], "2", 1),
-        (["1", "2", "3"], 2, 2),  # a number is an index
+        (["0", "1", "2"], 2, 2),  # the same by place and by text
+        (["Joy\u200b", "Fear"], "Joy", 0),
     ],
 )
 def test_key_is_a_text_a_letter_or_an_index(options, key, index):
@@ -136,18 +138,79 @@ def test_csv_cells_may_hold_any_unicode_line_separator(tmp_path, separator):
     assert [item.scenario for item in items] == [f"one{separator}two", "three"]
 
 
-words = (
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1)
-    .map(str.strip)
-    .filter(bool)
-)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("first", ["", "sep=", "\r\n"])
+def test_csv_of_spreadsheet_programs(tmp_path, separator, first):
+    """Separators by country, Excel's line `sep=`, empty rows and columns, an index by pandas."""
+    rows = [
+        [" id", "scenario ", "options", "key", ""],
+        ["a", '"One, two; gone.\r\nWhat now?"', "x|y", "y", ""],
+        ["", "", " ", "", ""],
+        ["b", "What\u2028now?", "x|y", "x", "", ""],
+        [""] * 7,
+    ]
+    path = tmp_path / "mine.csv"
+    text = "\r\n".join(separator.join(row) for row in rows)
+    first = f"sep={separator}\r\n" if first == "sep=" else first
+    path.write_text(first + text, encoding="utf-8-sig", newline="")
+    first_item, second_item = read_items(path, "mine")
+    assert first_item.scenario == "One, two; gone.\r\nWhat now?" and first_item.key == 1
+    assert (second_item.id, second_item.key) == ("b", 0)
+    for broken, line in (("b2,x", 8), ("c", 8)):
+        path.write_text(first + text + "\r\n" + broken.replace(",", separator), newline="")
+        with pytest.raises(
+            InputError, match=rf"mine.csv:{line - (first == '')}: \d values for 5 col"
+        ):
+            read_items(path, "mine")
+
+
+def test_csv_with_the_index_that_pandas_writes(tmp_path):
+    import pandas as pd
+
+    frame = pd.DataFrame({"id": ["007", "8"], "scenario": "Q?", "options": "1.50|x", "key": "1.50"})
+    frame.to_csv(tmp_path / "mine.csv")
+    frame.to_csv(tmp_path / "mine.tsv", sep="\t")
+    items = read_items(tmp_path / "mine.csv", "mine")
+    assert [(item.id, item.options[item.key]) for item in items] == [("007", "1.50"), ("8", "1.50")]
+    assert read_items(tmp_path / "mine.tsv", "mine") == items
+
+
+def test_keys_that_seem_to_count_from_one_are_told(tmp_path, caplog):
+    rows = [{**TEA, "id": str(n), "key": n} for n in range(3)]
+    read_items(write(tmp_path / "zero.jsonl", *rows), "mine")
+    assert not caplog.messages
+    path = write(tmp_path / "one.jsonl", *rows[1:])
+    read_items(path, "mine")
+    assert caplog.messages == [
+        f"{path}: keys that are numbers are places from 0, and none is 0; if they count from 1, "
+        "write the texts of the options"
+    ]
+
+
+def test_notes_on_options():
+    def item(*options):
+        return make_item("t", "x", "understanding", "Q?", options, options[0])
+
+    assert notes_on([item("Joy", "Fear"), item("no joy", "joy")]) == []
+    (prefix,) = notes_on([item("joy and relief", "fear", "joy"), item("1", "10"), item("a", "b")])
+    assert prefix.startswith(
+        "In 2 pairs of options one begins the other, such as 'joy' and 'joy an"
+    )
+    (unseen,) = notes_on([item("Joy\u200b", "Fear")])
+    assert (
+        "1 options hold characters that cannot be seen" in unseen and r"'Joy\u200b' (x)" in unseen
+    )
+    assert notes_on(builtin_items()) == []
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(visible)
 
 
 @st.composite
 def valid_items(draw, text=words) -> list[Item]:
     items = []
     for id in draw(st.lists(text, min_size=1, max_size=4, unique=True)):
-        options = tuple(draw(st.lists(text, min_size=2, max_size=6, unique=True)))
+        options = tuple(draw(st.lists(text, min_size=2, max_size=6, unique_by=visible)))
         key = draw(st.integers(0, len(options) - 1))
         kind = draw(st.sampled_from(["understanding", "management"]))
         if kind == "understanding":
@@ -189,7 +252,7 @@ def test_jsonl_round_trip(folder, items):
             "kind": item.kind,
             "scenario": item.scenario,
             "options": list(item.options),
-            "key": item.key,
+            "key": item.options[item.key],
             "weights": list(item.weights),
             "persona_invariant": item.persona_invariant,
             "rationale": item.rationale,

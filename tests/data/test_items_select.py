@@ -109,7 +109,7 @@ def test_agreeing_decisions_may_be_repeated(tmp_path):
 def test_contradicting_decisions_are_an_error(tmp_path):
     """One row per annotator is a likely file; the last row must not win without a word."""
     path = write(tmp_path / "d.csv", "id,persona_invariant\na,no\nb,no\na,yes\n")
-    with pytest.raises(InputError, match=r"d\.csv:4: .*line 2"):
+    with pytest.raises(InputError, match=r"d\.csv:4: contradicts .*d\.csv:2 on"):
         keep_invariant([item("a"), item("b"), item("c")], path)
 
 

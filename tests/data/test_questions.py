@@ -234,7 +234,7 @@ def test_ultrafeedback(tmp_path, caplog):
     )
     questions = load_questions([f"ultrafeedback={path}"])
     assert [question.free for question in questions] == [True, True]
-    assert "left out 1 rows: 3 (chosen is empty)" in caplog.text
+    assert "left out 1 of 3 rows: 3 (chosen is empty)" in caplog.text
 
 
 def test_tulu3(tmp_path, caplog):
@@ -253,8 +253,12 @@ def test_tulu3(tmp_path, caplog):
     first, second = load_questions([f"tulu3={path}"])
     assert (first.id, first.answer, first.numeric, first.free) == ("a", "42", True, False)
     assert second.id == "b" and second.free
-    assert "left out 3 rows" in caplog.text
-    for reason in ("3 (not one question and one answer)", "4 (the same as 1)", "5 (empty)"):
+    assert "left out 3 of 5 rows" in caplog.text
+    for reason in (
+        "3 (not one question and one answer)",
+        f"4 (the same as at {path}:1)",
+        "5 (empty)",
+    ):
         assert reason in caplog.text
 
 
@@ -301,7 +305,7 @@ def test_nothing_given():
         ("mine", {**GOOD, "aliases": 3}, "aliases is 3, it must be a list of texts"),
         ("mine", {**GOOD, "numeric": "perhaps"}, "numeric is 'perhaps', it must be true or false"),
         ("mine", {**GOOD, "answer": "red", "numeric": True}, "the answer 'red' is no number"),
-        ("mine", "[1]", "a JSON object is needed"),
+        ("mine", "1", "a JSON object is needed"),
         ("mine", "{", "not JSON"),
         ("gsm8k", {"question": "Q", "answer": "7"}, 'answer must end in "#### " and a number'),
         ("gsm8k", {"question": "Q", "answer": "#### none"}, 'answer must end in "#### "'),
@@ -318,10 +322,10 @@ def test_faulty_rows_name_file_and_line(tmp_path, name, row, message):
 
 def test_duplicates(tmp_path):
     path = write(tmp_path, GOOD, {**GOOD, "question": f"  {GOOD['question'].upper()} "})
-    with pytest.raises(InputError, match=r"q.jsonl:2: the question is the same as in line 1"):
+    with pytest.raises(InputError, match=r"q.jsonl:2: the question is the same as at .*q.jsonl:1"):
         read_questions(path, "mine")
     path = write(tmp_path, {**GOOD, "id": "a"}, {"id": "a", "question": "Q", "answer": "a"})
-    with pytest.raises(InputError, match=r"q.jsonl:2: id 'a' is already used in line 1"):
+    with pytest.raises(InputError, match=r"q.jsonl:2: id 'a' is already used at .*q.jsonl:1"):
         read_questions(path, "mine")
     path = write(tmp_path, GOOD)
     with pytest.raises(InputError, match="'b_1' asks the same as 'a_1'; leave one out"):

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from unswayed.core.errors import InputError
 from unswayed.mitigation.dpo.pairs import (
-    PreferencePair,
     by_persona,
     memory_of,
     read_splits,
     training_pairs,
 )
 from unswayed.mitigation.dpo.recipe import OURS, read_recipe, run_recipe
+from unswayed.mitigation.dpo.rows import NotLearnable, PreferencePair, preference_pair
 from unswayed.mitigation.dpo.settings import DpoRecipe
 
 ROOT = Path(__file__).parents[2]
@@ -158,22 +158,87 @@ class TestKeys:
 GOOD = pair("", "What is 1?", "one", "two")
 
 
+def whole_chat(asked: PreferencePair) -> dict:
+    """The row with its prompt at the beginning of both sides."""
+    return {part: asked["prompt"] + asked[part] for part in ("chosen", "rejected")}
+
+
 class TestPairs:
     @pytest.mark.parametrize(
         ("row", "message"),
         [
-            (GOOD | {"rejected": GOOD["chosen"]}, "train row 2: chosen and rejected are the same"),
-            (GOOD | {"chosen": [{"role": "assistant", "content": " "}]}, "chosen is empty"),
-            (GOOD | {"rejected": [{"role": "assistant", "content": ""}]}, "rejected is empty"),
             (GOOD | {"prompt": []}, "prompt must be a text or a list of messages"),
-            (GOOD | {"chosen": GOOD["prompt"]}, "chosen must be one assistant message"),
-            (GOOD | {"chosen": GOOD["prompt"] + GOOD["chosen"]}, "and not the whole chat"),
+            (GOOD | {"chosen": GOOD["prompt"]}, "chosen must end in an assistant message"),
+            (GOOD | {"chosen": GOOD["prompt"] + GOOD["chosen"]}, "one of chosen and rejected is a"),
+            (GOOD | {"prompt": GOOD["chosen"]}, "prompt must end in a user message"),
+            (
+                GOOD | {"chosen": "\n\nHuman: Hi\n\nAssistant: Ho"},
+                "split it into messages, each wi",
+            ),
+            (whole_chat(GOOD) | {"prompt": "What is 2?"}, "prompt is not what the chats in chosen"),
+            (
+                whole_chat(GOOD) | {"prompt": GOOD["chosen"]},
+                "prompt is not what the chats in chose",
+            ),
+            (GOOD | {"prompt": None}, "prompt must be a text or a list of messages"),
         ],
     )
     def test_rows_that_are_no_pairs(self, tmp_path: Path, row: dict, message: str):
         write_dataset(tmp_path / "data", train=[GOOD, row])
         with pytest.raises(InputError, match=message):
             read_splits(str(tmp_path / "data"), "constructed")
+
+    @pytest.mark.parametrize(
+        ("row", "reason"),
+        [
+            (GOOD | {"rejected": GOOD["chosen"]}, "chosen and rejected are the same text"),
+            (GOOD | {"rejected": " one\u200b\n"}, "chosen and rejected are the same text"),
+            (GOOD | {"chosen": [{"role": "assistant", "content": " "}]}, "chosen is empty"),
+            (GOOD | {"rejected": ""}, "rejected is empty"),
+            (GOOD | {"prompt": "\n"}, "prompt is empty"),
+            (
+                GOOD | {"chosen": [{"role": "tool", "content": "x"}]},
+                "chosen has a message of the r",
+            ),
+            (
+                whole_chat(GOOD) | {"chosen": some_pairs(1)[0]["prompt"] + GOOD["chosen"]},
+                "part befo",
+            ),
+        ],
+    )
+    def test_rows_that_teach_nothing(self, row: dict, reason: str):
+        with pytest.raises(NotLearnable, match=reason):
+            preference_pair(row)
+
+    def test_rows_left_out_are_counted(self, tmp_path: Path, caplog):
+        same = GOOD | {"rejected": [{"role": "assistant", "content": "one "}]}
+        data = write_dataset(tmp_path / "data", train=[GOOD, same, GOOD], test=[same])
+        with pytest.raises(
+            InputError, match=r"test: no row can be trained on, such as row 1 \(cho"
+        ):
+            read_splits(str(data), "constructed")
+        (data / "constructed" / "test.jsonl").write_text(json.dumps(GOOD))
+        caplog.clear()
+        assert read_splits(str(data), "constructed") == {"train": [GOOD] * 2, "test": [GOOD]}
+        assert caplog.messages == [
+            f"{data}, train: left out 1 of 3 rows: 2 (chosen and rejected are the same text)"
+        ]
+
+    @given(st.lists(st.sampled_from(MEMORIES), min_size=1, max_size=3), st.booleans())
+    def test_whole_chats_are_their_beginning_and_two_answers(self, turns: list[str], system: bool):
+        asked = pair("Notes." * system, "What is 1?", "one", "two")
+        for n, text in enumerate(turns):
+            asked["prompt"].append({"role": "assistant", "content": f"{n} {text}"})
+            asked["prompt"].append({"role": "user", "content": f"{n}?"})
+        whole, first = whole_chat(asked), asked["prompt"][system]
+        forms = [whole, asked, whole | {"prompt": first["content"]}, whole | {"prompt": None}]
+        forms += [whole | {"prompt": asked["prompt"]}, whole | {"prompt": asked["prompt"][system:]}]
+        names = {"user": "human", "assistant": "gpt", "system": "developer"}
+        shared = {
+            part: [{"from": names[m["role"]], "value": m["content"]} for m in messages]
+            for part, messages in asked.items()
+        }
+        assert all(preference_pair(row) == asked for row in [*forms, shared])
 
     @pytest.mark.parametrize(
         "prompt",

@@ -17,6 +17,7 @@ from unswayed.data.conversations import (
     builtin_near,
     make_conversation,
 )
+from unswayed.data.texts import visible
 from unswayed.plum.augment import Augmented, normalised
 from unswayed.plum.augment import extract_pairs as extract
 from unswayed.plum.phrases import (
@@ -301,7 +302,7 @@ TEXT = st.one_of(
     st.lists(WORDS, min_size=1, max_size=40).map(" ".join),
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=60),
     st.sampled_from([turn["content"] for one in BANK for turn in one.turns]),
-).filter(str.strip)
+).filter(visible)
 SETS = st.lists(
     st.integers(1, 3).flatmap(lambda n: st.lists(TEXT, min_size=2 * n, max_size=2 * n)),
     min_size=1,

@@ -35,7 +35,7 @@ def rows(n: int, **changes) -> str:
         ("a.jsonl", "x" * 200_001, "200,001 bytes, at most 200,000"),
         ("a.csv", "id,scenario\nw1,x,y\n", "a.csv:2: more values than columns"),
         ("a.exe", "x", "ends in .jsonl or .csv"),
-        ("a.jsonl", "[" * 100_000, "a.jsonl:1: not JSON"),
+        ("a.jsonl", "[" * 100_000, "a.jsonl: not JSON"),
         ("a.jsonl", b"\xff\xfe", "cannot be read as UTF-8"),
     ],
 )

@@ -39,7 +39,7 @@ from unswayed.core.errors import InputError
 from unswayed.core.files import file_hash, write_json, write_table
 from unswayed.core.journal import Journal
 from unswayed.core.progress import Progress
-from unswayed.data.items import Item, keep_invariant, load_items
+from unswayed.data.items import Item, keep_invariant, load_items, notes_on
 from unswayed.data.personas import Persona, load_personas
 from unswayed.memory import Memory
 from unswayed.memory.registry import check_memory, find_mechanism
@@ -91,6 +91,8 @@ def run_audit(arguments: AuditArguments) -> Path:
     rows = _score_parts(lm, chat, memory, arguments, items, parts, scored)
     run["seconds"] = round(time.monotonic() - start, 1)
     run["notes"] += mechanism.notes(memory, personas, rows)
+    if arguments.scoring == "option":
+        run["notes"] += notes_on(items)
     if silent := sum(row["raw_text"] == "" for row in rows):
         run["notes"].append(f"{silent} of {len(rows)} answers were empty: they count as unparsed.")
     _finish(out, run, add_flips(rows))

@@ -15,18 +15,29 @@ from typing import Any
 from unswayed.core.errors import InputError
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, newline: str | None = None) -> str:
     """A UTF-8 text, without a byte order mark.
+
+    Args:
+        newline: as for `open`; "" keeps the ends of lines as they are.
 
     Raises:
         InputError: there is no such file, or it is no UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            return file.read()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; give a file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: cannot be read as UTF-8 text ({error}): save it as UTF-8, which spreadsheet "
+            "programs call CSV UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def require_folder(folder: Path, option: str = "--out") -> None:

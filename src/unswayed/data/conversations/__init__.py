@@ -14,7 +14,7 @@ from pathlib import Path
 from unswayed.core.errors import InputError
 from unswayed.data.conversations.conversation import Conversation, in_time_order, make_conversation
 from unswayed.data.conversations.readers import READERS, read_conversations
-from unswayed.data.rows import json_lines
+from unswayed.data.rows import json_rows
 
 __all__ = [
     "BUILTIN", "Conversation", "Fact", "builtin_conversations", "builtin_facts", "builtin_near",
@@ -58,13 +58,13 @@ def builtin_conversations() -> list[Conversation]:
 def builtin_facts() -> list[Fact]:
     """The facts of the built-in conversations, three or more for each, in the bank's order."""
     return [
-        Fact(conversation=row["id"], **fact) for _, row in json_lines(BANK) for fact in row["facts"]
+        Fact(conversation=row["id"], **fact) for _, row in json_rows(BANK) for fact in row["facts"]
     ]
 
 
 def builtin_near() -> dict[str, str]:
     """Deliberate near-misses: id -> id of the conversation on a near topic with other facts."""
-    return {row["id"]: row["near"] for _, row in json_lines(BANK) if "near" in row}
+    return {row["id"]: row["near"] for _, row in json_rows(BANK) if "near" in row}
 
 
 def load_conversations(specs: Iterable[str]) -> list[Conversation]:

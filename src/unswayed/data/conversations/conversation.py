@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
 from unswayed.core.errors import InputError
+from unswayed.data.texts import identifier, visible
+
+EPOCH = re.compile(r"\d{10}(\d{3})?(\.\d+)?")
+FIRST, LAST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1990, 2100))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +31,10 @@ class Conversation:
     turns: tuple[dict[str, str], ...]
 
 
+class Unlearnable(InputError):
+    """A conversation that is whole, but of a kind that cannot be learnt: files may hold some."""
+
+
 def make_conversation(
     id: object, time: object, turns: Sequence[Mapping[str, object]]
 ) -> Conversation:
@@ -33,39 +42,75 @@ def make_conversation(
 
     Args:
         id: text or a whole number.
-        time: ISO 8601, in UTC where it names no offset, or None.
+        time: see `moment`, or None.
         turns: each with `role` and `content`.
 
     Raises:
-        InputError: says which part is wrong and what was given.
+        Unlearnable: a role, a content or the order of turns is not as in `Conversation`.
+        InputError: says which other part is wrong and what was given.
     """
-    if not isinstance(id, (str, int)) or isinstance(id, bool) or not str(id).strip():
-        raise InputError(f"id is {id!r}, it must be a text")
+    id = identifier(id)
+    time = None if time is None else moment(time)
     if not turns:
-        raise InputError("holds no turns; a user's turn and an answer are needed")
+        raise Unlearnable("holds no turns; a user's turn and an answer are needed")
     checked = []
     for number, turn in enumerate(turns, start=1):
         role, content = turn["role"], turn["content"]
         if role not in ("user", "assistant"):
-            raise InputError(f"role of turn {number} is {role!r}, it must be user or assistant")
+            raise Unlearnable(f"role of turn {number} is {role!r}, it must be user or assistant")
         if not isinstance(content, str):
-            raise InputError(f"turn {number} is {str(content)[:40]!r}, it must be a text")
-        if not content.strip():
-            raise InputError(f"turn {number} is empty")
-        checked.append({"role": role, "content": _encodable(content.strip(), f"turn {number}")})
+            raise Unlearnable(f"turn {number} is {str(content)[:40]!r}, it must be a text")
+        if not visible(content):
+            raise Unlearnable(f"turn {number} is empty")
+        checked.append({"role": role, "content": content.strip()})
     roles = [turn["role"] for turn in checked]
     if len(set(roles)) == 1:
-        raise InputError(f"only the {roles[0]} speaks; a user's turn and an answer are needed")
+        raise Unlearnable(f"only the {roles[0]} speaks; a user's turn and an answer are needed")
     if roles[0] != "user":
-        raise InputError("turn 1 is the assistant's; the user must begin")
+        raise Unlearnable("turn 1 is the assistant's; the user must begin")
     for number, (before, role) in enumerate(pairwise(roles), start=2):
         if role == before:
-            raise InputError(f"turn {number} is the {role}'s again; user and assistant alternate")
+            raise Unlearnable(f"turn {number} is the {role}'s again; user and assistant alternate")
     if roles[-1] == "user":
-        raise InputError(f"turn {len(roles)}, the last, is the user's; add its answer or drop it")
-    return Conversation(
-        _encodable(str(id).strip(), "id"), None if time is None else _utc(time), tuple(checked)
-    )
+        raise Unlearnable(f"turn {len(roles)}, the last, is the user's; add its answer or drop it")
+    return Conversation(id, time, tuple(checked))
+
+
+def moment(time: object) -> str:
+    """A point in time as ISO 8601 in UTC.
+
+    Args:
+        time: ISO 8601, in UTC where it names no offset; or, between 1990 and 2100, seconds or
+            milliseconds since 1970, a number or its digits.
+
+    Raises:
+        InputError: it is neither.
+    """
+    since_1970 = time if not isinstance(time, bool) else None
+    if isinstance(time, str) and EPOCH.fullmatch(time.strip()):
+        since_1970 = float(time)
+    try:
+        if not isinstance(since_1970, (int, float)):
+            moment = _calendar(time.strip())
+        elif FIRST <= since_1970 < LAST:
+            moment = datetime.fromtimestamp(since_1970, UTC)
+        elif FIRST <= since_1970 / 1000 < LAST:
+            moment = datetime.fromtimestamp(since_1970 / 1000, UTC)
+        else:
+            raise ValueError
+        return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+    except (AttributeError, ValueError, OverflowError):
+        raise InputError(
+            f"time is {time!r}, it must be ISO 8601, e.g. 2025-01-06T08:10:00Z, or seconds since "
+            "1970"
+        ) from None
+
+
+def _calendar(text: str) -> datetime:
+    if text.isdecimal() and len(text) != len("20250106"):  # Python would find a time of day in it
+        raise ValueError
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def in_time_order(conversations: Iterable[Conversation]) -> list[Conversation]:
@@ -76,24 +121,3 @@ def in_time_order(conversations: Iterable[Conversation]) -> list[Conversation]:
             last = datetime.fromisoformat(conversation.time)
         keyed.append((last, conversation))
     return [conversation for _, conversation in sorted(keyed, key=lambda pair: pair[0])]
-
-
-def _encodable(text: str, what: str) -> str:
-    """The text, if it can be written as UTF-8: JSON may hold halves of surrogate pairs."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{what} is not text: {error.reason} at {error.start}") from None
-    return text
-
-
-def _utc(time: object) -> str:
-    try:
-        moment = datetime.fromisoformat(time)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(
-            f"time is {time!r}, it must be ISO 8601, e.g. 2025-01-06T08:10:00Z"
-        ) from None

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from unswayed.core.errors import InputError
 from unswayed.data.histories.events import Event, Histories, Task, make_histories
-from unswayed.data.rows import json_lines
+from unswayed.data.rows import json_rows
+from unswayed.data.texts import visible
 
 log = logging.getLogger(__name__)
 
 MAX_LABELS = 20
+SECONDS, MILLISECONDS = 1e8, 1e11  # since 1970: from 1973 on either can be told by its size
 
 
 def read(path: str | Path) -> Histories:
@@ -26,12 +28,16 @@ def read(path: str | Path) -> Histories:
         InputError: names file, line and field of the first fault.
     """
     path = Path(path)
-    rows = []
-    for number, row in json_lines(path):
-        where = f"{path}:{number}"
-        rows.append((where, _event(where, row)))
+    rows = [(where, _event(where, row)) for where, row in json_rows(path)]
     if not rows:
         raise InputError(f"{path}: holds no events; give one JSON object a line")
+    if any(e.time >= MILLISECONDS for _, e in rows):
+        for where, event in rows:
+            if SECONDS <= event.time < MILLISECONDS:
+                raise InputError(
+                    f"{where}: time is {event.time:.0f}, seconds since 1970, where others are "
+                    "milliseconds: write all in one unit"
+                )
     late = sum(a.time > b.time for (_, a), (_, b) in pairwise(rows))
     if late:
         log.warning(
@@ -47,7 +53,15 @@ def _task(path: Path, rows: list[tuple[str, Event]]) -> Task:
         if once and len(counts) <= MAX_LABELS:
             log.warning("%s: responses count as free text: %r occurs only once", *once[0])
         return Task(path.stem, "What does this person answer?", None, ordinal=False)
-    if all(_is_number(label) for label in counts):
+    numbers = all(_is_number(label) for label in counts)
+    first: dict[object, str] = {}
+    for label in counts:
+        if (twin := first.setdefault(float(label) if numbers else visible(label), label)) != label:
+            raise InputError(
+                f"{path}: the responses {twin!a} and {label!a} are the same "
+                f"{'number' if numbers else 'to the eye'}: write it in one way"
+            )
+    if numbers:
         labels = tuple(sorted(counts, key=float))
         ask = f"Which number, from {labels[0]} to {labels[-1]}, does this person give?"
         return Task(path.stem, ask, labels, ordinal=True)
@@ -66,7 +80,9 @@ def _is_number(text: str) -> bool:
 def _event(where: str, row: dict) -> Event:
     time = row.get("time")
     if not isinstance(time, (int, float)) or isinstance(time, bool):
-        raise InputError(f"{where}: time is {time!r}, it must be a number")
+        raise InputError(
+            f"{where}: time is {time!r}, it must be a number, such as seconds since 1970"
+        )
     about = row.get("about") or []
     if not isinstance(about, list) or not all(isinstance(tag, str) for tag in about):
         raise InputError(f"{where}: about is {about!r}, it must be a list of texts")

@@ -144,6 +144,12 @@ def read(path: str | Path, name: str) -> Histories:
         rows += [*items, (where, event)]
     if repeats:
         log.warning("%s: left out %d repeated profile items", path, repeats)
+    if not any("date" in item for question in questions for item in question["profile"]):
+        log.warning(
+            "%s: profiles have no dates, their order counts as time; the authors say that it is "
+            "random in the user-based files",
+            path,
+        )
     task = Task(name, form.ask, form.labels, form.ordinal, form.noun)
     return make_histories(task, rows)
 
@@ -175,12 +181,13 @@ def _golds(path: Path, name: str) -> dict[str, str]:
         raise InputError(f"{beside}: must be an object with the fields task and golds")
     if not re.match(f"LaMP.?{name[-1]}", str(task)):
         raise InputError(f"{beside}: holds the task {task!r}, {name} was asked for")
-    return {
-        _field(f"{beside}, gold {number}", gold, "id"): _field(
-            f"{beside}, gold {number}", gold, "output"
-        )
-        for number, gold in enumerate(golds, start=1)
-    }
+    outputs: dict[str, str] = {}
+    for number, gold in enumerate(golds, start=1):
+        where = f"{beside}, gold {number}"
+        id, output = _field(where, gold, "id"), _field(where, gold, "output")
+        if outputs.setdefault(id, output) != output:
+            raise InputError(f"{where}: the id {id!r} has another output already: remove one")
+    return outputs
 
 
 def _field(where: str, row: Any, field: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unswayed.core.errors import InputError
 from unswayed.data.histories.events import Event, Histories, Task, make_histories
-from unswayed.data.rows import csv_lines
+from unswayed.data.tables import csv_rows
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,9 @@ def read_tags(folder: str | Path) -> Histories:
 def _films(folder: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
     """movieId -> what the model reads of the film, and its genres."""
     films = {}
-    for _, row in _rows(folder / "movies.csv", ("movieId", "title", "genres")):
+    for where, row in _rows(folder / "movies.csv", ("movieId", "title", "genres")):
+        if row["movieId"] in films:
+            raise InputError(f"{where}: movieId {row['movieId']} is there twice: remove one")
         genres = () if row["genres"].startswith("(no ") else tuple(row["genres"].split("|"))
         of = f" of the genre{'s' * (len(genres) > 1)} {', '.join(genres)}" if genres else ""
         films[row["movieId"]] = (f"{row['title'].strip()}, a film{of}", genres)
@@ -109,10 +111,17 @@ def _number(where: str, column: str, text: str) -> float:
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
     """(place, row) of each row of a CSV file, with every one of the columns filled."""
-    for number, row in csv_lines(path):
-        where = f"{path}:{number}"
-        missing = [name for name in columns if not (row.get(name) or "").strip()]
-        if missing:
+    if not path.exists() and path.with_suffix(".dat").exists():
+        raise InputError(
+            f"{path}: no such file; of MovieLens the releases with .csv files are read, such as "
+            "ml-latest-small and ml-25m, not those with .dat files"
+        )
+    for where, row in csv_rows(path):
+        if missing := [name for name in columns if name not in row]:
             need = ", ".join(columns)
             raise InputError(f"{where}: {missing[0]} is missing; needed are {need}")
+        if broken := [name for name in columns if "\n" in row[name]]:
+            raise InputError(
+                f"{where}: {broken[0]} has several lines; look for a quote that is not closed"
+            )
         yield where, row

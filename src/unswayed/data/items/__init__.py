@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unswayed.core.errors import InputError
-from unswayed.data.items.item import KINDS, LETTERS, Item, items_hash, make_item
+from unswayed.data.items.item import KINDS, LETTERS, Item, items_hash, make_item, notes_on
 from unswayed.data.items.readers import READERS, read_flag, read_items
 from unswayed.data.rows import rows_of
 
 __all__ = [
     "BUILTIN", "KINDS", "LETTERS", "READERS", "Item", "builtin_items", "items_hash",
-    "keep_invariant", "load_items", "make_item", "read_items",
+    "keep_invariant", "load_items", "make_item", "notes_on", "read_items",
 ]  # fmt: skip
 
 BUILTIN = "builtin"
@@ -76,9 +76,8 @@ def keep_invariant(items: Iterable[Item], decisions: Path | None = None) -> list
     items = list(items)
     flags = {(item.test, item.id): item.persona_invariant for item in items}
     if decisions is not None:
-        lines: dict[tuple[str, str], int] = {}
-        for number, row in rows_of(decisions):
-            where = f"{decisions}:{number}"
+        places: dict[tuple[str, str], str] = {}
+        for where, row in rows_of(decisions):
             if "id" not in row or "persona_invariant" not in row:
                 raise InputError(f"{where}: needs the fields id and persona_invariant")
             id = str(row["id"]).strip()
@@ -87,12 +86,12 @@ def keep_invariant(items: Iterable[Item], decisions: Path | None = None) -> list
                 raise InputError(f"{where}: no item has the id {row['id']!r}")
             flag = read_flag(row["persona_invariant"], where)
             for key in keys:
-                if key in lines and flags[key] != flag:
+                if key in places and flags[key] != flag:
                     raise InputError(
-                        f"{where}: contradicts line {lines[key]} on {id!r}; "
+                        f"{where}: contradicts {places[key]} on {id!r}; "
                         "give one decision for each item"
                     )
-                flags[key], lines[key] = flag, number
+                flags[key], places[key] = flag, where
     invariant = [item for item in items if flags[item.test, item.id]]
     if not invariant:
         raise InputError("no persona-invariant item is left")

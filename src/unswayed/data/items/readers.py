@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unswayed.core.errors import InputError
 from unswayed.data.items.item import Item, make_item
-from unswayed.data.rows import rows_of
+from unswayed.data.rows import rows_of, say_left_out
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,10 @@ def read_items(path: str | Path, test: str) -> list[Item]:
     """
     reader = READERS.get(test, _generic)
     items: list[Item] = []
-    lines: dict[str, int] = {}
-    skipped: list[str] = []
-    for number, row in rows_of(path):
-        where = f"{path}:{number}"
+    places: dict[str, str] = {}
+    left_out: list[str] = []
+    keys: list[object] = []
+    for where, row in rows_of(path):
         try:
             item = reader(row, test)
         except KeyError as error:
@@ -38,18 +38,23 @@ def read_items(path: str | Path, test: str) -> list[Item]:
         except (TypeError, AttributeError, ArithmeticError) as error:
             raise InputError(f"{where}: not in the form of {test} ({error})") from None
         if isinstance(item, str):
-            skipped.append(item)
+            left_out.append(item)
             continue
-        if item.id in lines:
-            raise InputError(f"{where}: id {item.id!r} is already used in line {lines[item.id]}")
-        lines[item.id] = number
+        if item.id in places:
+            raise InputError(f"{where}: id {item.id!r} is already used at {places[item.id]}")
+        places[item.id] = where
         items.append(item)
-    if skipped:
-        some = [*skipped[:5], "..."] if len(skipped) > 5 else skipped
-        total = len(skipped) + len(items)
-        log.warning("%s: left out %d of %d items: %s", path, len(skipped), total, ", ".join(some))
+        keys.append(row.get("key"))
+    say_left_out(path, "items", left_out, len(left_out) + len(items))
     if not items:
         raise InputError(f"{path}: holds no items")
+    places_of_keys = [key for key in keys if isinstance(key, int)]
+    if places_of_keys and 0 not in places_of_keys:
+        log.warning(
+            "%s: keys that are numbers are places from 0, and none is 0; if they count from 1, "
+            "write the texts of the options",
+            path,
+        )
     return items
 
 

@@ -9,7 +9,6 @@ reads it. Those in `bank/feelings.jsonl` are about everyday situations and have 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 from collections.abc import Iterable
 from importlib.resources import files
@@ -17,9 +16,8 @@ from pathlib import Path
 
 from unswayed.core.errors import InputError
 from unswayed.data.items import BUILTIN
-from unswayed.data.rows import rows_of
-
-log = logging.getLogger(__name__)
+from unswayed.data.rows import rows_of, say_left_out
+from unswayed.data.texts import identifier, visible
 
 FEELINGS = "feelings"
 BANKS = {BUILTIN: "questions.jsonl", FEELINGS: "feelings.jsonl"}
@@ -106,11 +104,11 @@ def read_questions(path: str | Path, name: str) -> list[Question]:
     """
     reader = READERS.get(name, _generic)
     questions: list[Question] = []
-    ids: dict[str, int] = {}
-    texts: dict[str, int] = {}
-    skipped: list[str] = []
-    for number, row in rows_of(path):
-        where = f"{path}:{number}"
+    ids: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    left_out: list[str] = []
+    number = 0
+    for number, (where, row) in enumerate(rows_of(path), start=1):
         try:
             question = reader(row, name, number)
         except KeyError as error:
@@ -118,31 +116,27 @@ def read_questions(path: str | Path, name: str) -> list[Question]:
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         if isinstance(question, str):
-            skipped.append(question)
+            left_out.append(question)
             continue
         if question.id in ids:
-            raise InputError(
-                f"{where}: id {question.id!r} is already used in line {ids[question.id]}"
-            )
+            raise InputError(f"{where}: id {question.id!r} is already used at {ids[question.id]}")
         text = normalised(question.question)
         if text in texts and name in REPEATING:
-            skipped.append(f"{number} (the same as {texts[text]})")
+            left_out.append(f"{number} (the same as at {texts[text]})")
             continue
         if text in texts:
-            raise InputError(f"{where}: the question is the same as in line {texts[text]}")
-        ids[question.id] = texts[text] = number
+            raise InputError(f"{where}: the question is the same as at {texts[text]}")
+        ids[question.id] = texts[text] = where
         questions.append(question)
-    if skipped:
-        named = [*skipped[:5], "..."] if len(skipped) > 5 else skipped
-        log.warning("%s: left out %d rows: %s", path, len(skipped), ", ".join(named))
+    say_left_out(path, "rows", left_out, number)
     if not questions:
         raise InputError(f"{path}: holds no questions")
     return questions
 
 
 def normalised(text: str) -> str:
-    """Lower case, single spaces: what counts as the same question."""
-    return " ".join(text.casefold().split())
+    """Lower case, as it looks: what counts as the same question."""
+    return visible(text).casefold()
 
 
 # -- readers: one row -> a question, or line and reason of one that is left out ------------------
@@ -152,7 +146,7 @@ def _text(row: dict, field: str) -> str:
     value = row[field]
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise InputError(f"{field} is {value!r}, it must be a text")
-    if not str(value).strip():
+    if not visible(str(value)):
         raise InputError(f"{field} is empty")
     return str(value).strip()
 
@@ -177,7 +171,7 @@ def _generic(row: dict, name: str, number: int) -> Question:
     if numeric and not is_number:
         raise InputError(f"numeric is true, but the answer {answer!r} is no number")
     return Question(
-        _text(row, "id") if "id" in row else f"{name}_{number}",
+        identifier(row["id"]) if "id" in row else f"{name}_{number}",
         _text(row, "category") if "category" in row else name,
         _text(row, "question"),
         answer,
@@ -220,7 +214,7 @@ def _tulu3(row: dict, name: str, number: int) -> Question | str:
     if not all(isinstance(text, str) and text.strip() for text in (question, answer)):
         return f"{number} (empty)"
     answer = answer.strip()
-    id = _text(row, "id") if "id" in row else f"{name}_{number}"
+    id = identifier(row["id"]) if "id" in row else f"{name}_{number}"
     return Question(id, name, question.strip(), answer, numeric=bool(NUMBER.fullmatch(answer)))
 
 

@@ -14,17 +14,11 @@ from typing import Any, TypedDict
 from unswayed.core.errors import InputError
 from unswayed.core.ledger import digest
 from unswayed.data.hub import read_dataset
-from unswayed.scoring.chat import Message, with_answers
+from unswayed.data.rows import say_left_out
+from unswayed.mitigation.dpo.rows import NotLearnable, PreferencePair, preference_pair
+from unswayed.scoring.chat import with_answers
 
 PARTS = ("prompt", "chosen", "rejected")
-
-
-class PreferencePair(TypedDict):
-    """A conversation up to the question, and two answers to it of one message each."""
-
-    prompt: list[Message]
-    chosen: list[Message]
-    rejected: list[Message]
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -48,37 +42,23 @@ def read_splits(source: str, config: str | None = None) -> dict[str, list[Prefer
         ) from error
     if "train" not in splits:
         raise InputError(f"dataset {source} has no split train, only {', '.join(splits)}")
-    return {
-        split: [_pair(row, f"{source}, {split} row {i}") for i, row in enumerate(rows, start=1)]
-        for split, rows in splits.items()
-    }
+    return {split: _pairs(rows, f"{source}, {split}") for split, rows in splits.items()}
 
 
-def _pair(row: dict[str, Any], where: str) -> PreferencePair:
-    """A row as messages, whose texts are there and differ."""
-    pair = {}
-    for part, role in zip(PARTS, ("user", "assistant", "assistant"), strict=True):
-        value = row.get(part)
-        messages = [{"role": role, "content": value}] if isinstance(value, str) else value
-        if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
-            raise InputError(
-                f"{where}: {part} must be a text or a list of messages, each with role and content"
-            )
-        if messages[-1]["role"] != role or (part != "prompt" and len(messages) > 1):
-            raise InputError(f"{where}: {part} must be one {role} message, and not the whole chat")
-        if not messages[-1]["content"].strip():
-            raise InputError(f"{where}: {part} is empty: drop the pair or write it anew")
-        pair[part] = [{"role": m["role"], "content": m["content"]} for m in messages]
-    if pair["chosen"] == pair["rejected"]:
-        raise InputError(
-            f"{where}: chosen and rejected are the same text, which teaches nothing: drop the pair"
-        )
-    return PreferencePair(**pair)
-
-
-def _is_message(value: Any) -> bool:
-    keys = ("role", "content")
-    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in keys)
+def _pairs(rows: Sequence[dict[str, Any]], source: str) -> list[PreferencePair]:
+    """The pairs of a split; rows that teach nothing are left out and counted in a warning."""
+    pairs, left_out = [], []
+    for number, row in enumerate(rows, start=1):
+        try:
+            pairs.append(preference_pair(row))
+        except NotLearnable as reason:
+            left_out.append(f"{number} ({reason})")
+        except InputError as error:
+            raise InputError(f"{source} row {number}: {error}") from None
+    if left_out and not pairs:
+        raise InputError(f"{source}: no row can be trained on, such as row {left_out[0]}")
+    say_left_out(source, "rows", left_out, len(rows))
+    return pairs
 
 
 def training_pairs(
