@@ -126,6 +126,8 @@ def test_items_are_not_changed_by_decisions(tmp_path):
         ("id,persona_invariant\na,no\nzz,no\n", ":3: no item has the id 'zz'"),
         ("test,id,persona_invariant\nu,a,no\n", ":2: no item has the id 'a'"),
         ("id,persona_invariant\na,perhaps\n", ":2: persona_invariant is 'perhaps', it must be"),
+        ("id,persona_invariant\n", ": holds no decisions; leave --decisions out"),
+        ("", ": holds no decisions; leave --decisions out"),
         ("id,decision\na,no\n", ":2: needs the fields id and persona_invariant"),
         ("id,persona_invariant\na,\n", ":2: needs the fields id and persona_invariant"),
     ],

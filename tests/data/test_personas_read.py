@@ -303,6 +303,18 @@ def test_slot_that_is_no_text(fails, value):
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (r"\u200b\u00ad", "must be a text"),
+        (r"so \ud800", "holds half of a surrogate pair: write it"),
+    ],
+)
+def test_texts_that_show_nothing_or_are_none(fails, text, says):
+    message = fails(f'- id: a\n  neutral: {{weather: "{text}"}}\n')
+    assert message.startswith(f":2: a.neutral.weather {says}")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("- id: a\n  domain: x\n  domain: y\n", ":3: a persona has domain twice"),

@@ -17,7 +17,8 @@ DECLARED = re.compile(r"sep=(.)\r?\n")  # the first line that Excel understands
 
 
 def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """(place, cells by column) of each row of a CSV file; empty rows and cells are left out.
+    """(place, cells by column) of each row of a CSV file; empty rows and cells are left out, and so
+    is space around cells.
 
     What separates the cells (comma, semicolon or tab) is read off the header. A first column
     without a name, such as pandas writes, is left out.
@@ -78,8 +79,8 @@ def _cells(where: str, names: list[str], cells: list[str]) -> dict[str, str]:
             f"{where}: {len(cells)} values for {len(names)} columns: leave a cell empty, not out"
         )
     row = {}
-    for place, cell in enumerate(cells):
-        if not cell.strip():
+    for place, cell in enumerate(map(str.strip, cells)):
+        if not cell:
             continue
         if place >= len(names):
             raise InputError(
@@ -90,6 +91,6 @@ def _cells(where: str, names: list[str], cells: list[str]) -> dict[str, str]:
             row[names[place]] = cell
         elif place:
             raise InputError(
-                f"{where}: {cell.strip()[:40]!r} stands in column {place + 1}, which has no name"
+                f"{where}: {cell[:40]!r} stands in column {place + 1}, which has no name"
             )
     return row

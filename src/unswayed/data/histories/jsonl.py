@@ -83,7 +83,7 @@ def _event(where: str, row: dict) -> Event:
         raise InputError(
             f"{where}: time is {time!r}, it must be a number, such as seconds since 1970"
         )
-    about = row.get("about") or []
+    about = [] if row.get("about") is None else row["about"]
     if not isinstance(about, list) or not all(isinstance(tag, str) for tag in about):
         raise InputError(f"{where}: about is {about!r}, it must be a list of texts")
     return Event(
@@ -102,6 +102,6 @@ def _text(where: str, row: dict, field: str, otherwise: str | None = None) -> st
     value = row.get(field, otherwise)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(int(value) if isinstance(value, float) and value.is_integer() else value)
-    if not isinstance(value, str) or (not value.strip() and otherwise is None):
+    if not isinstance(value, str) or (not visible(value) and otherwise is None):
         raise InputError(f"{where}: {field} is {value!r}, it must be a text or a number")
     return value.strip()

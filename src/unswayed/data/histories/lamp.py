@@ -20,6 +20,7 @@ from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
 from unswayed.data.histories.events import Event, Histories, Task, make_histories
 from unswayed.data.rows import parse_json
+from unswayed.data.texts import visible
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ def _field(where: str, row: Any, field: str) -> str:
     value = row.get(field) if isinstance(row, dict) else None
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not visible(value):
         raise InputError(f"{where}: {field} is {value!r}, it must be a text")
     return value.strip()
 

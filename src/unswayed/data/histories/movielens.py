@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from unswayed.data.tables import csv_rows
 log = logging.getLogger(__name__)
 
 N_TAGS = 15
+WHOLE = re.compile(r"0|[1-9]\d*")
 STARS = ("1", "2", "3", "4", "5")
 
 
@@ -29,8 +31,10 @@ def read_ratings(folder: str | Path) -> Histories:
     rows = []
     for where, row in _rows(folder / "ratings.csv", ("userId", "movieId", "rating", "timestamp")):
         stars = _number(where, "rating", row["rating"])
-        if not 0.5 <= stars <= 5:
-            raise InputError(f"{where}: rating is {row['rating']}, the scale is 0.5 to 5 stars")
+        if not (0.5 <= stars <= 5 and (2 * stars).is_integer()):
+            raise InputError(
+                f"{where}: rating is {row['rating']}, the scale is 0.5 to 5 stars in halves"
+            )
         id = f"{row['userId']}/{row['movieId']}"
         rows.append((where, _event(where, row, films, str(math.ceil(stars)), id)))
     ask = "How many stars, from 1 to 5, does this person give the film?"
@@ -90,7 +94,7 @@ def _films(folder: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
             raise InputError(f"{where}: movieId {row['movieId']} is there twice: remove one")
         genres = () if row["genres"].startswith("(no ") else tuple(row["genres"].split("|"))
         of = f" of the genre{'s' * (len(genres) > 1)} {', '.join(genres)}" if genres else ""
-        films[row["movieId"]] = (f"{row['title'].strip()}, a film{of}", genres)
+        films[row["movieId"]] = (f"{row['title']}, a film{of}", genres)
     return films
 
 
@@ -120,6 +124,11 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str,
         if missing := [name for name in columns if name not in row]:
             need = ", ".join(columns)
             raise InputError(f"{where}: {missing[0]} is missing; needed are {need}")
+        for name in ("userId", "movieId"):
+            if name in columns and not WHOLE.fullmatch(row[name]):
+                raise InputError(
+                    f"{where}: {name} is {row[name]!r}, it must be a whole number such as 17"
+                )
         if broken := [name for name in columns if "\n" in row[name]]:
             raise InputError(
                 f"{where}: {broken[0]} has several lines; look for a quote that is not closed"

@@ -92,6 +92,8 @@ def keep_invariant(items: Iterable[Item], decisions: Path | None = None) -> list
                         "give one decision for each item"
                     )
                 flags[key], places[key] = flag, where
+        if not places:
+            raise InputError(f"{decisions}: holds no decisions; leave --decisions out")
     invariant = [item for item in items if flags[item.test, item.id]]
     if not invariant:
         raise InputError("no persona-invariant item is left")

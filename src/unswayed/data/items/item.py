@@ -82,6 +82,8 @@ def make_item(
         raise InputError(f"weights of {id} are not numbers: {weights!r}") from None
     if len(weights) != len(options) or not all(0 <= weight <= 1 for weight in weights):
         raise InputError(f"{id} needs {len(options)} weights between 0 and 1, got {list(weights)}")
+    if not any(weights):
+        raise InputError(f"weights of {id} are all 0: the key must have more")
     if max(weights) != weights[index]:
         raise InputError(f"the key of {id} is not the option with the largest weight")
     return Item(

@@ -13,6 +13,7 @@ from pathlib import Path
 from unswayed.core.errors import InputError
 from unswayed.data.items.item import Item, make_item
 from unswayed.data.rows import rows_of, say_left_out
+from unswayed.data.texts import identifier
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,11 @@ def _stem(row: dict, test: str) -> Item | str:
         weights = [value / max(twelfths) for value in twelfths]
     else:
         rank = {letter: i for i, letter in enumerate(row["ranked_key"])}
+        if not rank.keys() <= set(row["letters"]):
+            raise InputError(
+                f"ranked_key {row['ranked_key']!r} of {row['id']} has letters that are not among "
+                f"{row['letters']!r}"
+            )
         weights = [1 / (rank[x] + 1) if x in rank else 0.0 for x in row["letters"]]
     return make_item(
         test, row["id"], "management", row["text"], row["options"], row["best"], weights
@@ -119,19 +125,20 @@ def _stem(row: dict, test: str) -> Item | str:
 
 def _emobench(row: dict, test: str) -> Item | str:
     """EmoBench EU (emotion question) and EA; labels are texts, as in the authors' files."""
-    id = f"{row.get('language', 'en')}_{row['qid']}"
+    id = f"{row.get('language', 'en')}_{identifier(row['qid'], 'qid')}"
     if row.get("language", "en") != "en":
         return f"{id} (not English)"
+    label = row["emotion_label" if test == "emobench_eu" else "label"]
+    if not isinstance(label, str):
+        raise InputError(f"the label of {id} is {label!r}, it must be the text of a choice")
     subject = "I" if row["subject"] in ("I", "me") else row["subject"]
     if test == "emobench_eu":
         ask = f"What emotion(s) would {subject} ultimately feel in this situation?"
         return make_item(test, id, "understanding", f"{row['scenario']}\n{ask}",
-                         row["emotion_choices"], row["emotion_label"])  # fmt: skip
+                         row["emotion_choices"], label)  # fmt: skip
     what = row["question type"].lower()
     ask = f"In this scenario, what is the most effective {what} for {subject}?"
-    return make_item(
-        test, id, "management", f"{row['scenario']}\n{ask}", row["choices"], row["label"]
-    )
+    return make_item(test, id, "management", f"{row['scenario']}\n{ask}", row["choices"], label)
 
 
 READERS: dict[str, Callable[[dict, str], Item | str]] = {

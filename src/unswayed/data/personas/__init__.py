@@ -20,6 +20,7 @@ import yaml
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_yaml
 from unswayed.core.ledger import digest
+from unswayed.data.texts import visible
 
 BANK = Path(__file__).with_name("bank")
 DIMENSIONS = (
@@ -172,8 +173,10 @@ def _mapping(path: Path, node: Any, field: str) -> dict[str, Any]:
 def _text(path: Path, node: Any, field: str) -> str:
     """A text whose placeholders are those of VOICES."""
     null = node.tag == "tag:yaml.org,2002:null"
-    if not isinstance(node, yaml.ScalarNode) or null or not node.value.strip():
+    if not isinstance(node, yaml.ScalarNode) or null or not visible(node.value):
         raise _fault(path, node, f"{field} must be a text")
+    if any("\ud800" <= character <= "\udfff" for character in node.value):
+        raise _fault(path, node, f"{field} holds half of a surrogate pair: write it whole")
     for name in re.findall(r"\{([^}]*)\}", node.value):
         if name not in VOICES:
             allowed = " ".join(f"{{{v}}}" for v in VOICES)
