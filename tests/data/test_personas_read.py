@@ -20,6 +20,7 @@ from unswayed.data.personas import (
     read_personas,
 )
 from unswayed.data.personas import render as fill
+from unswayed.data.texts import visible
 
 PAIR = """\
 - id: p1
@@ -163,7 +164,7 @@ texts = (
     )
     .map("".join)
     .map(str.strip)
-    .filter(bool)
+    .filter(visible)
 )
 
 
