@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.rundir import read_answers
+from unswayed.audit.rundir import Floor, read_answers
 from unswayed.audit.trials import NONE
 from unswayed.core.errors import InputError
 
@@ -180,6 +180,7 @@ class Summary(TypedDict):
     scoring: str
     rule: str | None  # by which answers were chosen from likelihoods
     memory_style: str | None
+    floor: Floor | None  # where it was measured; always by the run's own rule
     tests: dict[str, TestSummary]
     verdict: Verdict
     warnings: list[str]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.audit.arguments import AuditArguments
+from unswayed.audit.floor import measure_floor
 from unswayed.audit.outcomes import n_questions, outcomes
 from unswayed.audit.rundir import (
     Run,
@@ -88,7 +89,7 @@ def run_audit(arguments: AuditArguments) -> Path:
     mechanism = find_mechanism(arguments.memory)
     memory = mechanism.make(arguments, lm, waiting)
     start = time.monotonic()
-    rows = _score_parts(lm, chat, memory, arguments, items, parts, scored)
+    rows = _score_parts(lm, chat, memory, arguments, items, parts, scored, run)
     run["seconds"] = round(time.monotonic() - start, 1)
     run["notes"] += mechanism.notes(memory, personas, rows)
     if arguments.scoring == "option":
@@ -137,8 +138,12 @@ def _score_parts(
     items: Sequence[Item],
     parts: Mapping[Path, Persona | None],
     scored: dict[Path, list[dict]],
+    run: Run,
 ) -> list[dict]:
-    """Rows of all parts, in order; those that are not `scored` yet are asked and written."""
+    """Rows of all parts, in order; those that are not `scored` yet are asked and written.
+
+    After the first of them the numerical floor is measured, unless `run` has it.
+    """
     singly = answers_singly(lm)
     journals = {
         part: Journal(part.with_suffix(".jsonl") if singly else None, lambda: progress.add(1))
@@ -160,6 +165,10 @@ def _score_parts(
             trials = list(trials_of(items, parts[part], memory, arguments.scoring, arguments.seed))
             scored[part] = score(lm, chat, trials, memory, arguments, journal)
             write_table(scored[part], SCHEMA, part)
+            if run.get("floor") is None:
+                n = len(items) * len(parts)
+                run["floor"] = measure_floor(lm, chat, trials, scored[part], memory, arguments, n)
+                write_json(Path(arguments.out) / "run.json", run, indent=2)
             progress.add(sizes[part] - len(journal))  # those in the journal are counted
             journal.remove()
     finally:

@@ -55,6 +55,16 @@ class Identity(TypedDict):
     gen_kwargs: dict[str, Any]
 
 
+class Floor(TypedDict):
+    """What changes where trials are asked again, one at a time (`unswayed.audit.floor`)."""
+
+    n: int  # trials
+    changed: int  # answers
+    largest: float  # difference of an option's log-probability, nats
+    rule: str  # by which answers were chosen
+    condition: str  # of the trials
+
+
 class Run(TypedDict, total=False):
     """`run.json`; readers may rely on RUN_KEYS."""
 
@@ -73,9 +83,10 @@ class Run(TypedDict, total=False):
     n_pairs: int  # persona pairs
     n_cells: int  # of the grid
     n_trials: int | None
+    floor: Floor | None  # None until it is measured, and where it cannot be
 
 
-RUN_KEYS = Run.__annotations__.keys() - {"schema_version", "n_cells"}
+RUN_KEYS = Run.__annotations__.keys() - {"schema_version", "n_cells", "floor"}
 
 
 def read_run(out: Path) -> Run:
@@ -200,6 +211,7 @@ def open_run(
         "n_pairs": len({persona.pair_id for persona in personas} - {None}),
         "n_cells": sum(persona.pair_id is None for persona in personas),
         "n_trials": None,
+        "floor": None,
     }
 
 

@@ -59,6 +59,7 @@ def analyze(
     answers = by_rule(read_answers(out).to_pandas(), rule, out)
     check_answers(answers, out)
     summary = summarize(answers, run["identity"]["seed"], margin, interactions)
+    summary["floor"] = run.get("floor")
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(out / "summary.json", text + "\n")
     return summary
@@ -116,6 +117,7 @@ def summarize(
         "scoring": answers["scoring"].iloc[0],
         "rule": next(iter(answers["rule"].dropna()), None),
         "memory_style": next(iter(answers["memory_style"].dropna()), None),
+        "floor": None,
         "tests": tests,
         "verdict": verdict(tests, margin),
         "warnings": warnings(tests),

@@ -13,7 +13,7 @@ from unswayed.audit.validity import (
     habit_text,
     option_name,
 )
-from unswayed.display.numbers import MISSING, interval, percent
+from unswayed.display.numbers import MISSING, count, interval, percent
 from unswayed.display.plots import SHARES, position
 
 HABIT_LABELS = {
@@ -43,7 +43,8 @@ def validity_view(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def validity_lines(summary: dict[str, Any]) -> list[str]:
-    """For each test a sentence on whether its questions are read, then what it is warned of."""
+    """For each test a sentence on whether its questions are read, then what it is warned of; at
+    last the numerical floor."""
     lines = []
     for name, test in summary["tests"].items():
         validity = test["validity"]
@@ -52,7 +53,15 @@ def validity_lines(summary: dict[str, Any]) -> list[str]:
         elif validity["reads"] is None:
             lines.append(f"On {name} too little was answered to tell whether the model reads it.")
         lines += [f"Warning: {text}" for text in validity["warnings"]]
-    return lines
+    return lines + ([_floor(summary["floor"])] if summary["floor"] else [])
+
+
+def _floor(floor: dict[str, Any]) -> str:
+    changed = f"{floor['changed']} changed" if floor["changed"] else "none changed"
+    return (
+        f"Numerical floor: of {count(floor['n'], 'answer')} asked again one prompt at a time, "
+        f"{changed}; the largest difference is {floor['largest']:.2g} nats."
+    )
 
 
 def other_warnings(summary: dict[str, Any]) -> list[str]:

@@ -14,6 +14,13 @@ def is_service(backend: type) -> bool:
     return getattr(backend, "takes_messages", False)
 
 
+def in_process(lm: Any) -> bool:
+    """Whether the model runs here, so that asking it costs nothing but time."""
+    from lm_eval.models.api_models import TemplateAPI
+
+    return hasattr(lm, "tok_encode") and not isinstance(lm, TemplateAPI)
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, as one sentence of at most 240 characters."""
     text = one_line(error) or type(error).__name__

@@ -16,7 +16,8 @@ Use it from Python::
 from __future__ import annotations
 
 import logging
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -61,6 +62,7 @@ class SharedPrefixLM(CheckpointLM):
     def __init__(self, pretrained: Any, pack_tokens: int | str = "auto", **kwargs: Any) -> None:
         self._pack_tokens = pack_tokens
         self._gpu_tokens = AUTO_TOKENS_GPU
+        self._alone = False
         super().__init__(pretrained, **kwargs)
 
     # -- scoring -------------------------------------------------------------------------------
@@ -83,6 +85,8 @@ class SharedPrefixLM(CheckpointLM):
         for key, context, continuation in requests:  # key is None in loglikelihood_rolling
             text = key[0] if key else ""
             check_length(len(context), len(continuation) - 1, self.max_length, text)
+        if self._alone:
+            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs=1)
         if self.fallback_reason:
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
         try:
@@ -94,6 +98,15 @@ class SharedPrefixLM(CheckpointLM):
             if key is not None:
                 self.cache_hook.add_partial("loglikelihood", key, result)
         return results
+
+    @contextmanager
+    def unshared(self) -> Iterator[None]:
+        """Inside, each request passes the model by itself on the stock path."""
+        self._alone = True
+        try:
+            yield
+        finally:
+            self._alone = False
 
     def generate_until(self, requests: list, disable_tqdm: bool = False) -> list[str]:
         """lm-eval's generation, after a check that no prompt would be cut."""
