@@ -139,7 +139,7 @@ def question_text(
     options = [item.options[i] for i in option_order(item, scoring, seed, turn)]
     lines = [f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False)]
     if scoring == "letter":
-        return "\n".join([*before, *lines, "Answer with the letter only."])
+        return "\n".join([*before, *lines, "Answer with the letter only.", FRAME])
     call = 'Pick the best option. End with a line of the form "Answer: X", where X is its letter.'
     return "\n".join([*before, *lines, call])
 
