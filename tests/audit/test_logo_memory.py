@@ -136,8 +136,22 @@ def test_answers_are_fused_from_the_two_sides(logo, others):
     local = {(r["question_id"], r["persona_id"]): r for r in rows_of(others[1])}
     rows = [row for row in rows_of(logo.out) if row["persona_id"]]
     assert len(rows) == 3 * 4
-    pairs = [(global_prompt(logo.out, row)[1], text) for row in rows for text in row["options"]]
-    everyone = iter(stock_scores(logo, pairs, peft=True))
+    prompts = [global_prompt(logo.out, row)[1] for row in rows]
+    blind = [
+        prompt.replace(row["user_prompt"], "Answer:")
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
+    everyone, prior = (
+        iter(
+            stock_scores(
+                logo,
+                [(prompt, text) for prompt, row in zip(asked, rows, strict=True)
+                 for text in row["options"]],
+                peft=True,
+            )
+        )
+        for asked in (prompts, blind)
+    )  # fmt: skip
     g = K / (SLOTS + K)
     moved = 0
     for row in rows:
@@ -146,9 +160,9 @@ def test_answers_are_fused_from_the_two_sides(logo, others):
         assert [row[name] for name in ("prompt", "system_prompt", "user_prompt")] == [
             other[name] for name in ("prompt", "system_prompt", "user_prompt")
         ]
-        lengths = np.array([len(text) for text in row["options"]])
-        p_local = softmax(np.array(other["option_scores"]) / lengths)
-        p_global = softmax(np.array([next(everyone) for _ in lengths]) / lengths)
+        p_local = softmax(np.subtract(other["option_scores"], other["option_priors"]))
+        # The template's newline, which lm-eval counts in, is the same for all options.
+        p_global = softmax([next(everyone) - next(prior) for _ in row["options"]])
         p = p_local ** (1 - g) * p_global**g
         p /= p.sum()
         assert row["option_scores"] == pytest.approx(np.log(p).tolist(), abs=1e-4)
@@ -168,16 +182,22 @@ def test_in_one_pass_the_adapted_model_reads_both_sides(logo):
         said = system[system.index(ALIKE) :]
         assert said in global_prompt(logo.out, row)[1]
     pairs = [(row["prompt"], text) for row in rows for text in row["options"]]
-    ours = [score for row in rows for score in row["option_scores"]]
     given = dataclasses.replace(logo, out=out)
-    assert ours == pytest.approx(stock_scores(given, pairs, peft=True), abs=1e-4)
-    assert ours != pytest.approx(stock_scores(given, pairs, peft=False), abs=0.01)
+    with_it, without = (iter(stock_scores(given, pairs, peft=peft)) for peft in (True, False))
+    apart = []
+    for row in rows:  # lm-eval counts the template's newline into every option
+        added = np.array([next(with_it) - score for score in row["option_scores"]])
+        assert np.ptp(added) < 1e-4
+        apart.append(np.ptp([next(without) - score for score in row["option_scores"]]))
+    assert max(apart) > 0.01
 
 
 def test_letters_are_fused_by_their_sums(logo):
     out = logo.out.with_name("letters")
     run_audit(
-        dataclasses.replace(logo, scoring="letter", out=out, conditions=["advantaged"], pairs=1)
+        dataclasses.replace(
+            logo, scoring="letter", rule=None, out=out, conditions=["advantaged"], pairs=1
+        )
     )
     for row in rows_of(out):
         assert np.exp(row["option_scores"]).sum() == pytest.approx(1)
