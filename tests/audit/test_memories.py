@@ -292,7 +292,6 @@ def test_without_memory_plum_runs_the_bare_model(plum, arguments):
 
 def test_scores_are_those_of_lm_eval_with_the_adapter(plum, arguments):
     """hf-shared to float rounding, hf exactly."""
-    from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     stock_run = run_audit(
@@ -307,10 +306,12 @@ def test_scores_are_those_of_lm_eval_with_the_adapter(plum, arguments):
         lm = HFLM(
             pretrained=plum.model, peft=str(adapter), device="cpu", dtype="float32", batch_size=1
         )
-        pairs = [(row["prompt"], text) for row in rows for text in row["options"]]
-        found = lm.loglikelihood(
-            [Instance("loglikelihood", {}, pair, 0) for pair in pairs], disable_tqdm=True
-        )
+        asked = [
+            (None, lm.tok_encode(row["prompt"]), lm.tok_encode(text, add_special_tokens=False))
+            for row in rows
+            for text in row["options"]
+        ]
+        found = lm._loglikelihood_tokens(asked, disable_tqdm=True)
         ours = [score for row in rows for score in row["option_scores"]]
         assert ours == pytest.approx([score for score, _ in found], abs=tolerance, rel=0)
 
