@@ -25,12 +25,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from unswayed.data.items import Item, load_items
 from unswayed.data.personas import builtin_personas
 from unswayed.models.load import load_lm
+from unswayed.scoring.ask import encode_pair
 from unswayed.scoring.chat import ChatFormat
 from unswayed.scoring.prompts import continuations, question_text
 
 STOCK_BATCH_SIZES = (1, 16)
 LENGTHS = (50, 100, 200, 400, 800, 1600)
 PERSONAS = (1, 3, 10, 30, 60)
+
+
+class Stock(HFLM):
+    """Stock lm-eval, which leaves white space at a prompt's end there, as ours does."""
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        return encode_pair(self, context, continuation)
 
 
 def make_requests(lm, items: list[Item], memories: list[str], scoring: str) -> list[Instance]:
@@ -72,7 +80,7 @@ def seconds(lm, requests: list[Instance], repeats: int = 1) -> tuple[float, list
     return best, [log_prob for log_prob, _ in results]
 
 
-def compare(lm, stock: dict[int, HFLM], requests: list[Instance]) -> dict:
+def compare(lm, stock: dict[int, Stock], requests: list[Instance]) -> dict:
     """Times of both, their ratio and the largest difference of a score (nats)."""
     ours, scores = seconds(lm, requests, repeats=2)
     times, difference = {}, 0.0
@@ -110,7 +118,7 @@ def main() -> None:
 
     lm = load_lm(arguments.model)
     stock = {
-        size: HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=size)
+        size: Stock(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=size)
         for size in STOCK_BATCH_SIZES
     }
     items = load_items(["understanding"])
