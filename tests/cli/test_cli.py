@@ -131,7 +131,7 @@ def test_an_unknown_adapter(audit, tmp_path, tiny_model_dir):
     assert code == 2 and "there is no such folder" in err
     shutil.rmtree(tmp_path / "out")
     code, err = audit("--items", spec, "--adapter", model, model=model)  # a folder, no adapter
-    assert code == 2 and "cannot be loaded" in err
+    assert code == 2 and "is no adapter: it has no adapter_config.json" in err
 
 
 def test_report_of_something_else(capsys, tmp_path):
