@@ -156,6 +156,7 @@ ADAPTERS = {
     "embedding trained": LoraConfig(**LORA, modules_to_save=["embed_tokens"]),
     "head trained": LoraConfig(**LORA, modules_to_save=["lm_head", "embed_tokens"]),
     "lora on the embedding": LoraConfig(**LORA | {"target_modules": ["q_proj", "embed_tokens"]}),
+    "some tokens trained": LoraConfig(**LORA, trainable_token_indices=[5, 70]),
     "ia3": IA3Config(
         task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=[]
     ),
@@ -296,6 +297,9 @@ def with_adapter(folder: Path) -> None:
         (written("config.json", b"{"), "config.json is no JSON"),
         (written("tokenizer.json", b'{"half'), "tokenizer.json is no JSON"),
         (written("tokenizer.json", b"{}"), "the tokenizer of .* cannot be loaded"),
+        (written("chat_template.jinja", POINTER), "is a pointer of git-lfs"),
+        (written("vocab.txt", POINTER), "is a pointer of git-lfs"),
+        (written("generation_config.json", b"{"), "generation_config.json is no JSON"),
         (removed(WEIGHTS), "no file named model.safetensors"),
         (removed("config.json"), "cannot be loaded"),
         (removed("tokenizer.json", "tokenizer_config.json"), "the tokenizer of"),
@@ -387,6 +391,24 @@ def test_the_name_of_another_base_alone_is_no_reason(copy, save_adapter, scores)
     expected = scores(folder, adapter)
     change_json(Path(adapter) / "adapter_config.json", base_model_name_or_path="other/base")
     assert scores(folder, adapter) == expected
+
+
+def test_code_of_the_model_is_not_run(copy):
+    folder = copy()
+    change_json(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Config"})
+    (folder / "own.py").write_text("raise SystemExit('run')")
+    assert "trust_remote_code=True" in refused(folder)
+
+
+def test_stale_files_take_no_blame(copy, scores):
+    folder = copy()
+    expected = scores(folder)
+    stale = {"weight_map": {"x": "pytorch_model-00001-of-00002.bin"}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(stale))
+    (folder / "training_args.bin").write_bytes(POINTER)
+    assert scores(folder) == expected
+    change_json(folder / "config.json", model_type="nonsense")
+    assert "nonsense" in (message := refused(folder)) and ".bin" not in message
 
 
 def test_an_adapter_given_as_the_model_or_twice(copy, save_adapter):

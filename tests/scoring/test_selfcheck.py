@@ -52,11 +52,12 @@ class Dropping(SharedPrefixLM):
         self._model.model.layers[1].mlp.down_proj.weight.data.zero_()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("fault", [Retied, Shrunk, Twice, Half, Rounded, Dropping])
+@pytest.mark.parametrize(
+    ("fault", "dtype"),
+    [(fault, "float32") for fault in (Retied, Shrunk, Twice, Half, Rounded, Dropping)]
+    + [(fault, "bfloat16") for fault in (Retied, Shrunk, Twice, Dropping)],
+)
 def test_planted_faults(fault, dtype, tiny_model_dir, save_adapter):
-    if dtype == "bfloat16" and fault in (Half, Rounded):
-        pytest.skip("these round to what the model is already")
     folder = str(tiny_model_dir("llama", vocab_size=600))
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     adapter = save_adapter(folder, config) if fault is Twice else None

@@ -15,6 +15,7 @@ import numpy as np
 from unswayed.core.errors import InputError
 from unswayed.models.embedded import EMBEDDED, model_path
 from unswayed.models.load import default_device
+from unswayed.scoring.checkpoint import check_finite, refusing
 
 BATCH = 16  # texts; sorted by length, they need little padding
 
@@ -109,28 +110,22 @@ def load_reader(kind: Any, model: str, device: str | None) -> tuple[Any, Any]:
     import transformers
 
     path = model_path(model)
-    transformers.utils.logging.disable_progress_bar()
-    verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()  # its report of weights: see below
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    with refusing(path):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         loaded, report = kind.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
         loaded.to(device or default_device())
-    except (OSError, ValueError, LookupError, AttributeError, RuntimeError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:240]
-        raise InputError(
-            f"{model} cannot be loaded as {kind.__name__}: {reason} Give a Hub id, or a folder "
-            "with config.json and safetensors"
-        ) from error
-    finally:
-        transformers.utils.logging.set_verbosity(verbosity)
     if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
         raise InputError(
             f"{model} is no complete {kind.__name__}: its checkpoint lacks {missing[0]}, which "
             "would be random. Take a model that was trained as one"
         )
+    check_finite(loaded, f"model {model}")
     return tokenizer, loaded.eval()
 
 

@@ -15,7 +15,13 @@ from typing import Any
 
 from unswayed.core.errors import InputError, one_line
 from unswayed.scoring.backends import first_line
-from unswayed.scoring.repository import ADAPTER_CONFIG, damage, find_file, local_file
+from unswayed.scoring.repository import (
+    ADAPTER_CONFIG,
+    UNNOTICED,
+    damage,
+    find_file,
+    local_file,
+)
 
 # Buffers of earlier versions of transformers; newer ones compute them.
 OLD_BUFFERS = re.compile(r"(masked_bias|attn\.bias|attention\.bias|inv_freq|position_ids)$")
@@ -45,6 +51,7 @@ def load_complete(kind: Any, name: str, **settings: Any) -> Any:
     revision = settings.get("revision")
     check_no_adapter(name, revision)
     settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    settings.setdefault("trust_remote_code", False)  # None would ask on the terminal
     with refusing(name, revision):
         model, report = kind.from_pretrained(name, **settings)
     if getattr(model, "hf_quantizer", None):  # its checkpoint has states beside the weights
@@ -82,6 +89,7 @@ def load_tokenizer(name: str, **settings: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
+    settings = {"trust_remote_code": False} | settings
     with refusing(name, settings.get("revision"), "the tokenizer of"):
         return AutoTokenizer.from_pretrained(name, **settings)
 
@@ -115,7 +123,8 @@ def listed(weights: Collection[str]) -> str:
 
 @contextmanager
 def refusing(name: str, revision: str | None = None, what: str = "model") -> Iterator[None]:
-    """Whatever transformers, PEFT and tokenizers raise inside becomes an `InputError`.
+    """Whatever transformers, PEFT and tokenizers raise inside becomes an `InputError`, and so do
+    damaged files that they pass over.
 
     Their warnings are kept back: what matters of them is checked.
 
@@ -128,6 +137,8 @@ def refusing(name: str, revision: str | None = None, what: str = "model") -> Ite
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
+        if fault := damage(name, revision, UNNOTICED):
+            raise InputError(f"{what} {name} cannot be loaded: {fault}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
@@ -136,7 +147,10 @@ def refusing(name: str, revision: str | None = None, what: str = "model") -> Ite
     except Exception as error:  # tokenizers and safetensors raise Exception itself
         give = GIVE_ADAPTER if what == "adapter" else GIVE_MODEL
         why = f"{type(error).__name__} " if isinstance(error, LookupError) else ""
-        reason = damage(name, revision) or f"{why}{first_line(error)} {give}"
+        fault = damage(name, revision)
+        reason = (
+            f"{fault} ({one_line(error, 120)})" if fault else f"{why}{first_line(error)} {give}"
+        )
         raise InputError(f"{what} {name} cannot be loaded: {reason}") from error
     finally:
         logging.set_verbosity(verbosity)

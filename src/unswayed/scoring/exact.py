@@ -79,7 +79,7 @@ def _texts(model: Any, trunk: int) -> list[list[int]]:
     """Random tokens: a trunk, two items that continue it, two options each; and a stranger."""
     draw = torch.Generator().manual_seed(0)
     config = model.config.get_text_config(decoder=True)
-    vocabulary = min(config.vocab_size, model.get_input_embeddings().num_embeddings)
+    vocabulary = min(config.vocab_size, len(model.get_input_embeddings().weight))
     positions = getattr(config, "max_position_embeddings", None)
 
     def some(tokens: int) -> list[int]:

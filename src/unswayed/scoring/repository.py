@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
+from re import Pattern
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
@@ -13,6 +15,9 @@ from unswayed.core.errors import one_line
 
 ADAPTER_CONFIG = "adapter_config.json"
 POINTER = b"version https://git-lfs"
+ALL_FILES = re.compile(r"\.(json|safetensors|bin|pt|gguf|model|jinja)$|^(vocab|merges)\.txt$")
+# Damage to these goes unnoticed: they are texts, or transformers goes on without them.
+UNNOTICED = re.compile(r"\.(model|jinja)$|^(vocab|merges)\.txt$|^generation_config\.json$")
 
 
 def local_file(name: str, *files: str, revision: str | None = None) -> Path | None:
@@ -48,21 +53,22 @@ def find_file(name: str, file: str, revision: str | None = None) -> str | None:
     )
 
 
-def damage(name: str, revision: str | None = None) -> str:
-    """What is wrong with the files of a model or adapter, as far as they tell; "" if nothing."""
+def damage(name: str, revision: str | None = None, files: Pattern[str] = ALL_FILES) -> str:
+    """What is wrong with files of a model or adapter, as far as they tell; "" if nothing."""
     found = local_file(name, "config.json", ADAPTER_CONFIG, revision=revision)
     folder = found.parent if found else Path(name)
     if not folder.is_dir():
         return ""
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and (fault := _fault(file)):
+    present = [file for file in sorted(folder.iterdir()) if files.search(file.name)]
+    if any(file.suffix == ".safetensors" for file in present):  # then no others are read
+        present = [file for file in present if ".bin" not in file.name]
+    for file in present:
+        if fault := _fault(file):
             return f"{file.name} {fault}"
     return ""
 
 
 def _fault(file: Path) -> str:
-    if file.suffix not in (".json", ".safetensors", ".bin", ".pt", ".gguf", ".model", ".jinja"):
-        return ""
     with file.open("rb") as stream:
         head = stream.read(len(POINTER))
     if head == POINTER:
