@@ -44,8 +44,8 @@ class ChatFormat:
             return
         self._template = chat_template(tokenizer, getattr(lm, "chat_template_args", None))
         notes = list(self._template.notes)
-        self.stops = [*tokenizer.batch_decode([[i] for i in self._template.end_tokens])]
-        self.stops += self._template.stops
+        ends = map(tokenizer.decode, self._template.end_tokens)
+        self.stops = [*ends, *self._template.stops]
         if thinks:
             self.opened = self._template.opened
         else:

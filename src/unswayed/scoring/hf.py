@@ -114,10 +114,32 @@ class CheckpointLM(HFLM):
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, *args: Any, **kwargs: Any
     ) -> list[int]:
-        """lm-eval's, also where there is no first token that the text could begin with."""
+        """lm-eval's, also where there is no first token that the text could begin with.
+
+        A conversation has the special tokens that its chat template writes, and no other ones, as
+        in transformers, where stock puts BOS in front.
+        """
+        if add_special_tokens is None and self._is_rendered(string):
+            add_special_tokens = False
         if add_special_tokens is None and self._first_token is None:
             add_special_tokens = self.add_bos_token is not False
         return super().tok_encode(string, add_special_tokens, *args, **kwargs)
+
+    def tok_batch_encode(
+        self, strings: list[str], *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """lm-eval's, with the special tokens of `tok_encode`."""
+        chosen = self.add_bos_token
+        self.add_bos_token = False if self._is_rendered(strings[0]) else chosen
+        try:
+            return super().tok_batch_encode(strings, *args, **kwargs)
+        finally:
+            self.add_bos_token = chosen
+
+    def _is_rendered(self, text: str) -> bool:
+        """Whether the chat template wrote the special tokens; not if the user chose about BOS."""
+        template = self._template if self.add_bos_token is None else None
+        return template is not None and template.begins(text)
 
     @property
     def _first_token(self) -> int | None:

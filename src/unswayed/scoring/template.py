@@ -80,6 +80,7 @@ class ChatTemplate:
             self.notes.append("The model's chat template takes contents as lists of parts.")
         self._find_way_to_answer(ask, answered)
         self._find_ends(answered)
+        self._beginnings = self._find_beginnings(ask)
 
     # -- rendering -----------------------------------------------------------------------------
 
@@ -154,6 +155,10 @@ class ChatTemplate:
             InputError: as `render`.
         """
         return self._checked(messages, generation=False, continue_final_message=True)
+
+    def begins(self, text: str) -> bool:
+        """Whether a text begins as this template's conversations do: it has its special tokens."""
+        return text.startswith(self._beginnings)
 
     def _check_answerable(self) -> None:
         if self._closing is None:
@@ -257,6 +262,16 @@ class ChatTemplate:
         self._opening = prompt.partition(QUESTION)[2]
         self._late = scored.removeprefix(prompt) if scored.startswith(prompt) else None
         self.opened = mark[0].strip() if (mark := OPENED.search(prompt)) else ""
+
+    def _find_beginnings(self, ask: list[Message]) -> tuple[str, ...]:
+        """What stands in front of the first thing that is said."""
+        told = [{"role": "system", "content": SYSTEM}, *ask]
+        texts = [
+            self._apply(self._folded(messages), **how).partition(messages[0]["content"])[0]
+            for messages in (ask, told)
+            for how in ({}, self._quiet)
+        ]
+        return tuple(text for text in texts if text.strip())
 
     def _find_ends(self, answered: list[Message]) -> None:
         """What ends an answer: a token behind it, or what stands before the next turn."""
