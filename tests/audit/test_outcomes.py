@@ -72,9 +72,8 @@ def test_options_count_from_behind_the_prompt_and_their_priors_too(audit, plain)
         for text, nats, prior in zip(
             row["options"], row["option_scores"], row["option_priors"], strict=True
         ):
-            start = "<s>" + row["prompt"], "<s>" + blind
-            assert nats == pytest.approx(plain(start[0], text), abs=1e-4)
-            assert prior == pytest.approx(plain(start[1], text), abs=1e-4)
+            assert nats == pytest.approx(plain(row["prompt"], text), abs=1e-4)
+            assert prior == pytest.approx(plain(blind, text), abs=1e-4)
         pmi = [a - b for a, b in zip(row["option_scores"], row["option_priors"], strict=True)]
         assert row["answer"] == row["options"][pmi.index(max(pmi))]
         first = row["option_priors"].index(max(row["option_priors"]))
@@ -94,7 +93,7 @@ def test_letters_are_the_mean_over_orders_in_which_each_stands_everywhere(audit,
             old = "\n".join(
                 f"{letter}. {row['options'][i]}" for letter, i in zip(LETTERS, order, strict=False)
             )
-            prompt = "<s>" + row["prompt"].replace(old, lines)
+            prompt = row["prompt"].replace(old, lines)
             nats = [plain(prompt, LETTERS[shown.index(i)]) for i in range(n)]
             expected.append(nats)
             masses.append(sum(map(math.exp, nats)))

@@ -63,7 +63,7 @@ def test_margins_are_those_of_stock_lm_eval(tiny_model_dir, chat):
     from lm_eval.models.huggingface import HFLM
 
     folder = str(tiny_model_dir("llama", chat=chat))
-    stock = HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=1)
+    stock = HFLM(pretrained=folder, device="cpu", dtype="float32", add_bos_token=not chat)
     rows = recall(load_lm(folder, device="cpu"), PAIRS, PromptMemory(), new_tokens=4)
     assert [(row["conversation"], row["kind"], row["question"]) for row in rows] == [
         (pair.conversation, pair.kind, pair.question) for pair in PAIRS
