@@ -57,7 +57,7 @@ def test_a_reader_that_has_seen_enough():
     [
         ([ROW, '{"id": "b", '], "items.jsonl:2: not JSON"),
         ([ROW | {"key": "Envy"}], "items.jsonl:1: key 'Envy' of a is not among its options"),
-        ([ROW, ROW], "items.jsonl:2: id 'a' is already used in line 1"),
+        ([ROW, ROW], "items.jsonl:2: id 'a' is already used at"),
         ([ROW | {"options": ["Joy"]}], "items.jsonl:1: a has 1 option(s), it needs at least two"),
         ([{"id": "a"}], "items.jsonl:1: field 'scenario' is missing"),
     ],

@@ -61,45 +61,41 @@ def likelihoods(
         InputError: a request exceeds the model's context, the tokenizer makes nothing of a text,
             the backend fails or gives no likelihoods, or the model gives NaN.
     """
-    from lm_eval.api.instance import Instance
-    from lm_eval.api.model import TemplateLM
-
-    pairs = list(
-        dict.fromkeys(
-            (prompt, text)
-            for prompt, texts in zip(prompts, candidates, strict=True)
-            for text in texts
-        )
+    pairs = dict.fromkeys(
+        (prompt, text) for prompt, texts in zip(prompts, candidates, strict=True) for text in texts
     )
     if backend != HF_SHARED:  # which looks itself
-        check_lengths(lm, pairs, 0)
+        check_lengths(lm, list(pairs), 0)
     with plain_errors(backend):
-        if isinstance(lm, TemplateLM):
-            requests = [(pair, *encode_pair(lm, *pair)) for pair in pairs]
-            if silent := [pair for pair, _, ids in requests if not ids]:
-                raise InputError(f"the tokenizer makes no token of {silent[0][1]!r}: reword it")
-            sizes = [len(ids) for _, _, ids in requests]
-            answers = lm._loglikelihood_tokens(requests, disable_tqdm=True) if requests else []
-        else:
-            sizes = [None] * len(pairs)
-            requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
-            answers = lm.loglikelihood(requests, disable_tqdm=True) if requests else []
-    results = {
-        pair: Likelihood(nats, n) for pair, (nats, _), n in zip(pairs, answers, sizes, strict=True)
-    }
+        results = dict(zip(pairs, _scored(lm, list(pairs)), strict=True)) if pairs else {}
     rows = [
         [results[prompt, text] for text in texts]
         for prompt, texts in zip(prompts, candidates, strict=True)
     ]
     for i, row in enumerate(rows):
-        if not all(math.isfinite(result.nats) for result in row):
+        if broken := [result.nats for result in row if not math.isfinite(result.nats)]:
+            value = "NaN" if math.isnan(broken[0]) else "an infinite log-probability"
             name = f" for {names[i]}" if names else ""
-            value = next(result.nats for result in row if not math.isfinite(result.nats))
-            raise InputError(
-                f"the model gave {'NaN' if math.isnan(value) else 'an infinite log-probability'}"
-                f"{name}: its weights or dtype are broken{hint}"
-            )
+            raise InputError(f"the model gave {value}{name}: its weights or dtype are broken{hint}")
     return rows
+
+
+def _scored(lm: Any, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
+    """Of texts after their prompts, by whatever the backend offers."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import TemplateLM
+
+    if not isinstance(lm, TemplateLM):
+        requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+        answers = lm.loglikelihood(requests, disable_tqdm=True)
+        return [Likelihood(nats, None) for nats, _ in answers]
+    encoded = [(pair, *encode_pair(lm, *pair)) for pair in pairs]
+    if silent := [text for (_, text), _, ids in encoded if not ids]:
+        raise InputError(f"the tokenizer makes no token of {silent[0]!r}: reword it")
+    answers = lm._loglikelihood_tokens(encoded, disable_tqdm=True)
+    return [
+        Likelihood(nats, len(ids)) for (nats, _), (_, _, ids) in zip(answers, encoded, strict=True)
+    ]
 
 
 def log_probs(
