@@ -145,17 +145,25 @@ def refusing(name: str, revision: str | None = None, what: str = "model") -> Ite
     except InputError:
         raise
     except Exception as error:  # tokenizers and safetensors raise Exception itself
-        give = GIVE_ADAPTER if what == "adapter" else GIVE_MODEL
-        why = f"{type(error).__name__} " if isinstance(error, LookupError) else ""
-        fault = damage(name, revision)
-        reason = (
-            f"{fault} ({one_line(error, 120)})" if fault else f"{why}{first_line(error)} {give}"
-        )
+        reason = _reason(error, damage(name, revision), what)
         raise InputError(f"{what} {name} cannot be loaded: {reason}") from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def _reason(error: Exception, fault: str, what: str) -> str:
+    """Why something cannot be loaded, from what was raised and what is wrong with its files."""
+    if fault:
+        return f"{fault} ({one_line(error, 120)})"
+    if "trust_remote_code" in str(error):
+        return (
+            "it brings code of its own, which is run only where you allow it "
+            "(--model-args trust_remote_code=True)"
+        )
+    kind = f"{type(error).__name__} " if isinstance(error, LookupError) else ""
+    return f"{kind}{first_line(error)} {GIVE_ADAPTER if what == 'adapter' else GIVE_MODEL}"
 
 
 def check_finite(model: Any, name: str) -> None:
