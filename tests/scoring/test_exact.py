@@ -20,7 +20,8 @@ from unswayed.scoring.lm import SharedPrefixLM
 from unswayed.scoring.shrink import shrunken
 
 DOCS = Path(__file__).parents[2] / "docs" / "backends.md"
-DTYPES = ("float32", "bfloat16", "float16")
+HALF = ("bfloat16", "float16")
+DTYPES = ("float32", *HALF)
 WINDOW = 16
 SHARED = {"vocab_size": 96, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 DECODER = {
@@ -148,24 +149,23 @@ def forests() -> list[tuple[list[int], list[int]]]:
 
 
 @pytest.mark.parametrize("kind", SOUND)
-def test_sound_architectures_share_in_every_dtype(kind):
-    assert {dtype: why_not_shared(tiny(kind, dtype)) for dtype in DTYPES} == dict.fromkeys(DTYPES)
+def test_sound_architectures_share_in_half_precision(kind):
+    assert [why_not_shared(tiny(kind, dtype)) for dtype in HALF] == [None, None]
 
 
 @pytest.mark.parametrize("kind", SOUND)
-def test_shared_scores_are_those_of_plain_transformers(kind, tiny_model_dir):
+def test_in_float32_shared_scores_are_those_of_plain_transformers(kind, tiny_model_dir):
     model = tiny(kind)
     tokenizer = t.AutoTokenizer.from_pretrained(tiny_model_dir("llama"))
+    lm = SharedPrefixLM(pretrained=model, tokenizer=tokenizer, pack_tokens=8)
     requests = [(("", ""), context, answer) for context, answer in forests()]
-    for pack_tokens in (8, "auto"):
-        lm = SharedPrefixLM(pretrained=model, tokenizer=tokenizer, pack_tokens=pack_tokens)
-        scores = lm._loglikelihood_tokens(requests, disable_tqdm=True)
-        assert lm.fallback_reason is None
-        for (context, answer), (score, _) in zip(forests(), scores, strict=True):
-            with torch.no_grad():
-                logits = model(torch.tensor([context + answer[:-1]])).logits[0, len(context) - 1 :]
-            plain = logits.log_softmax(-1)[range(len(answer)), answer].sum()
-            assert abs(score - float(plain)) / len(answer) <= 1e-4
+    scores = lm._loglikelihood_tokens(requests, disable_tqdm=True)
+    assert lm.fallback_reason is None
+    for (context, answer), (score, _) in zip(forests(), scores, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([context + answer[:-1]])).logits[0, len(context) - 1 :]
+        plain = logits.log_softmax(-1)[range(len(answer)), answer].sum()
+        assert abs(score - float(plain)) / len(answer) <= 1e-4
 
 
 @pytest.mark.parametrize("name", UNSOUND)

@@ -19,8 +19,8 @@ from unswayed.scoring.passes import passes, read_pack
 from unswayed.scoring.shrink import shrunken
 from unswayed.scoring.tree import build_tree
 
-LIMIT = 1e-3  # nats per token in float32: rounding stays below 1e-4, a fault is above 1e-2
-NOISE = 5  # times what another batch shape changes on the model itself; a gross fault is above
+LIMIT = 2e-4  # nats per token on the copy: rounding stays below 2e-5, faults are above 5e-3
+NOISE = 5  # times that, or what another batch shape changes, on the model itself
 BUDGETS = (6, 10**6)  # tokens in one pass: through the cache, and all at once
 TRUNK = 16  # tokens that the texts of a probe share; longer than the window of a small copy
 
@@ -39,22 +39,21 @@ def _architecture_fault(model: Any) -> str | None:
     kind = model.device.type
     with torch.autocast(kind, enabled=False), torch.autocast("cpu", enabled=False):
         try:
-            tried = shrunken(model)
-            texts = _texts(tried, _past_window(tried))
-            alone = _alone(tried, texts)
+            small = shrunken(model)
+            texts = _texts(small, _past_window(small))
+            alone = _alone(small, texts)
         except Exception as error:  # whatever code of an unknown kind raises
-            if model.dtype != torch.float32:
-                return f"no small copy can be tried in float32 ({_line(error)}): load it in float32"
-            tried, texts = model, _texts(model, _past_window(model))
-            alone = _alone(tried, texts)
-        return _fault(tried, texts, alone, LIMIT)
+            if model.dtype == torch.float32:
+                return _own_fault(model, _past_window(model))
+            return f"no small copy can be tried in float32 ({_line(error)}): load it in float32"
+        return _fault(small, texts, alone, LIMIT)
 
 
-def _own_fault(model: Any) -> str | None:
+def _own_fault(model: Any, trunk: int = TRUNK) -> str | None:
     """From the model as it is, against what another batch shape changes."""
-    texts = _texts(model, TRUNK)
+    texts = _texts(model, trunk)
     alone = _alone(model, texts)
-    return _fault(model, texts, alone, max(LIMIT, NOISE * _noise(model, texts, alone)))
+    return _fault(model, texts, alone, NOISE * max(LIMIT, _noise(model, texts, alone)))
 
 
 def _fault(model: Any, texts: Sequence[list[int]], alone: torch.Tensor, limit: float) -> str | None:
