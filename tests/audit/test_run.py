@@ -62,6 +62,16 @@ def test_a_run_holds_every_trial_once(arguments):
     assert not (out / "parts").exists()
 
 
+@pytest.mark.parametrize(("scoring", "said"), [("option", 1), ("letter", 0)])
+def test_an_option_that_begins_another_is_noted(arguments, tmp_path, caplog, scoring, said):
+    row = {"id": "a", "scenario": "Felt?", "options": ["joy", "joy and relief"], "key": "joy"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    out = run_audit(arguments(items=[f"t={tmp_path / 't.jsonl'}"], scoring=scoring, pairs=1))
+    words = "An option begins another (1 times, such as 'joy' and 'joy and relief' (a))"
+    for lines in (read_run(out)["notes"], caplog.messages):
+        assert sum(line.startswith(words) for line in lines) == said
+
+
 def test_an_interrupted_run_resumes_with_nothing_scored_twice(arguments, count_parts):
     whole = run_audit(arguments("whole"))
     n_parts = len(count_parts.calls)

@@ -92,8 +92,9 @@ def run_audit(arguments: AuditArguments) -> Path:
     rows = _score_parts(lm, chat, memory, arguments, items, parts, scored, run)
     run["seconds"] = round(time.monotonic() - start, 1)
     run["notes"] += mechanism.notes(memory, personas, rows)
-    if arguments.scoring == "option":
-        run["notes"] += notes_on(items)
+    for note in notes_on(items) if arguments.scoring == "option" else ():
+        log.warning("%s", note)
+        run["notes"].append(note)
     if silent := sum(row["raw_text"] == "" for row in rows):
         run["notes"].append(f"{silent} of {len(rows)} answers were empty: they count as unparsed.")
     _finish(out, run, add_flips(rows))

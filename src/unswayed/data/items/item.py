@@ -166,8 +166,8 @@ def notes_on(items: Iterable[Item]) -> list[str]:
     ]
     if prefixes:
         notes.append(
-            f"In {len(prefixes)} pairs of options one begins the other, such as {prefixes[0]}: the "
-            "sum of log-probabilities then favours the shorter, whatever the question."
+            f"An option begins another ({len(prefixes)} times, such as {prefixes[0]}): the sum of "
+            "log-probabilities then favours the shorter, whatever the question."
         )
     unseen = [
         f"{option!a} ({item.id})"
@@ -177,7 +177,7 @@ def notes_on(items: Iterable[Item]) -> list[str]:
     ]
     if unseen:
         notes.append(
-            f"{len(unseen)} options hold characters that cannot be seen, but that the model reads, "
-            f"as {unseen[0]} does."
+            "An option holds characters that cannot be seen, but that the model reads "
+            f"({len(unseen)} times, such as {unseen[0]})."
         )
     return notes
