@@ -91,7 +91,9 @@ class CheckpointLM(HFLM):
                 base = partial(base, gguf_file=self.gguf_file)
             tokenizer, note = adapter_tokenizer(self._adapter, base, **options)
             self.notes += [note] if note else []
-        source = tokenizer if isinstance(tokenizer, str) else str(pretrained)
+        if tokenizer is not None and not isinstance(tokenizer, str):  # loaded already
+            return super()._create_tokenizer(pretrained, tokenizer, **settings)
+        source = tokenizer or getattr(pretrained, "name_or_path", pretrained)
         with refusing(source, what="the tokenizer of"):
             super()._create_tokenizer(pretrained, tokenizer, **settings)
 
