@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 GONE = "gone"  # what a behaviour returns for: close the connection without a reply
 
@@ -15,6 +16,43 @@ GONE = "gone"  # what a behaviour returns for: close the connection without a re
 def completion(**message) -> dict:
     message = {"role": "assistant", "content": None} | message
     return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+
+def listing(tokens: list[tuple[str, float]], **message) -> dict:
+    """A completion of one token, the first of those that it lists with their log-probabilities."""
+    entries = [{"token": token, "logprob": nats, "bytes": None} for token, nats in tokens]
+    reply = completion(**({"content": tokens[0][0]} | message))
+    first = entries[0] | {"top_logprobs": entries}
+    reply["choices"][0] |= {"finish_reason": "length", "logprobs": {"content": [first]}}
+    return reply
+
+
+class LanguageModel:
+    """A behaviour: lists the likeliest first tokens of a model's answer.
+
+    Args:
+        folder: the model, with a chat template.
+        respell: what becomes of the (token, log-probability) pairs before they are sent.
+    """
+
+    def __init__(self, folder: Path, respell: Callable[[list], list] = list) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.respell = respell
+
+    def __call__(self, number: int, body: dict) -> dict:
+        import torch
+
+        text = self.tokenizer.apply_chat_template(
+            body["messages"], tokenize=False, add_generation_prompt=True
+        )
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        with torch.no_grad():
+            top = self.model(ids).logits[0, -1].log_softmax(-1).topk(body["top_logprobs"])
+        tokens = [self.tokenizer.decode([i]) for i in top.indices.tolist()]
+        return listing(self.respell(list(zip(tokens, top.values.tolist(), strict=True))))
 
 
 class Service(ThreadingHTTPServer):

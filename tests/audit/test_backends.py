@@ -34,6 +34,14 @@ from unswayed.scoring.backends import answers_singly
 
 KEY = "sk-very-secret"
 N_TRIALS = 3 * 4  # items x (none, neutral, advantaged, disadvantaged) of one pair
+N_ASKED = N_TRIALS + 3  # those without memory a second time, without the scenario
+TWO_PAIRS = (
+    "--pairs",
+    "2",
+    "--conditions",
+    "advantaged",
+    "disadvantaged",
+)  # 12 trials, all asked once
 
 
 def letter(body: dict) -> str:
@@ -101,7 +109,8 @@ def test_an_audit_of_a_chat_service(serve, audit):
     code, err, out = audit(service, "--max-gen-toks", "77")
     assert (code, err) == (0, "")
     rows = rows_of(out)
-    assert len(rows) == len(service.bodies) == N_TRIALS and set(service.asked.values()) == {1}
+    assert len(rows) == N_TRIALS and len(service.bodies) == N_ASKED
+    assert set(service.asked.values()) == {1}
     assert {row["model"] for row in rows} == {"some-model"}
     for row in rows:
         messages = json.loads(row["prompt"])
@@ -141,7 +150,7 @@ def test_requests_run_side_by_side_and_rows_stay_in_order(serve, audit, concurre
     _, _, out = audit(service, out=f"run{concurrent}", num_concurrent=concurrent)
     _, _, plain = audit(serve(), out="plain")
     assert rows_of(out) == rows_of(plain)
-    assert service.most_busy == min(concurrent, 3)  # a part has three items
+    assert service.most_busy == min(concurrent, 6)  # a part has three items, asked twice at most
 
 
 def test_further_settings_of_generation_reach_the_service(serve, audit):
@@ -176,7 +185,7 @@ def test_anthropic(serve, audit):
         return {"content": [*blocks, {"type": "text", "text": letter(body)}], "role": "assistant"}
 
     service = serve(reply)
-    code, _, out = audit(service, "--backend", "anthropic-chat-completions")
+    code, _, out = audit(service, "--backend", "anthropic-chat-completions", *TWO_PAIRS)
     rows = rows_of(out)
     assert code == 0 and all(row["parsed"] for row in rows)
     assert all(row["raw_text"].startswith("<think>Hm.</think>\nAnswer: ") for row in rows)
@@ -205,7 +214,7 @@ def test_thinking_is_kept_and_read_past(serve, audit):
         return kind(letter(body)) if kind else answer(number, body)
 
     service = serve(think)
-    code, _, out = audit(service)
+    code, _, out = audit(service, *TWO_PAIRS)
     assert code == 0
     rows = sorted(rows_of(out), key=lambda r: service.bodies.index(asked(service, r)))
     letters = [letter(body) for body in service.bodies]
@@ -250,7 +259,7 @@ UNUSABLE = {
 def test_unusable_replies_become_unparsed_rows(serve, audit, concurrent, caplog):
     kinds = list(UNUSABLE.values())
     service = serve(lambda number, body: kinds[number - 1])
-    code, err, out = audit(service, num_concurrent=concurrent)
+    code, err, out = audit(service, *TWO_PAIRS, num_concurrent=concurrent)
     assert code == 0 and "Traceback" not in err
     assert len(service.bodies) == N_TRIALS == len(kinds)
     rows = rows_of(out)
@@ -276,7 +285,7 @@ def test_an_unusable_reply_is_asked_again_and_an_empty_one_is_not(serve, audit, 
     code, _, out = audit(service, max_retries=2)
     assert code == 0
     assert [row["parsed"] for row in rows_of(out)].count(False) == 1
-    assert sorted(service.asked.values()) == [1] + [2] * (N_TRIALS - 1)
+    assert sorted(service.asked.values()) == [1] + [2] * (N_ASKED - 1)
 
 
 # -- failures and resuming -----------------------------------------------------------------------
@@ -297,7 +306,7 @@ def test_a_server_that_dies_loses_nothing_and_is_asked_nothing_twice(
     second = serve()  # on another port
     code, err, out = audit(second, "--resume", num_concurrent=concurrent)
     assert code == 0 and read_run(out)["status"] == "complete"
-    assert len(second.bodies) == N_TRIALS - die_after
+    assert len(second.bodies) == N_ASKED - die_after
     answered = Counter(json.dumps(body["messages"]) for body in first.bodies[:die_after])
     assert answered.keys().isdisjoint(second.asked) and set(second.asked.values()) == {1}
     _, _, whole = audit(serve(), out="whole")
@@ -306,7 +315,7 @@ def test_a_server_that_dies_loses_nothing_and_is_asked_nothing_twice(
 
 
 def test_a_half_written_answer_is_asked_again(serve, audit):
-    first = serve(lambda n, body: answer(n, body) if n <= 5 else GONE)
+    first = serve(lambda n, body: answer(n, body) if n <= 8 else GONE)
     _, _, out = audit(first)
     (journal,) = (out / "parts").glob("*.jsonl")
     whole = journal.read_bytes()
@@ -314,12 +323,12 @@ def test_a_half_written_answer_is_asked_again(serve, audit):
     journal.write_bytes(whole[:-7])
     second = serve()
     code, _, _ = audit(second, "--resume")
-    assert code == 0 and len(second.bodies) == N_TRIALS - 4
+    assert code == 0 and len(second.bodies) == N_ASKED - 7
     assert all(row["parsed"] for row in rows_of(out))
 
 
 def test_resuming_says_what_is_there(serve, audit, caplog):
-    _, _, _ = audit(serve(lambda n, body: answer(n, body) if n <= 5 else GONE))
+    _, _, _ = audit(serve(lambda n, body: answer(n, body) if n <= 8 else GONE))
     audit(serve(), "--resume")
     assert "resuming: 1 of 4 parts are already scored, and 2 answers of others" in caplog.text
 
@@ -347,7 +356,7 @@ def test_passing_troubles_are_waited_out(serve, audit, status, caplog):
 
     service = serve(busy)
     code, err, out = audit(service, max_retries=3)
-    assert (code, err) == (0, "") and len(service.bodies) == N_TRIALS + 2
+    assert (code, err) == (0, "") and len(service.bodies) == N_ASKED + 2
     assert all(row["parsed"] for row in rows_of(out))
     assert f"answers {status} (busy); trying again, 3 times in all" in caplog.text
 
@@ -365,10 +374,10 @@ def test_passing_troubles_are_waited_out(serve, audit, status, caplog):
     ],
 )
 def test_lasting_troubles_end_in_one_line(serve, audit, reply, tries, text):
-    service = serve(lambda number, body: reply if number > 4 else answer(number, body))
+    service = serve(lambda number, body: reply if number > 7 else answer(number, body))
     code, err, out = audit(service, max_retries=2)
     assert code == 2 and text in err and err.count("\n") == 1 and KEY not in err
-    assert len(service.bodies) == 4 + tries
+    assert len(service.bodies) == 7 + tries
     assert sum(1 for _ in next((out / "parts").glob("*.jsonl")).open()) == 1
 
 
@@ -439,7 +448,7 @@ def test_ctrl_c_keeps_what_is_under_way(serve, command, tmp_path):
     before = len(service.bodies)
     assert subprocess.run([sys.executable, "-m", "unswayed", *command(service, "--resume")],
         capture_output=True).returncode == 0  # fmt: skip
-    assert len(service.bodies) == N_TRIALS and before < N_TRIALS
+    assert len(service.bodies) == N_ASKED and before < N_ASKED
     assert set(service.asked.values()) == {1}
 
 
@@ -451,7 +460,7 @@ def test_ctrl_c_keeps_what_is_under_way(serve, command, tmp_path):
     [
         (["--backend", "hal9000"], "--backend 'hal9000' is not one of anthropic-chat,"),
         (["--backend", "vllm"], "--backend vllm cannot be used: "),
-        (["--scoring", "option"], "texts, no likelihoods: use --scoring generate"),
+        (["--scoring", "option"], "use --scoring letter or generate instead of option"),
         (["--adapter", "me/lora"], "--adapter me/lora has no meaning for --backend local-chat"),
         (["--device", "cpu"], "--device cpu has no meaning"),
         (["--dtype", "float16"], "--dtype float16 has no meaning"),
@@ -464,7 +473,6 @@ def test_ctrl_c_keeps_what_is_under_way(serve, command, tmp_path):
         (["--model-args", "base_url=localhost:80/v1"], "needs the full address of the chat"),
         (["--model-args", "base_url=http://x,timeout=long"], "invalid literal for int()"),
         (["--gen-kwargs", "max_tokens=5"], "after --max-gen-toks"),
-        (["--scoring", "letter", "--gen-kwargs", "a=5"], "no meaning without --scoring generate"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(serve, audit, more, text):
@@ -521,7 +529,7 @@ def test_another_backend_that_breaks_does_so_in_one_line(serve, audit, chat_mode
     assert code == 2 and "400 Client Error" in err and "Traceback" not in err
     service = serve(lambda number, body: replies)
     code, _, out = audit(service, *given, "--resume", **settings)
-    assert code == 0 and len(service.bodies) == N_TRIALS - 5
+    assert code == 0 and len(service.bodies) == N_ASKED - 5
     assert {row["raw_text"] for row in rows_of(out)} == {"Answer: A"}
 
 
@@ -594,7 +602,7 @@ def test_generation_that_is_interrupted_goes_on_in_the_middle_of_a_part(argument
         Journal, "add", lambda self, prompt, text: (fresh.append(prompt), real(self, prompt, text))
     )
     resumed = run_audit(arguments("broken", resume=True, **given))
-    assert len(set(fresh)) == N_TRIALS - 4 and not set(fresh) & set(kept)
+    assert len(set(fresh)) == N_ASKED - 4 and not set(fresh) & set(kept)
     assert (resumed / "answers.parquet").read_bytes() == (whole / "answers.parquet").read_bytes()
 
 

@@ -579,7 +579,7 @@ def test_markup_in_texts_stays_text(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"raw_text": None}, "scored by likelihood"),
+        ({"scoring": "letter"}, "scored by likelihood"),
         ({"raw_text": " \n"}, "are empty: there is no trace to read"),
     ],
 )

@@ -76,8 +76,20 @@ def test_every_config_reads_back_with_the_declared_features(tmp_path: Path, kind
 def test_columns_are_those_of_the_answers():
     for field in TRIAL_FEATURES.arrow_schema:
         assert field.type == SCHEMA.field(field.name).type
-    answers = {"prompt", "answer", "correct", "score", "flip", "option_scores", "raw_text"}
-    assert {*SCHEMA.names} - {*TRIAL_FEATURES} == answers | {"parsed", "model"}
+    answers = {
+        "prompt",
+        "answer",
+        "correct",
+        "score",
+        "flip",
+        "rule",
+        "raw_text",
+        "parsed",
+        "model",
+    }
+    scores = {"scores", "tokens", "priors", "listed"}
+    answers |= {f"option_{name}" for name in scores} | {"order_scores", "letter_mass"}
+    assert {*SCHEMA.names} - {*TRIAL_FEATURES} == answers | {"blind_answer"}
 
 
 def test_rows_pair_and_carry_the_cells_attributes():

@@ -113,7 +113,8 @@ class AuditArguments:
     )
     gen_kwargs: Mapping[str, Any] = option(
         dict,
-        "further settings of generated answers, likewise; without any, greedy",
+        "further settings of requests for answers in words, or for letters from a chat service, "
+        "likewise; without any, greedy",
         type=str,
         metavar="K=V,...",
     )
@@ -142,14 +143,33 @@ class AuditArguments:
             raise InputError(f"--max-gen-toks {self.max_gen_toks}: give a number from 1")
         if self.batch_size != "auto" and int(self.batch_size) < 1:
             raise InputError(f"--batch-size {self.batch_size}: give a number from 1 or auto")
-        if self.gen_kwargs and self.scoring != "generate":
-            raise InputError("--gen-kwargs has no meaning without --scoring generate")
-        if fixed := FIXED_SETTINGS & self.gen_kwargs.keys():
-            raise InputError(
-                f"--gen-kwargs {min(fixed)}=...: answers end where the model ends them, or after "
-                "--max-gen-toks"
-            )
+        _check_request(self.scoring, self.gen_kwargs)
 
     def population(self) -> list[Persona]:
         """All versions of the base personas that are not asked about."""
         return other_personas(load_personas(self.personas), self.pairs)
+
+
+def _check_request(scoring: str, gen_kwargs: Mapping[str, Any]) -> None:
+    """Refuse settings of requests that a way of scoring sets itself or cannot use."""
+    if fixed := FIXED_SETTINGS & gen_kwargs.keys():
+        raise InputError(
+            f"--gen-kwargs {min(fixed)}=...: answers end where the model ends them, or after "
+            "--max-gen-toks; for a letter one token is asked"
+        )
+    listing = {"logprobs"} if scoring == "letter" else {"logprobs", "top_logprobs"}
+    if taken := listing & gen_kwargs.keys():
+        raise InputError(
+            f"--gen-kwargs {min(taken)}=... has no meaning with --scoring {scoring}: "
+            "log-probabilities are asked for with --scoring letter, and by it"
+        )
+    if scoring != "letter":
+        return
+    if (temperature := gen_kwargs.get("temperature")) not in (None, 0):
+        raise InputError(
+            f"--gen-kwargs temperature={temperature} has no meaning with --scoring letter, which "
+            "reads probabilities and draws nothing: leave it out"
+        )
+    n_tokens = gen_kwargs.get("top_logprobs", 1)
+    if isinstance(n_tokens, bool) or not isinstance(n_tokens, int) or n_tokens < 1:
+        raise InputError(f"--gen-kwargs top_logprobs={n_tokens}: give a whole number from 1")

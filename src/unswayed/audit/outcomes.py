@@ -6,8 +6,9 @@ memory, since the priors of the rule pmi tell; of letters and of generated answe
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unswayed.audit.arguments import AuditArguments
@@ -15,8 +16,11 @@ from unswayed.audit.trials import Outcome, Trial
 from unswayed.core.journal import Journal
 from unswayed.data.items import Item
 from unswayed.memory import FusedMemory, Memory
+from unswayed.scoring.api import OPENS_THOUGHT, THINKING_OFF
 from unswayed.scoring.ask import generate, generation_settings, likelihoods
+from unswayed.scoring.backends import is_service
 from unswayed.scoring.chat import ChatFormat, Message
+from unswayed.scoring.letters import reply_said, served_letters
 from unswayed.scoring.prompts import (
     Likelihoods,
     continuations,
@@ -36,7 +40,8 @@ def outcomes(
     arguments: AuditArguments,
     journal: Journal,
 ) -> list[Outcome]:
-    """Of trials that share one state of `memory`; generated texts go through `journal`.
+    """Of trials that share one state of `memory`; replies of a service and generated texts go
+    through `journal`.
 
     Raises:
         InputError: as `scoring.ask.likelihoods` and `generate`; the memory rewrites the question.
@@ -46,19 +51,55 @@ def outcomes(
     views = memory.views() if isinstance(memory, FusedMemory) else []
     if not views:
         conversations = [trial.messages for trial in trials]
-        asked = _likelihoods(lm, chat, trials, memory, conversations, arguments)
-        return [_outcome(by_order, arguments.rule) for by_order in asked]
+        asked = _likelihoods(lm, chat, trials, memory, conversations, arguments, journal)
+        return [
+            _said(_outcome(by_order, arguments.rule), chat.render(trial.messages), journal)
+            for trial, by_order in zip(trials, asked, strict=True)
+        ]
     questions = [question_text(t.item, arguments.scoring, arguments.seed) for t in trials]
     by_view = [
-        _likelihoods(lm, chat, trials, view, [view.messages(q) for q in questions], arguments)
+        _likelihoods(
+            lm, chat, trials, view, [view.messages(q) for q in questions], arguments, journal
+        )
         for view in views
     ]
     return [_fused(memory, of_trial, arguments.rule) for of_trial in zip(*by_view, strict=True)]
 
 
-def n_questions(trial_count: int, without_memory: bool, scoring: str) -> int:
-    """How many answers trials take that are generated one by one."""
-    return trial_count * (2 if without_memory and scoring == "generate" else 1)
+def _said(outcome: Outcome, prompt: str, journal: Journal) -> Outcome:
+    """With what a service gave to the first order of the options, where it listed no letter."""
+    if outcome.answer is not None:
+        return outcome
+    return dataclasses.replace(outcome, raw_text=reply_said(journal.get(prompt)))
+
+
+def n_questions(
+    trial_count: int, without_memory: bool, arguments: AuditArguments, served: bool
+) -> int:
+    """How many answers trials take; `served`: by a service, which gives them one by one."""
+    singly = served or arguments.scoring == "generate"
+    return trial_count * arguments.orders * (1 + without_memory) if singly else trial_count
+
+
+def reading_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader must know of answers that were not read, or not in full, in sentences."""
+    notes, n = [], len(rows)
+    if silent := sum(row["raw_text"] == "" for row in rows):
+        notes.append(f"{silent} of {n} answers were empty: they count as unparsed.")
+    served = [row for row in rows if row["option_listed"]]
+    if partly := sum(row["parsed"] and not all(row["option_listed"]) for row in served):
+        notes.append(
+            f"In {partly} of {n} answers a letter was not among the likeliest tokens that the "
+            "server lists: its score is the most that it can be (option_listed)."
+        )
+    if unread := [row["raw_text"] for row in served if not row["parsed"]]:
+        thoughts = sum(bool(OPENS_THOUGHT.match(text)) for text in unread)
+        notes.append(
+            f"In {len(unread)} of {n} answers no letter was among the likeliest tokens that the "
+            "server lists: they count as unparsed, raw_text has what came instead."
+            + (f" In {thoughts} the model began to think: try {THINKING_OFF}." if thoughts else "")
+        )
+    return notes
 
 
 def _likelihoods(
@@ -68,40 +109,54 @@ def _likelihoods(
     view: Any,
     conversations: Sequence[Sequence[Message]],
     arguments: AuditArguments,
+    journal: Journal,
 ) -> list[list[Likelihoods]]:
     """Of each trial, one for each order of its options; all are asked in one call."""
     scoring, seed = arguments.scoring, arguments.seed
-    prompts, candidates, names = [], [], []
+    prompts, texts, names = [], [], []
     for trial, messages in zip(trials, conversations, strict=True):
         item, question = trial.item, question_text(trial.item, scoring, seed)
         for turn in range(arguments.orders):
-            texts = continuations(item, scoring, seed, turn)
             for blind in (False, True)[: 1 + _takes_priors(trial, scoring)]:
                 other = question_text(item, scoring, seed, turn, blind)
                 prompts.append(chat.render(reworded(messages, question, other)))
-                candidates.append([chat.delimiter + text for text in texts])
+                texts.append(continuations(item, scoring, seed, turn))
                 names.append(f"item {item.id}" + blind * " without its scenario")
     with view.active(lm):
-        rows = likelihoods(
-            lm, prompts, candidates, arguments.backend, names, " (try --dtype float32)"
-        )
-    answers = iter(rows)
+        if is_service(type(lm)):
+            scored = served_letters(
+                lm, prompts, texts, journal, arguments.gen_kwargs, arguments.backend
+            )
+        else:
+            scored = _in_process(lm, chat.delimiter, prompts, texts, arguments.backend, names)
+    answers = iter(scored)
     asked = []
     for trial in trials:
         asked.append([])
-        for turn in range(arguments.orders):
-            row = next(answers)
-            priors = next(answers) if _takes_priors(trial, scoring) else None
-            tokens = [result.tokens for result in row]
-            asked[-1].append(
-                Likelihoods(
-                    texts=continuations(trial.item, scoring, seed, turn),
-                    sums=[result.nats for result in row],
-                    tokens=None if None in tokens else tokens,
-                    priors=priors and [result.nats for result in priors],
-                )
-            )
+        for _ in range(arguments.orders):
+            answer = next(answers)
+            if _takes_priors(trial, scoring):
+                answer = dataclasses.replace(answer, priors=next(answers).sums)
+            asked[-1].append(answer)
     return asked
+
+
+def _in_process(
+    lm: Any,
+    delimiter: str,
+    prompts: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    backend: str,
+    names: Sequence[str],
+) -> list[Likelihoods]:
+    """Of each prompt, from a backend that gives likelihoods."""
+    candidates = [[delimiter + text for text in row] for row in texts]
+    rows = likelihoods(lm, prompts, candidates, backend, names, " (try --dtype float32)")
+    tokens = [[result.tokens for result in row] for row in rows]
+    return [
+        Likelihoods(options, [result.nats for result in row], None if None in sizes else sizes)
+        for options, row, sizes in zip(texts, rows, tokens, strict=True)
+    ]
 
 
 def _takes_priors(trial: Trial, scoring: str) -> bool:
@@ -113,12 +168,13 @@ def _outcome(by_order: Sequence[Likelihoods], rule: str) -> Outcome:
     mean = _mean(by_order)
     letters = rule == "sum" and all(len(text) == 1 for text in mean.texts)
     return Outcome(
-        answer=mean.pick(rule),
+        answer=None if mean.sums is None else mean.pick(rule),
         option_scores=mean.sums,
         option_tokens=mean.tokens,
         option_priors=mean.priors,
         order_scores=[each.sums for each in by_order] if len(by_order) > 1 else None,
         letter_mass=_mass(by_order) if letters else None,
+        option_listed=mean.listed,
         blind_answer=mean.blind_pick(rule),
     )
 
@@ -126,6 +182,8 @@ def _outcome(by_order: Sequence[Likelihoods], rule: str) -> Outcome:
 def _fused(memory: FusedMemory, by_view: Sequence[Sequence[Likelihoods]], rule: str) -> Outcome:
     """Of a trial that was put to several views, from what each would choose by."""
     means = [_mean(by_order) for by_order in by_view]
+    if any(mean.sums is None for mean in means):
+        return Outcome()
     fused = memory.fuse([mean.scores(rule) for mean in means])
     blind = None
     if all(mean.priors is not None for mean in means):
@@ -134,21 +192,35 @@ def _fused(memory: FusedMemory, by_view: Sequence[Sequence[Likelihoods]], rule: 
 
 
 def _mean(by_order: Sequence[Likelihoods]) -> Likelihoods:
-    """Mean log-probabilities over orders, so that what a place is worth by itself cancels."""
-    first, n = by_order[0], len(by_order)
-    if n == 1:
-        return first
+    """Mean log-probabilities over orders, so that what a place is worth by itself cancels.
 
-    def mean(name: str) -> list[float] | None:
-        values = [getattr(each, name) for each in by_order]
-        return None if None in values else [sum(column) / n for column in zip(*values, strict=True)]
+    An order in which a service listed no letter is left out.
+    """
+    first = by_order[0]
 
-    return Likelihoods(first.texts, mean("sums"), first.tokens, mean("priors"))
+    def mean(rows: Sequence[Sequence[float] | None]) -> list[float] | None:
+        read = [row for row in rows if row is not None]
+        return [sum(column) / len(read) for column in zip(*read, strict=True)] if read else None
+
+    return Likelihoods(
+        first.texts,
+        mean([each.sums for each in by_order]),
+        first.tokens,
+        mean([each.priors for each in by_order]),
+        first.listed
+        and [all(column) for column in zip(*(each.listed for each in by_order), strict=True)],
+    )
 
 
 def _mass(by_order: Sequence[Likelihoods]) -> float:
-    """Probability of all letters together, mean over orders."""
-    return sum(sum(map(math.exp, each.sums)) for each in by_order) / len(by_order)
+    """Probability of all letters together, mean over orders; of a service, of those it listed."""
+    total = 0.0
+    for each in by_order:
+        listed = each.listed or [True] * len(each.texts)
+        total += sum(
+            math.exp(nats) for nats, here in zip(each.sums or [], listed, strict=False) if here
+        )
+    return total / len(by_order)
 
 
 def _generated(

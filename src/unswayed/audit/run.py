@@ -18,7 +18,7 @@ from typing import Any
 
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.floor import measure_floor
-from unswayed.audit.outcomes import n_questions, outcomes
+from unswayed.audit.outcomes import n_questions, outcomes, reading_notes
 from unswayed.audit.rundir import (
     Run,
     changes,
@@ -46,7 +46,7 @@ from unswayed.memory import Memory
 from unswayed.memory.registry import check_memory, find_mechanism
 from unswayed.models.embedded import model_label
 from unswayed.models.load import check_backend, load_lm, model_info
-from unswayed.scoring.backends import HF_SHARED, answers_singly
+from unswayed.scoring.backends import HF_SHARED, answers_singly, is_service
 from unswayed.scoring.chat import ChatFormat
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def run_audit(arguments: AuditArguments) -> Path:
         load_personas(arguments.personas), arguments.conditions, arguments.pairs
     )
     check_memory(arguments, personas)
-    if arguments.backend != HF_SHARED or arguments.model_args:
+    if arguments.backend != HF_SHARED or arguments.model_args or arguments.gen_kwargs:
         check_backend(
             arguments.backend,
             arguments.scoring,
@@ -72,6 +72,7 @@ def run_audit(arguments: AuditArguments) -> Path:
             arguments.device,
             arguments.dtype,
             arguments.batch_size,
+            arguments.gen_kwargs,
         )
     out = Path(arguments.out)
     run = open_run(out, arguments, items, personas)
@@ -95,8 +96,7 @@ def run_audit(arguments: AuditArguments) -> Path:
     for note in notes_on(items) if arguments.scoring == "option" else ():
         log.warning("%s", note)
         run["notes"].append(note)
-    if silent := sum(row["raw_text"] == "" for row in rows):
-        run["notes"].append(f"{silent} of {len(rows)} answers were empty: they count as unparsed.")
+    run["notes"] += reading_notes(rows)
     _finish(out, run, add_flips(rows))
     return out
 
@@ -152,7 +152,7 @@ def _score_parts(
         if part not in scored
     }
     sizes = {
-        part: n_questions(len(items), persona is None, arguments.scoring)
+        part: n_questions(len(items), persona is None, arguments, is_service(type(lm)))
         for part, persona in parts.items()
     }
     answered = sum(map(len, journals.values()))

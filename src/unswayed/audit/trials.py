@@ -48,10 +48,14 @@ SCHEMA = pa.schema(
         ("option_scores", pa.list_(pa.float64())),
         ("option_tokens", pa.list_(pa.int32())),  # how many each option or letter has
         ("option_priors", pa.list_(pa.float64())),  # as option_scores, without the scenario
-        ("order_scores", pa.list_(pa.list_(pa.float64()))),  # one list per order, if several
+        # One list per order, if several; null for one in which a service listed no letter.
+        ("order_scores", pa.list_(pa.list_(pa.float64()))),
         ("letter_mass", pa.float64()),  # probability of all letters together, mean over orders
+        # From a service: whether it listed the letter in every order, else the score is a bound.
+        ("option_listed", pa.list_(pa.bool_())),
         ("blind_answer", pa.string()),  # the option without the scenario; null if not asked or read
-        ("raw_text", pa.string()),  # generated text; null if scored by likelihood
+        # Generated text, also what a service gave where it listed no letter; else null.
+        ("raw_text", pa.string()),
         ("parsed", pa.bool_()),
         ("scoring", pa.string()),
         ("rule", pa.string()),  # by which the answer was chosen from the scores
@@ -83,8 +87,9 @@ class Outcome:
     option_scores: Sequence[float] | None = None
     option_tokens: Sequence[int] | None = None
     option_priors: Sequence[float] | None = None
-    order_scores: Sequence[Sequence[float]] | None = None
+    order_scores: Sequence[Sequence[float] | None] | None = None
     letter_mass: float | None = None
+    option_listed: Sequence[bool] | None = None
     blind_answer: int | None = None
     raw_text: str | None = None
 

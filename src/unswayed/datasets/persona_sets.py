@@ -49,8 +49,8 @@ DATASETS = {"understanding": "persona_steu", "management": "persona_stem"}  # ki
 # The columns of answers.parquet that a model's answer fills, or which model it is.
 ANSWERED = (
     "prompt", "answer", "correct", "score", "flip", "option_scores", "option_tokens",
-    "option_priors", "order_scores", "letter_mass", "blind_answer", "raw_text", "parsed", "rule",
-    "model",
+    "option_priors", "order_scores", "letter_mass", "option_listed", "blind_answer", "raw_text",
+    "parsed", "rule", "model",
 )  # fmt: skip
 TRIAL_FEATURES = Features.from_arrow_schema(
     pa.schema([field for field in SCHEMA if field.name not in ANSWERED])

@@ -66,7 +66,8 @@ def find_backend(name: str) -> type:
     from unswayed.scoring.api import ChatService
 
     logging.getLogger("lm_eval").setLevel(logging.CRITICAL)  # it logs what is raised as well
-    return type(backend.__name__, (ChatService, backend), {})
+    lists_tokens = issubclass(backend, LocalChatCompletion)
+    return type(backend.__name__, (ChatService, backend), {"lists_tokens": lists_tokens})
 
 
 def check_backend(
@@ -77,6 +78,7 @@ def check_backend(
     device: str | None,
     dtype: str,
     batch_size: int | str,
+    gen_kwargs: Mapping[str, Any],
 ) -> None:
     """Does the backend take what is given? Nothing is loaded.
 
@@ -94,12 +96,19 @@ def check_backend(
             raise InputError(
                 f"{OPTIONS[parameter]} {value} has no meaning for --backend {name}: leave it out"
             )
-    if not is_service(backend):
-        return
-    if scoring != "generate":
+    served = is_service(backend)
+    if gen_kwargs and scoring != "generate" and not (served and scoring == "letter"):
         raise InputError(
-            f"--backend {name} gives texts, no likelihoods: use --scoring generate instead of "
-            f"{scoring}"
+            "--gen-kwargs has no meaning without --scoring generate, or letter from a chat service"
+        )
+    if not served:
+        return
+    scorings = ("letter", "generate") if backend.lists_tokens else ("generate",)
+    if scoring not in scorings:
+        raise InputError(
+            f"--backend {name} gives texts, no likelihoods of them"
+            + (", but those of letters" if backend.lists_tokens else "")
+            + f": use --scoring {' or '.join(scorings)} instead of {scoring}"
         )
     if batch_size != "auto":
         raise InputError(

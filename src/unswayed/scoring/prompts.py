@@ -41,15 +41,18 @@ class Likelihoods:
 
     Attributes:
         texts: as they are scored, without delimiter.
-        sums: log P(o|q), nats.
+        sums: log P(o|q), nats; None where a service listed no letter.
         tokens: how many each option has; None from a backend that does not tell.
         priors: log P(o|blind), nats; None where they were not taken.
+        listed: of letters from a service: whether it listed each; of others the sum is the most
+            that it can be (`scoring.letters`). None where all is known.
     """
 
     texts: Sequence[str]
-    sums: Sequence[float]
+    sums: Sequence[float] | None
     tokens: Sequence[int] | None = None
     priors: Sequence[float] | None = None
+    listed: Sequence[bool] | None = None
 
     def scores(self, rule: str) -> list[float]:
         """What a rule compares, see the module's head.

@@ -76,7 +76,7 @@ def read_traces(answers: pd.DataFrame, source: Path | str) -> list[Trace]:
         InputError: the run has no generated text, no memory, no condition without memory, or a
             memory that is not in the prompt.
     """
-    if answers["raw_text"].isna().all():
+    if (answers["scoring"] != "generate").all():
         raise InputError(
             f"{source} was scored by likelihood and has no generated text: audit with --scoring "
             "generate"

@@ -96,5 +96,5 @@ class PreferenceSettings:
     def _check_model(self, what: str, backend: str, arguments: str | None) -> None:
         check_backend(
             backend, "generate", parse_settings(f"--{what}_args", arguments), None, None, "auto",
-            "auto",
+            "auto", {},
         )  # fmt: skip
