@@ -271,5 +271,5 @@ def _warnings(test: str, readings: Mapping[str, Reading]) -> Iterator[str]:
             yield (
                 f"On {test} {unread['estimate']:.0%} of the answers {READINGS[where]} could "
                 "not be read: accuracy also measures whether the model keeps to the form; try "
-                "--scoring letter or option."
+                f"--scoring {'generate' if mass else 'letter or option'}."
             )
