@@ -50,7 +50,7 @@ def test_a_difference_between_the_paths_shows(arguments, monkeypatch):
         results = real(self, requests, *rest)
         if requests[0][0] is None:  # the check of a model that was just loaded
             return results
-        return [(v - extra * (i % 2), best) for i, (v, best) in enumerate(results)]
+        return [(v + extra * (i % 2), best) for i, (v, best) in enumerate(results)]
 
     monkeypatch.setattr(floor, "SHARE", 1000.0)
     monkeypatch.setattr(SharedPrefixLM, "fallback_reason", None)
