@@ -60,7 +60,7 @@ def test_a_difference_between_the_paths_shows(arguments, monkeypatch):
     assert found["largest"] == pytest.approx(extra, abs=1e-3) and found["changed"] > 0
     analyze(out)
     write_report(out)
-    assert f"{found['changed']} changed; the largest difference is 100 nats" in (
+    assert f"{found['changed']} changed; the largest difference is 100.0 nats" in (
         (out / "report.md").read_text("utf-8")
     )
 

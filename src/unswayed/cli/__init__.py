@@ -16,8 +16,8 @@ from unswayed import __version__
 from unswayed.core.commands import Parser, run_command
 
 COMMANDS = (
-    "audit", "analyze", "compare", "report", "check", "card", "publish", "traces", "mitigate",
-    "remember", "logo", "tasks", "model", "lm_eval",
+    "audit", "validate", "analyze", "compare", "report", "check", "card", "publish", "traces",
+    "mitigate", "remember", "logo", "tasks", "model", "lm_eval",
 )  # fmt: skip
 
 

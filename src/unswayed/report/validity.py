@@ -60,8 +60,13 @@ def _floor(floor: dict[str, Any]) -> str:
     changed = f"{floor['changed']} changed" if floor["changed"] else "none changed"
     return (
         f"Numerical floor: of {count(floor['n'], 'answer')} asked again one prompt at a time, "
-        f"{changed}; the largest difference is {floor['largest']:.2g} nats."
+        f"{changed}; the largest difference is {nats(floor['largest'])}."
     )
+
+
+def nats(difference: float) -> str:
+    """To one digit below 1, else to one decimal."""
+    return f"{difference:.1g} nats" if difference < 1 else f"{difference:.1f} nats"
 
 
 def other_warnings(summary: dict[str, Any]) -> list[str]:
