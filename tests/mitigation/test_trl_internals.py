@@ -43,6 +43,10 @@ def changes() -> list[str]:
             f"model(**model_kwargs, labels=labels, {ours.FUSED}=True)" in reference,
         'the reference is no longer the adapter "ref" where there is one': '"ref" if "ref" in' in
             reference,
+        "_prepare_dataset no longer makes the tokens, and nothing else": "tokenize_fn" in
+            inspect.getsource(DPOTrainer._prepare_dataset)
+            and "self._prepare_dataset(train_dataset, processing_class, args," in
+            inspect.getsource(DPOTrainer.__init__),
         "metrics are no longer kept in _metrics by mode": "self._metrics[mode]" in
             inspect.getsource(DPOTrainer.log),
     }  # fmt: skip

@@ -251,7 +251,7 @@ class TestRefused:
     def test_likelihoods_behind_what_no_answer_stands_behind(self, tokenizer_with):
         tokenizer = tokenizer_with(OPENS_UNKNOWN)
         assert chat_format(tokenizer, thinks=True).render(ASKED).endswith("<<musing>>")
-        with pytest.raises(InputError, match=r"use --scoring generate"):
+        with pytest.raises(InputError, match=r"where the model gives none.* --scoring generate"):
             chat_format(tokenizer).render(ASKED)
 
     def test_likelihoods_of_a_model_that_is_told_to_think(self, tokenizer_with):

@@ -243,3 +243,5 @@ def test_thinking_is_removed_and_the_rest_kept():
     assert strip_thinking("<think>x</think> Yes <reasoning>y</reasoning>!") == "Yes !"
     assert strip_thinking("x</think>Yes") == "Yes"
     assert strip_thinking("Yes <think>but") == ""
+    assert strip_thinking("[THINK]A[/THINK]B <seed:think>C</seed:think>") == "B"
+    assert strip_thinking("<thought>A, or") == ""

@@ -147,7 +147,7 @@ def test_a_thought_that_cannot_be_closed_is_for_generation_only(load_chat, insta
     lm.tokenizer.chat_template = template
     prompt = lm.apply_chat_template([SAID])
     assert prompt.endswith("<<musing>>") and len(generated(lm, instances, [prompt])) == 1
-    with pytest.raises(InputError, match="where the model does not answer"):
+    with pytest.raises(InputError, match="where the model gives none"):
         lm.loglikelihood(instances([(prompt, "relief")]), disable_tqdm=True)
 
 

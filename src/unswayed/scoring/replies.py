@@ -9,9 +9,13 @@ from typing import Any
 
 from unswayed.data.items import LETTERS
 
-THINKING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-LAST_THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
-OPEN_THOUGHT = re.compile(r"<(?:think|thinking|reasoning)>", re.IGNORECASE)
+_MARK = r"(?:\w+:)?(?:think|thinking|thought|reasoning)"
+_OPEN, _CLOSE = (
+    rf"(?:<{slash}{_MARK}>|\[{slash}{_MARK}\]|◁{slash}{_MARK}▷)" for slash in ("", "/")
+)
+THINKING = re.compile(f"{_OPEN}.*?{_CLOSE}", re.DOTALL | re.IGNORECASE)
+LAST_THOUGHT = re.compile(_CLOSE, re.IGNORECASE)
+OPEN_THOUGHT = re.compile(_OPEN, re.IGNORECASE)
 
 
 def strip_thinking(text: str) -> str:

@@ -164,8 +164,8 @@ class ChatTemplate:
         if self._closing is None:
             raise InputError(
                 f"the model's chat template ends the prompt with {self._opening[-60:]!r}, which "
-                "stands before no answer that it shows, so options would be scored where the model "
-                f"does not answer: use --scoring generate, or {MEND}"
+                "stands before no answer that it shows, so answers would be scored or learnt where "
+                f"the model gives none: {MEND}, or use --scoring generate in an audit"
             )
 
     def _checked(self, messages: Sequence[Message], **how: Any) -> str:
