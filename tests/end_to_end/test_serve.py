@@ -151,6 +151,11 @@ def test_the_server_refuses_in_one_line_what_it_does_not_know(server, embedded, 
     assert "answers 400 (Server is pinned to" in said and said.count("\n") == 1
     said, _ = audit("b", *through(server, embedded), "--gen-kwargs", "foo=1", code=2)
     assert "answers 422 (Unexpected fields in the request: {'foo'})" in said
+    said, _ = audit("c", *through(server, embedded), "--scoring", "letter", code=2)
+    assert (
+        "the server gives no log-probabilities of tokens (top_logprobs)" in said
+    )  # it ignores them
+    assert "use --scoring generate" in said and said.count("\n") == 1
 
 
 @pytest.mark.slow
