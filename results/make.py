@@ -47,6 +47,7 @@ from unswayed.report import duration, result_table, write_report
 from unswayed.report.checklist import check_run
 from unswayed.report.comparisons import settings_tables
 from unswayed.report.memories_page import headlines, key_table
+from unswayed.scoring.prompts import DEFAULT_RULES
 from unswayed.sweep import cell, groups
 
 HERE = Path(__file__).parent
@@ -84,6 +85,9 @@ def audit_command(run: dict) -> str:
         options += ["--memory", arguments["memory"]]
         style = arguments["memory_style"]
         options += ["--memory-style", style] if style else []
+    rule, scoring = arguments["rule"], arguments["scoring"]
+    options += ["--scoring", scoring] if scoring != "option" else []
+    options += ["--rule", rule] if rule != DEFAULT_RULES[scoring] else []
     if arguments.get("plum_recipe"):
         options += ["--plum-recipe", f"recipes/plum/{Path(arguments['plum_recipe']).name}"]
     return f"unswayed audit {' '.join(options)} --out DIR"
