@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -45,7 +46,7 @@ def test_figures_are_those_of_audits_without_memory(validated, arguments):
         assert about["reading"]["longest"] == expected["reading"]["longest"]
         assert about["reading"]["blind"] == expected["reading"]["blind"]
         assert interval(expected["accuracy"]) in text.out
-        assert found["skill"][way] == pytest.approx(skill_of({"mine": expected}))
+        assert found["skill"][way] == skill_of({"mine": expected})
     assert 0 < found["ways"]["letter"]["mine"]["reading"]["letter_mass"]["estimate"] <= 1
     assert found["precision"]["loaded"] == "float32" and found["precision"]["n"] == 3
     assert found["precision"]["other"] == "bfloat16 autocast"
@@ -74,7 +75,7 @@ def test_more_options_than_letters_leave_letters_out(validated, tmp_path):
         (["--orders", "0"], "--orders 0: give a number from 1"),
         (["--items", "stue"], "--items stue: not one of builtin"),
         (["--seed", "-1"], "--seed -1: give a number from 0"),
-        (["--backend", "local-chat-completions"], "gives texts, no likelihoods"),
+        (["--backend", "local-chat-completions"], "gives no likelihoods of options"),
         (["--backend", "nothing"], "--backend 'nothing' is not one of"),
         (["--model-args", "x"], "--model-args 'x' is not of the form name=value"),
         (["--scoring", "letter"], "unrecognized arguments: --scoring letter"),
@@ -124,6 +125,16 @@ def test_the_way_that_reads_and_is_farthest_above_chance_is_recommended():
 def test_a_way_must_read_every_test():
     half = way(38, 0, "t") | way(2, 38, "u")
     assert recommended(char=half, sum=way(20, 0, "t") | way(20, 0, "u"))[0] == "sum"
+
+
+def test_tests_together_may_be_above_chance_where_none_is_alone():
+    """14 of 40 right at a chance of 25%: by hand, skill 2/15, half an interval 0.206 for one."""
+    one, four = way(14, 0), {name: way(14, 0)["t"] for name in "tuvw"}
+    assert skill_of(one)["estimate"] == pytest.approx((14 / 40 - 0.25) / 0.75)
+    half = 2.0227 * math.sqrt(0.35 * 0.65 / 39) / 0.75
+    assert skill_of(one)["low"] == pytest.approx(2 / 15 - half, abs=1e-4)
+    assert skill_of(four)["low"] == pytest.approx(2 / 15 - half / 2, abs=1e-4)
+    assert recommended(sum=one)[0] is None and recommended(sum=four)[0] == "sum"
 
 
 def test_where_nothing_is_of_use_it_is_said():

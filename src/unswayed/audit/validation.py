@@ -7,6 +7,7 @@ letters: accuracy, habits and letter mass of each, as in the validity of a run.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import pandas as pd
 
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.effects import rate
-from unswayed.audit.evidence import Rate, Reading
+from unswayed.audit.evidence import Bounds, Rate, Reading
 from unswayed.audit.floor import spread
 from unswayed.audit.rules import by_rule
 from unswayed.audit.run import score
@@ -33,6 +34,7 @@ from unswayed.models.load import check_backend, find_backend, load_lm, public_se
 from unswayed.scoring.backends import HF_SHARED, is_service
 from unswayed.scoring.chat import ChatFormat
 from unswayed.scoring.prompts import MOST_LETTERS, RULES
+from unswayed.statistics.crossed import crossed_mean
 
 LETTER = "letter"
 WAYS = (*RULES, LETTER)
@@ -64,8 +66,9 @@ class ValidationArguments:
     def __post_init__(self) -> None:
         if is_service(find_backend(self.backend)):
             raise InputError(
-                f"--backend {self.backend} gives texts, no likelihoods, so there are no rules to "
-                "validate: audit with --scoring generate, whose report begins with its validity"
+                f"--backend {self.backend} gives no likelihoods of options, so there are no rules "
+                "to choose from: audit by --scoring letter or generate; its report begins with its "
+                "validity"
             )
         check_backend(
             self.backend,
@@ -75,6 +78,7 @@ class ValidationArguments:
             self.device,
             self.dtype,
             "auto",
+            {},
         )
         if self.out is not None and (self.out.is_dir() or not self.out.parent.is_dir()):
             raise InputError(f"--out {self.out}: give a file in a folder that is there")
@@ -98,6 +102,7 @@ class WayOnTest(TypedDict):
 
     accuracy: Rate
     chance: float
+    skill: Bounds  # (accuracy - chance) / (1 - chance)
     reading: Reading
     reads: bool | None
     warnings: list[str]
@@ -123,7 +128,7 @@ class Validation(TypedDict):
     seed: int
     items: str  # SHA-256
     ways: dict[str, dict[str, WayOnTest]]  # by rule, or letter; by test
-    skill: dict[str, float]  # by way: mean over tests of (accuracy - chance) / (1 - chance)
+    skill: dict[str, Bounds]  # by way: mean over tests
     precision: Precision | None  # None where the backend cannot change it
     recommended: str | None
     text: str
@@ -192,31 +197,39 @@ def _asked(
 def on_test(rows: pd.DataFrame) -> WayOnTest:
     """Of the rows of one test, all without memory."""
     about = validity(rows)
-    by_item = rows.sort_values("question_id")["correct"].to_numpy(float)
+    by_item = rows.sort_values("question_id")["correct"].to_numpy(float)[:, None]
+    chance = float((1 / rows["options"].map(len)).mean())
+    skill = crossed_mean((by_item - chance) / (1 - chance))
     return {
-        "accuracy": rate(by_item[:, None]),
-        "chance": float((1 / rows["options"].map(len)).mean()),
+        "accuracy": rate(by_item),
+        "chance": chance,
+        "skill": {name: getattr(skill, name) for name in ("estimate", "low", "high")},
         "reading": about["readings"][NONE],
         "reads": about["reads"],
         "warnings": about["warnings"],
     }
 
 
-def skill_of(tests: Mapping[str, WayOnTest]) -> float:
-    """How far above chance: 0 at chance, 1 if all is right, mean over tests."""
-    return float(
-        np.mean(
-            [(t["accuracy"]["estimate"] - t["chance"]) / (1 - t["chance"]) for t in tests.values()]
-        )
-    )
+def skill_of(tests: Mapping[str, WayOnTest]) -> Bounds:
+    """How far above chance, mean over tests: 0 at chance, 1 if all is right.
+
+    Tests are independent, so the squares of their intervals' halves add up.
+    """
+    skills = [test["skill"] for test in tests.values()]
+    estimate = float(np.mean([skill["estimate"] for skill in skills]))
+    if any(skill["low"] is None for skill in skills):
+        return {"estimate": estimate, "low": None, "high": None}
+    half = math.hypot(*((skill["high"] - skill["low"]) / 2 for skill in skills)) / len(skills)
+    return {"estimate": estimate, "low": estimate - half, "high": estimate + half}
 
 
 def recommend(
-    ways: Mapping[str, Mapping[str, WayOnTest]], skill: Mapping[str, float], orders: int
+    ways: Mapping[str, Mapping[str, WayOnTest]], skill: Mapping[str, Bounds], orders: int
 ) -> tuple[str | None, str]:
     """The way to take, and why; None if none is of use.
 
-    Of those that read every test and are above chance on one, that with the highest skill.
+    Of those that read every test and are above chance by the interval of their skill, that with
+    the highest skill.
     """
     reading = [way for way, tests in ways.items() if all(t["reads"] for t in tests.values())]
     if not reading:
@@ -225,24 +238,19 @@ def recommend(
             "whatever is asked, so differences between users would be differences of that habit. "
             "Take a larger or an instruction-tuned model."
         )
-    able = [way for way in reading if any(_above_chance(test) for test in ways[way].values())]
+    able = [way for way in reading if (skill[way]["low"] or 0.0) > 0]
     if not able:
         return None, (
             f"What reads the questions ({', '.join(reading)}) cannot be told from guessing on "
             "these items, and a guess has no gap to measure: take a larger model, or more items."
         )
-    best = max(able, key=lambda way: skill[way])
+    best = max(able, key=lambda way: skill[way]["estimate"])
     options = f"letter --orders {orders}" if best == LETTER else f"option --rule {best}"
     return best, (
         f"Recommended: --scoring {options}. Of the ways that read the questions it is the farthest "
-        f"above chance ({skill[best]:.0%} of the way from chance to all right, mean over tests). "
-        "It was chosen on these items, which flatters its accuracy on them."
+        f"above chance ({skill[best]['estimate']:.0%} of the way from chance to all right, mean "
+        "over tests). It was chosen on these items, which flatters its accuracy on them."
     )
-
-
-def _above_chance(test: WayOnTest) -> bool:
-    low = test["accuracy"]["low"]
-    return low is not None and low > test["chance"]
 
 
 # -- another dtype -------------------------------------------------------------------------------

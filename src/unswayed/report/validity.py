@@ -35,24 +35,31 @@ def validity_view(summary: dict[str, Any]) -> dict[str, Any]:
         else "nothing shows that the questions are ignored"
         if told
         else "cannot be told",
-        "ignored": bool(ignored),
-        "lines": validity_lines(summary),
+        "warnings": validity_warnings(summary),
+        "statements": validity_statements(summary),
         "rows": validity_rows(summary),
         "axis": SHARES,
     }
 
 
 def validity_lines(summary: dict[str, Any]) -> list[str]:
-    """For each test a sentence on whether its questions are read, then what it is warned of; at
-    last the numerical floor."""
+    """Warnings on validity, then what speaks for it, then the numerical floor."""
+    warnings = [f"Warning: {text}" for text in validity_warnings(summary)]
+    return warnings + validity_statements(summary)
+
+
+def validity_warnings(summary: dict[str, Any]) -> list[str]:
+    return [text for test in summary["tests"].values() for text in test["validity"]["warnings"]]
+
+
+def validity_statements(summary: dict[str, Any]) -> list[str]:
+    """On each test that is not shown to be unread, and on the numerical floor."""
     lines = []
     for name, test in summary["tests"].items():
-        validity = test["validity"]
-        if validity["reads"]:
-            lines.append(_read(name, validity["readings"], summary["scoring"]))
-        elif validity["reads"] is None:
+        if test["validity"]["reads"]:
+            lines.append(_read(name, test["validity"]["readings"], summary["scoring"]))
+        elif test["validity"]["reads"] is None:
             lines.append(f"On {name} too little was answered to tell whether the model reads it.")
-        lines += [f"Warning: {text}" for text in validity["warnings"]]
     return lines + ([_floor(summary["floor"])] if summary["floor"] else [])
 
 
@@ -66,13 +73,14 @@ def _floor(floor: dict[str, Any]) -> str:
 
 def nats(difference: float) -> str:
     """To one digit below 1, else to one decimal."""
+    if difference < 1e-4:
+        return "below 0.0001 nats"
     return f"{difference:.1g} nats" if difference < 1 else f"{difference:.1f} nats"
 
 
 def other_warnings(summary: dict[str, Any]) -> list[str]:
     """Warnings of a summary that are not on validity."""
-    tests = summary["tests"].values()
-    said = {text for test in tests for text in test["validity"]["warnings"]}
+    said = validity_warnings(summary)
     return [text for text in summary["warnings"] if text not in said]
 
 
