@@ -134,3 +134,33 @@ def test_rows_of_two_runs_in_one_directory(tmp_path, capsys):
     run = json.loads((first / "run.json").read_text("utf-8")) | {"n_trials": len(rows)}
     write_json(first / "run.json", run)
     assert "mixes rows of different models" in refusal(capsys, "analyze", str(first))
+
+
+def test_another_rule_reads_a_run_again(tmp_path, capsys):
+    """By the sum option 0 wins everywhere, by pmi as the run says; the report follows."""
+    out = run_of(tmp_path / "run", share=0.8)
+    rows = pq.read_table(out / "answers.parquet").to_pylist()
+    for row in rows:
+        n, picked = len(row["options"]), row["options"].index(row["answer"])
+        row["option_scores"] = [-1.0] + [-2.0] * (n - 1)
+        row["option_priors"] = list(row["option_scores"])
+        row["option_priors"][picked] -= 1.0
+        row["option_tokens"] = [1] * n
+    write_table(rows, SCHEMA, out / "answers.parquet")
+    assert main(["analyze", str(out)]) == 0
+    by_pmi = json.loads((out / "summary.json").read_text("utf-8"))
+    assert main(["analyze", str(out), "--rule", "sum"]) == 0
+    by_sum = json.loads((out / "summary.json").read_text("utf-8"))
+    assert (by_pmi["rule"], by_sum["rule"]) == ("pmi", "sum")
+    (test,) = by_sum["tests"]
+    accuracies = [s["tests"][test]["conditions"]["advantaged"]["accuracy"]["estimate"]
+                  for s in (by_pmi, by_sum)]  # fmt: skip
+    assert accuracies[0] < accuracies[1] == 1.0
+    assert "rule sum" in (out / "report.md").read_text("utf-8")
+    assert rows == pq.read_table(out / "answers.parquet").to_pylist()  # which stays as it is
+    capsys.readouterr()
+    assert "not one of sum, char, token, pmi" in refusal(capsys, "analyze", str(out), "--rule", "x")
+    other = run_of(tmp_path / "other", model="n")
+    assert main(["analyze", str(other)]) == 0
+    compare = ("compare", str(out), str(other), "--out", str(tmp_path / "both"))
+    assert "was analyzed by rule sum, its answers were chosen by pmi" in refusal(capsys, *compare)
