@@ -32,7 +32,7 @@ from unswayed.compare.memories import compare_memories
 from unswayed.core.cards import CARD
 from unswayed.datasets.cards import funnel_table
 from unswayed.datasets.trees import card_metadata
-from unswayed.display.numbers import MISSING, interval, p_value, percent
+from unswayed.display.numbers import MISSING, count, interval, p_value, percent
 from unswayed.display.page import render_report
 from unswayed.logo.tables import tables as logo_tables
 from unswayed.memory.registry import DEFAULT
@@ -225,9 +225,17 @@ def rules_table(result: dict) -> str:
     """What each rule measures: without memory, and over the conditions with one."""
     ways: dict[tuple, dict[str, dict]] = {}
     for row in result["rows"]:
-        way = row["scoring"] if row["scoring"] == "option" else f"letter, {row['orders']} orders"
+        way = (
+            row["scoring"]
+            if row["scoring"] == "option"
+            else f"letter, {count(row['orders'], 'order')}"
+        )
         rule = f"{way}: {row['rule']}" if way == "option" else way
         ways.setdefault((row["model"], row["test"], rule), row)
+    models, tests = (list(dict.fromkeys(way[i] for way in ways)) for i in range(2))
+    ways = dict(
+        sorted(ways.items(), key=lambda way: (models.index(way[0][0]), tests.index(way[0][1])))
+    )
 
     def spread(conditions: dict, name: str) -> str:
         values = [c[name] for condition, c in conditions.items() if condition != NONE]
