@@ -307,7 +307,10 @@ def test_scores_are_those_of_lm_eval_with_the_adapter(plum, arguments):
             pretrained=plum.model, peft=str(adapter), device="cpu", dtype="float32", batch_size=1
         )
         asked = [
-            (None, lm.tok_encode(row["prompt"]), lm.tok_encode(text, add_special_tokens=False))
+            (
+                None,
+                *(lm.tok_encode(part, add_special_tokens=False) for part in (row["prompt"], text)),
+            )
             for row in rows
             for text in row["options"]
         ]
