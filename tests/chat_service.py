@@ -92,10 +92,11 @@ class Handler(BaseHTTPRequestHandler):
             service.busy += 1
             service.most_busy = max(service.most_busy, service.busy)
         try:
-            self._reply(service.behave(number, body))
+            reply = service.behave(number, body)
         finally:
-            with service.lock:
+            with service.lock:  # before the client can send the next one
                 service.busy -= 1
+        self._reply(reply)
 
     def _reply(self, reply) -> None:
         if reply is GONE:

@@ -121,7 +121,7 @@ def stock_scores(given: AuditArguments, pairs: list[tuple[str, str]], peft: bool
 
     (adapter,) = population_folder(given.out).glob("adapter-*")
     lm = HFLM(
-        pretrained=given.model, device="cpu", dtype="float32", batch_size=1,
+        pretrained=given.model, device="cpu", dtype="float32", batch_size=1, add_bos_token=False,
         **({"peft": str(adapter)} if peft else {}),
     )  # fmt: skip
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]

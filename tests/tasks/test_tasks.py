@@ -168,7 +168,12 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
     metadata = {"items": spec, "pairs": 1}
     results = lm_eval.simple_evaluate(
         model="hf",
-        model_args={"pretrained": str(model), "dtype": "float32"},
+        # The chat template writes no BOS.
+        model_args={
+            "pretrained": str(model),
+            "dtype": "float32",
+            "add_bos_token": False if chat else None,
+        },
         tasks=["persona_stem"],
         device="cpu",
         batch_size=4,
