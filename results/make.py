@@ -4,6 +4,7 @@
     python results/make.py check passes=runs/a fails=runs/b ...   results/check.json
     python results/make.py preferences NAME=TREE=SECONDS ...      results/preferences.json
     python results/make.py memories runs/a runs/b ...             results/memories.json, of audits
+    python results/make.py rules runs/a runs/b ...                results/rules.json, of audits
     python results/make.py logo NAME OUT OPTION ...   results/NAME.json of `unswayed logo evaluate`
     python results/make.py logo_compare NAME OUT      results/NAME.json of `unswayed logo compare`
     python results/make.py tables                 the tables of PAGES between their markers
@@ -23,11 +24,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from unswayed.audit.effects import matrices, rate
 from unswayed.audit.gate import EXIT_CODES, outcome
-from unswayed.audit.rundir import read_run
+from unswayed.audit.rules import by_rule
+from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.summary import analyze
 from unswayed.audit.trials import NONE
+from unswayed.audit.validity import reading
 from unswayed.compare.memories import compare_memories
 from unswayed.core.cards import CARD
 from unswayed.datasets.cards import funnel_table
@@ -42,12 +47,13 @@ from unswayed.mitigation.sweep_report import (
     seed_table,
     training_table,
 )
+from unswayed.models.embedded import model_label
 from unswayed.plum.sweep import tables
 from unswayed.report import duration, result_table, write_report
 from unswayed.report.checklist import check_run
 from unswayed.report.comparisons import settings_tables
 from unswayed.report.memories_page import headlines, key_table
-from unswayed.scoring.prompts import DEFAULT_RULES
+from unswayed.scoring.prompts import DEFAULT_RULES, RULES
 from unswayed.sweep import cell, groups
 
 HERE = Path(__file__).parent
@@ -73,7 +79,7 @@ def add(name: str, run_dir: Path) -> None:
 def audit_command(run: dict) -> str:
     """`unswayed audit` as it was given, without paths of a machine."""
     arguments = run["arguments"]
-    options = ["--model", arguments["model"]]
+    options = ["--model", model_label(arguments["model"])]
     specs = [re.sub(r"=.*/", "=", spec) for spec in arguments["items"]]
     if specs != ["builtin"]:
         options += ["--items", *specs]
@@ -85,9 +91,12 @@ def audit_command(run: dict) -> str:
         options += ["--memory", arguments["memory"]]
         style = arguments["memory_style"]
         options += ["--memory-style", style] if style else []
-    rule, scoring = arguments["rule"], arguments["scoring"]
+    rule, scoring, orders = (arguments[name] for name in ("rule", "scoring", "orders"))
+    options += ["--conditions", NONE] if arguments["conditions"] == [NONE] else []
     options += ["--scoring", scoring] if scoring != "option" else []
     options += ["--rule", rule] if rule != DEFAULT_RULES[scoring] else []
+    options += ["--orders", str(orders)] if orders > 1 else []
+    options += ["--dtype", arguments["dtype"]] if arguments["dtype"] != "auto" else []
     if arguments.get("plum_recipe"):
         options += ["--plum-recipe", f"recipes/plum/{Path(arguments['plum_recipe']).name}"]
     return f"unswayed audit {' '.join(options)} --out DIR"
@@ -221,44 +230,70 @@ def preferences_table(result: dict) -> str:
     return "\n\n".join(parts)
 
 
-def rules_table(result: dict) -> str:
-    """What each rule measures: without memory, and over the conditions with one."""
-    ways: dict[tuple, dict[str, dict]] = {}
-    for row in result["rows"]:
-        way = (
-            row["scoring"]
-            if row["scoring"] == "option"
-            else f"letter, {count(row['orders'], 'order')}"
-        )
-        rule = f"{way}: {row['rule']}" if way == "option" else way
-        ways.setdefault((row["model"], row["test"], rule), row)
-    models, tests = (list(dict.fromkeys(way[i] for way in ways)) for i in range(2))
-    ways = dict(
-        sorted(ways.items(), key=lambda way: (models.index(way[0][0]), tests.index(way[0][1])))
-    )
+def add_rules(*run_dirs: str) -> None:
+    """Write results/rules.json: audits read by every rule, with what each rule goes by."""
+    audits, rows = [], []
+    for run_dir in map(Path, run_dirs):
+        run, answers = read_run(run_dir), read_answers(run_dir).to_pandas()
+        scoring, orders = run["identity"]["scoring"], run["identity"]["orders"]
+        audits.append({"command": audit_command(run), "seconds": run["seconds"]})
+        for rule in RULES if scoring == "option" else [run["identity"]["rule"]]:
+            way = f"option, {rule}" if scoring == "option" else f"letter, {count(orders, 'order')}"
+            for test, of_test in by_rule(answers, rule, run_dir).groupby("test", sort=False):
+                figures = {
+                    condition: rule_figures(of_condition)
+                    for condition, of_condition in of_test.groupby("condition", sort=False)
+                }
+                same = {"model": answers["model"].iloc[0], "test": test, "way": way}
+                rows.append(same | {"n_pairs": run["n_pairs"], "conditions": figures})
+    order = [list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "test")]
+    rows.sort(key=lambda row: (order[0].index(row["model"]), order[1].index(row["test"])))
+    command = "python results/make.py rules DIR ..."
+    keep("rules", {"command": command, "audits": audits, "rows": rows})
 
-    def spread(conditions: dict, name: str) -> str:
-        values = [c[name] for condition, c in conditions.items() if condition != NONE]
-        if not values or None in values:
+
+def rule_figures(rows: pd.DataFrame) -> dict[str, dict | None]:
+    """Of the answers to one test in one condition: shares with their intervals."""
+    habits = reading(rows)
+    values = matrices(rows, ["accuracy", "flip"])
+    (condition,) = values.by_metric["accuracy"]
+    return {
+        "accuracy": rate(values("accuracy", condition)),
+        "flips": None if condition == NONE else rate(values("flip", condition)),
+        **{name: habits[name] for name in ("longest", "blind", "letter_mass")},
+    }
+
+
+def rules_table(result: dict) -> str:
+    """What each rule goes by: without memory, and over the conditions with one."""
+
+    def with_memory(row: dict, name: str) -> str:
+        figures = [of[name] for condition, of in row["conditions"].items() if condition != NONE]
+        if not all(figures) or not figures:
             return MISSING
-        return " to ".join(dict.fromkeys(percent(end) for end in (min(values), max(values))))
+        ends = (min(f["estimate"] for f in figures), max(f["estimate"] for f in figures))
+        return " to ".join(dict.fromkeys(map(percent, ends)))
 
     rows = []
-    for (model, test, rule), row in ways.items():
+    for row in result["rows"]:
         bare = row["conditions"][NONE]
-        cells = [
-            percent(bare[name]) if bare[name] is not None else MISSING
-            for name in ("accuracy", "longest", "blind", "letter_mass")
-        ]
-        more = [spread(row["conditions"], name) for name in ("accuracy", "longest", "flips")]
-        rows.append([model, test, rule, f"{bare['n']}", *cells, f"{row['n_pairs']}", *more])
+        names = ("accuracy", "longest", "blind", "letter_mass")
+        cells = [interval(bare[name]) if bare[name] else MISSING for name in names]
+        more = [with_memory(row, name) for name in ("accuracy", "longest", "flips")]
+        rows.append([*(row[key] for key in ("model", "test", "way")), f"{bare['accuracy']['n']}",
+                     *cells, f"{row['n_pairs'] or MISSING}", *more])  # fmt: skip
+    audits = "; ".join(
+        f"`{audit['command']}` ({duration(audit['seconds'])})" for audit in result["audits"]
+    )
     return titled(
         result,
         table(
             "Model | test | scoring | items | accuracy | longest | blind agreement | letter mass "
             "| pairs | accuracy with a memory | longest | flips", rows, left=3,
         ),
-        of="percent; a range is that over neutral, advantaged and disadvantaged memories",
+        f"Of {audits}.",
+        of="percent, in brackets 95 % intervals over items; a range is that over neutral, "
+        "advantaged and disadvantaged memories",
     )  # fmt: skip
 
 
@@ -419,6 +454,8 @@ if __name__ == "__main__":
             add_preferences(*builds)
         case ["memories", *runs] if runs:
             add_memories(*runs)
+        case ["rules", *runs] if runs:
+            add_rules(*runs)
         case ["logo", name, out, *options] if options:
             result = json.loads((Path(out) / "result.json").read_text("utf-8"))
             add_logo(name, result, ["evaluate", *options])

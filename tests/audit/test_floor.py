@@ -31,11 +31,11 @@ from unswayed.scoring.lm import SharedPrefixLM
 def test_a_run_has_its_floor(arguments, monkeypatch, settings):
     monkeypatch.setattr(floor, "SHARE", 1000.0)
     out = run_audit(arguments(**settings))
-    found = read_run(out)["floor"]
-    assert found["n"] == 3 and found["changed"] == 0 and 0 <= found["largest"] < 1e-3
-    assert found["rule"] == read_run(out)["identity"]["rule"]
-    assert found["condition"] == settings.get("conditions", ["none"])[0]
-    assert analyze(out)["floor"] == found
+    stored = read_run(out)["floor"]
+    assert stored["n"] == 3 and stored["changed"] == 0 and 0 <= stored["largest"] < 1e-3
+    assert stored["rule"] == read_run(out)["identity"]["rule"]
+    assert stored["condition"] == settings.get("conditions", ["none"])[0]
+    assert analyze(out)["floor"] == stored
     write_report(out)
     words = "of 3 answers asked again one prompt at a time, none changed"
     assert words in (out / "report.md").read_text("utf-8")
@@ -56,11 +56,11 @@ def test_a_difference_between_the_paths_shows(arguments, monkeypatch):
     monkeypatch.setattr(SharedPrefixLM, "fallback_reason", None)
     monkeypatch.setattr(SharedPrefixLM, "_score_shared", uneven)
     out = run_audit(arguments(rule="sum"))
-    found = read_run(out)["floor"]
-    assert found["largest"] == pytest.approx(extra, abs=1e-3) and found["changed"] > 0
+    stored = read_run(out)["floor"]
+    assert stored["largest"] == pytest.approx(extra, abs=1e-3) and stored["changed"] > 0
     analyze(out)
     write_report(out)
-    assert f"{found['changed']} changed; the largest difference is 100.0 nats" in (
+    assert f"{stored['changed']} changed; the largest difference is 100.0 nats" in (
         (out / "report.md").read_text("utf-8")
     )
 

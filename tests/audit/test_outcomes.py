@@ -135,3 +135,18 @@ def test_every_scoring_ends_in_its_frame():
     for scoring in ("option", "letter", "generate"):
         question = question_text(item, scoring, 1)
         assert question == f"{item.scenario}\n{question_text(item, scoring, 1, blind=True)}"
+
+
+def test_options_of_one_character_are_no_letters(model, tmp_path):
+    row = {"id": "x", "scenario": "2 + 2?", "options": ["a", "b", "c"], "key": "b"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    out = run_audit(
+        AuditArguments(
+            model=model,
+            items=[f"t={tmp_path / 't.jsonl'}"],
+            conditions=["none"],
+            rule="sum",
+            out=tmp_path / "run",
+        )
+    )
+    assert [row["letter_mass"] for row in read_answers(out).to_pylist()] == [None]

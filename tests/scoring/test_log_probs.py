@@ -7,7 +7,7 @@ import math
 import pytest
 
 from unswayed.core.errors import InputError
-from unswayed.scoring.ask import log_probs
+from unswayed.scoring.ask import likelihoods, log_probs
 
 
 class Model:
@@ -37,7 +37,7 @@ def test_a_broken_model_is_named_with_what_it_was_asked():
     with pytest.raises(InputError, match=r"^the model gave NaN: its weights or dtype are broken$"):
         log_probs(Model(), prompts, candidates)
     with pytest.raises(InputError, match=r"gave NaN for item two: .* broken \(try float32\)$"):
-        log_probs(Model(), prompts, candidates, "hf", ["item one", "item two"], " (try float32)")
+        likelihoods(Model(), prompts, candidates, "hf", ["item one", "item two"], " (try float32)")
 
 
 @pytest.mark.parametrize("error", [NotImplementedError, ValueError])
@@ -47,11 +47,11 @@ def test_errors_of_a_backend_are_one_line(error, monkeypatch):
 
     monkeypatch.setattr(Model, "loglikelihood", fails)
     with pytest.raises(InputError, match=r"--backend vllm .*: no likelihoods\."):
-        log_probs(Model(), ["p"], [["a"]], "vllm")
+        likelihoods(Model(), ["p"], [["a"]], "vllm")
 
 
 def test_only_other_backends_are_measured():
     long = ["a text too long"]
     with pytest.raises(InputError, match="context of 8 tokens"):
-        log_probs(Model(), long, [["a"]], "hf")
+        likelihoods(Model(), long, [["a"]], "hf")
     assert log_probs(Model(), long, [["a"]]) == [[-1]]  # hf-shared looks itself

@@ -51,10 +51,10 @@ def outcomes(
     views = memory.views() if isinstance(memory, FusedMemory) else []
     if not views:
         conversations = [trial.messages for trial in trials]
-        asked = _likelihoods(lm, chat, trials, memory, conversations, arguments, journal)
+        by_trial = _likelihoods(lm, chat, trials, memory, conversations, arguments, journal)
         return [
-            _said(_outcome(by_order, arguments.rule), chat.render(trial.messages), journal)
-            for trial, by_order in zip(trials, asked, strict=True)
+            _with_reply(_outcome(by_order, arguments), chat.render(trial.messages), journal)
+            for trial, by_order in zip(trials, by_trial, strict=True)
         ]
     questions = [question_text(t.item, arguments.scoring, arguments.seed) for t in trials]
     by_view = [
@@ -66,7 +66,7 @@ def outcomes(
     return [_fused(memory, of_trial, arguments.rule) for of_trial in zip(*by_view, strict=True)]
 
 
-def _said(outcome: Outcome, prompt: str, journal: Journal) -> Outcome:
+def _with_reply(outcome: Outcome, prompt: str, journal: Journal) -> Outcome:
     """With what a service gave to the first order of the options, where it listed no letter."""
     if outcome.answer is not None:
         return outcome
@@ -117,9 +117,9 @@ def _likelihoods(
     for trial, messages in zip(trials, conversations, strict=True):
         item, question = trial.item, question_text(trial.item, scoring, seed)
         for turn in range(arguments.orders):
-            for blind in (False, True)[: 1 + _takes_priors(trial, scoring)]:
-                other = question_text(item, scoring, seed, turn, blind)
-                prompts.append(chat.render(reworded(messages, question, other)))
+            for blind in (False, True) if _takes_priors(trial, scoring) else (False,):
+                wording = question_text(item, scoring, seed, turn, blind)
+                prompts.append(chat.render(reworded(messages, question, wording)))
                 texts.append(continuations(item, scoring, seed, turn))
                 names.append(f"item {item.id}" + blind * " without its scenario")
     with view.active(lm):
@@ -130,15 +130,13 @@ def _likelihoods(
         else:
             scored = _in_process(lm, chat.delimiter, prompts, texts, arguments.backend, names)
     answers = iter(scored)
-    asked = []
-    for trial in trials:
-        asked.append([])
-        for _ in range(arguments.orders):
-            answer = next(answers)
-            if _takes_priors(trial, scoring):
-                answer = dataclasses.replace(answer, priors=next(answers).sums)
-            asked[-1].append(answer)
-    return asked
+
+    def next_order(trial: Trial) -> Likelihoods:
+        answer = next(answers)
+        priors = next(answers).sums if _takes_priors(trial, scoring) else None
+        return dataclasses.replace(answer, priors=priors)
+
+    return [[next_order(trial) for _ in range(arguments.orders)] for trial in trials]
 
 
 def _in_process(
@@ -163,17 +161,16 @@ def _takes_priors(trial: Trial, scoring: str) -> bool:
     return scoring == "option" or trial.persona is None
 
 
-def _outcome(by_order: Sequence[Likelihoods], rule: str) -> Outcome:
+def _outcome(by_order: Sequence[Likelihoods], arguments: AuditArguments) -> Outcome:
     """Of a trial whose options were scored in one or several orders."""
-    mean = _mean(by_order)
-    letters = rule == "sum" and all(len(text) == 1 for text in mean.texts)
+    mean, rule = _mean(by_order), arguments.rule
     return Outcome(
         answer=None if mean.sums is None else mean.pick(rule),
         option_scores=mean.sums,
         option_tokens=mean.tokens,
         option_priors=mean.priors,
         order_scores=[each.sums for each in by_order] if len(by_order) > 1 else None,
-        letter_mass=_mass(by_order) if letters else None,
+        letter_mass=_mass(by_order) if arguments.scoring == "letter" else None,
         option_listed=mean.listed,
         blind_answer=mean.blind_pick(rule),
     )
@@ -246,9 +243,8 @@ def _generated(
         if trial.persona is None
     }
     settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs, chat.stops)
-    asked = [*prompts, *blind.values()]
     with memory.active(lm):
-        replies = generate(lm, asked, journal, settings, arguments.backend)
+        replies = generate(lm, [*prompts, *blind.values()], journal, settings, arguments.backend)
     texts = [chat.reply(text) for text in replies]
     blind_texts = dict(zip(blind, texts[len(prompts) :], strict=True))
     return [

@@ -178,15 +178,15 @@ def answers_by_way(
 ) -> dict[str, pd.DataFrame]:
     """Rows as in `answers.parquet` for every way that this backend and these items have."""
     chat = ChatFormat(lm)
-    options = _asked(lm, chat, items, arguments.audit("option"))
-    told = options["option_tokens"].notna().all()
-    ways = {rule: by_rule(options, rule, "this") for rule in RULES if rule != "token" or told}
+    options = _answers(lm, chat, items, arguments.audit("option"))
+    counted = options["option_tokens"].notna().all()
+    ways = {rule: by_rule(options, rule, "this") for rule in RULES if rule != "token" or counted}
     if all(len(item.options) <= MOST_LETTERS for item in items):
-        ways[LETTER] = _asked(lm, chat, items, arguments.audit(LETTER))
+        ways[LETTER] = _answers(lm, chat, items, arguments.audit(LETTER))
     return ways
 
 
-def _asked(
+def _answers(
     lm: Any, chat: ChatFormat, items: Sequence[Item], arguments: AuditArguments
 ) -> pd.DataFrame:
     memory = PromptMemory()
@@ -196,7 +196,7 @@ def _asked(
 
 def on_test(rows: pd.DataFrame) -> WayOnTest:
     """Of the rows of one test, all without memory."""
-    about = validity(rows)
+    result = validity(rows)
     by_item = rows.sort_values("question_id")["correct"].to_numpy(float)[:, None]
     chance = float((1 / rows["options"].map(len)).mean())
     skill = crossed_mean((by_item - chance) / (1 - chance))
@@ -204,9 +204,9 @@ def on_test(rows: pd.DataFrame) -> WayOnTest:
         "accuracy": rate(by_item),
         "chance": chance,
         "skill": {name: getattr(skill, name) for name in ("estimate", "low", "high")},
-        "reading": about["readings"][NONE],
-        "reads": about["reads"],
-        "warnings": about["warnings"],
+        "reading": result["readings"][NONE],
+        "reads": result["reads"],
+        "warnings": result["warnings"],
     }
 
 
@@ -238,13 +238,13 @@ def recommend(
             "whatever is asked, so differences between users would be differences of that habit. "
             "Take a larger or an instruction-tuned model."
         )
-    able = [way for way in reading if (skill[way]["low"] or 0.0) > 0]
-    if not able:
+    above_chance = [way for way in reading if (skill[way]["low"] or 0.0) > 0]
+    if not above_chance:
         return None, (
             f"What reads the questions ({', '.join(reading)}) cannot be told from guessing on "
             "these items, and a guess has no gap to measure: take a larger model, or more items."
         )
-    best = max(able, key=lambda way: skill[way]["estimate"])
+    best = max(above_chance, key=lambda way: skill[way]["estimate"])
     options = f"letter --orders {orders}" if best == LETTER else f"option --rule {best}"
     return best, (
         f"Recommended: --scoring {options}. Of the ways that read the questions it is the farthest "

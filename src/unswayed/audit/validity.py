@@ -35,7 +35,7 @@ READERS = 2000  # simulated, for the most frequent option
 MOST_SHOWN = 40  # characters of an option
 INSTEAD = {
     "option": "try --scoring letter",
-    "letter": "try --scoring option",
+    "letter": "try --scoring option, or generate of a service",
     "generate": "try --scoring letter",
 }
 
@@ -46,20 +46,20 @@ def validity(rows: pd.DataFrame) -> Validity:
     parts = {NONE: rows[bare], MEMORY: rows[~bare]}
     readings = {name: reading(part) for name, part in parts.items() if len(part)}
     habits = {
-        (name, habit): about[habit]
-        for name, about in readings.items()
+        (name, habit): figures[habit]
+        for name, figures in readings.items()
         for habit in HABITS
-        if about[habit] is not None
+        if figures[habit] is not None
     }
     overt = {place: habit for place, habit in habits.items() if gives_away(habit)}
     worst = max(overt, key=lambda place: _excess(overt[place]), default=None)
-    told = any(habit["low"] is not None for habit in habits.values())
+    measurable = any(habit["low"] is not None for habit in habits.values())
     warnings = list(_warnings(rows["test"].iloc[0], readings))
     if worst is not None:
         warnings.insert(0, _not_read(rows.iloc[0], worst, overt[worst]))
     return {
         "readings": readings,
-        "reads": worst is None if told else None,
+        "reads": worst is None if measurable else None,
         "reason": worst and list(worst),
         "warnings": warnings,
     }
@@ -136,12 +136,12 @@ def frequent(rows: pd.DataFrame, names: Sequence[Sequence[set[str]]]) -> Habit |
         rows: n answers.
         names: n lists, the names of each option: letters under which it stood, or its text.
     """
-    asked = rows.assign(names=list(names), pick=_picked(rows))
-    items = asked.drop_duplicates("question_id")["names"]
+    answers = rows.assign(names=list(names), pick=_picked(rows))
+    items = answers.drop_duplicates("question_id")["names"]
     by_item = Counter(name for options in items for name in set.union(*options))
     if max(by_item.values()) < 2 or all(len(options[0]) == len(options) for options in items):
         return None
-    read = asked.dropna(subset="pick")
+    read = answers.dropna(subset="pick")
     counts = Counter(x for o, i in zip(read["names"], read["pick"], strict=True) for x in o[int(i)])
     most = min(counts, key=lambda name: (-counts[name], name), default="")
     share = habit(rows, [[most in at for at in options] for options in names], most)
@@ -259,8 +259,8 @@ def _not_read(row: pd.Series, place: tuple[str, str], habit: Habit) -> str:
 
 
 def _warnings(test: str, readings: Mapping[str, Reading]) -> Iterator[str]:
-    for where, about in readings.items():
-        mass, unread = about["letter_mass"], about["unread"]
+    for where, figures in readings.items():
+        mass, unread = figures["letter_mass"], figures["unread"]
         if mass and mass["estimate"] < LETTER_MASS:
             yield (
                 f"On {test} the letters have {mass['estimate']:.0%} of the probability "

@@ -81,10 +81,10 @@ def read_summaries(dirs: Sequence[Path]) -> list[dict[str, Any]]:
     """
     summaries = [read_summary(path) for path in dirs]
     for path, summary in zip(dirs, summaries, strict=True):
-        if summary["rule"] != (own := read_run(path)["identity"]["rule"]):
+        if summary["rule"] != (run_rule := read_run(path)["identity"]["rule"]):
             raise InputError(
-                f"{path} was analyzed by rule {summary['rule']}, its answers were chosen by {own}: "
-                "run `unswayed analyze DIR` on it first"
+                f"{path} was analyzed by rule {summary['rule']}, its answers were chosen by "
+                f"{run_rule}: run `unswayed analyze DIR` on it first"
             )
     if len(margins := {summary["margin"] for summary in summaries}) > 1:
         points = " and ".join(f"{100 * margin:g}" for margin in sorted(margins))

@@ -38,15 +38,15 @@ def validation_text(result: dict[str, Any]) -> str:
 
 def validation_row(result: dict[str, Any], way: str, test: str) -> dict[str, str]:
     """Formatted: a way of scoring on a test."""
-    about, precision = result["ways"][way][test], result["precision"]
-    reading = about["reading"]
+    figures, precision = result["ways"][way][test], result["precision"]
+    reading = figures["reading"]
     mass = reading["letter_mass"]
     return {
         "test": test,
         "way": f"letter, orders {result['orders']}" if way == "letter" else f"option, {way}",
-        "reads": {True: "yes", False: "no", None: "cannot tell"}[about["reads"]],
-        "accuracy": interval(about["accuracy"]),
-        "chance": percent(about["chance"]),
+        "reads": {True: "yes", False: "no", None: "cannot tell"}[figures["reads"]],
+        "accuracy": interval(figures["accuracy"]),
+        "chance": percent(figures["chance"]),
         **{name: _habit(reading[name]) for name in ("longest", "blind", "frequent")},
         "mass": percent(mass["estimate"]) if mass else MISSING,
         "changed": f"{precision['changed'][way]} of {precision['n']}" if precision else MISSING,

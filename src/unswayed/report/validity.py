@@ -28,12 +28,12 @@ def validity_view(summary: dict[str, Any]) -> dict[str, Any]:
     """What page and Markdown draw."""
     tests = summary["tests"]
     ignored = [name for name, test in tests.items() if test["validity"]["reads"] is False]
-    told = any(test["validity"]["reads"] is not None for test in tests.values())
+    measurable = any(test["validity"]["reads"] is not None for test in tests.values())
     return {
         "title": f"the questions of {', '.join(ignored)} are not read"
         if ignored
         else "nothing shows that the questions are ignored"
-        if told
+        if measurable
         else "cannot be told",
         "warnings": validity_warnings(summary),
         "statements": validity_statements(summary),
@@ -80,17 +80,17 @@ def nats(difference: float) -> str:
 
 def other_warnings(summary: dict[str, Any]) -> list[str]:
     """Warnings of a summary that are not on validity."""
-    said = validity_warnings(summary)
-    return [text for text in summary["warnings"] if text not in said]
+    on_validity = validity_warnings(summary)
+    return [text for text in summary["warnings"] if text not in on_validity]
 
 
 def _read(test: str, readings: dict[str, Any], scoring: str) -> str:
-    where, about = next(iter(readings.items()))
+    where, figures = next(iter(readings.items()))
     shares = [
-        f"{about[name]['estimate']:.0%} {habit_text(name, about[name], scoring)} "
-        f"({about[name]['unbiased']:.0%})"
+        f"{figures[name]['estimate']:.0%} {habit_text(name, figures[name], scoring)} "
+        f"({figures[name]['unbiased']:.0%})"
         for name in HABITS
-        if about[name] and about[name]["low"] is not None
+        if figures[name] and figures[name]["low"] is not None
     ]
     return (
         f"On {test} nothing shows that the model ignores the question: of its picks "
@@ -102,8 +102,8 @@ def validity_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Formatted rows, test x reading x figure, with positions on the axis of shares."""
     return [
         {"test": test, "where": READINGS[where]} | row
-        for test, about in summary["tests"].items()
-        for where, reading in about["validity"]["readings"].items()
+        for test, figures in summary["tests"].items()
+        for where, reading in figures["validity"]["readings"].items()
         for row in _reading_rows(reading)
     ]
 

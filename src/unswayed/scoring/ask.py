@@ -102,12 +102,10 @@ def log_probs(
     lm: Any,
     prompts: Sequence[str],
     candidates: Sequence[Sequence[str]],
-    backend: str = HF_SHARED,
     names: Sequence[str] = (),
-    hint: str = "",
 ) -> list[list[float]]:
-    """The sums (nats) of `likelihoods`."""
-    rows = likelihoods(lm, prompts, candidates, backend, names, hint)
+    """The sums (nats) of `likelihoods`, from a model of the backend hf-shared."""
+    rows = likelihoods(lm, prompts, candidates, names=names)
     return [[result.nats for result in row] for row in rows]
 
 

@@ -158,11 +158,11 @@ class OptionTask(ConfigurableTask):
                 "so the prior without the scenario cannot be computed"
             )
         n = len(doc["choices"])  # for acc_mutual_info lm-eval adds priors after an empty prompt
-        asked = super().construct_requests(doc, ctx, **kwargs)[:n]
+        sighted = super().construct_requests(doc, ctx, **kwargs)[:n]
         blind = super().construct_requests(doc, before + doc["blind_prompt"] + after, **kwargs)[:n]
         for instance in blind:
             instance.idx += n
-        return [*asked, *blind]
+        return [*sighted, *blind]
 
 
 def results_option(doc: dict, results: list[tuple[float, bool]]) -> dict:
