@@ -34,7 +34,7 @@ UNREAD = 0.1
 READERS = 2000  # simulated, for the most frequent option
 MOST_SHOWN = 40  # characters of an option
 INSTEAD = {
-    "option": "try --scoring letter",
+    "option": "try --scoring letter or another --rule",
     "letter": "try --scoring option, or generate of a service",
     "generate": "try --scoring letter",
 }
