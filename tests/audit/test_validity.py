@@ -268,7 +268,8 @@ def test_what_is_not_read_is_said_first_everywhere(by_length, capsys):
         "On feel this model does not read the question under this scoring, --scoring option "
         "--rule pmi ("
     )
-    assert "try --scoring letter or another --rule, or see `unswayed validate --model NAME`." in text
+    instead = "try --scoring letter or another --rule, or see `unswayed validate --model NAME`."
+    assert instead in text
     assert main(["report", str(by_length)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"Warning: {text}\n") and printed.count(text) == 1
