@@ -2,6 +2,7 @@
 
 crossed     means over items x users, both as clusters: intervals, permutation, equivalence, power
 clustered   a proportion whose answers come in clusters, such as questions on one conversation
+max_t       many contrasts at once by flips of whole items; contrasts of a grid's cells
 classic     McNemar's test, Cochran's Q, corrections for many tests
 mixed       linear mixed and logistic models of the demographic grid
 agreement   how alike the answers of several models are
