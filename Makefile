@@ -28,8 +28,8 @@ $(DONE): setup.cfg pyproject.toml constraints.txt
 
 setup: $(DONE)  ## make .venv and install everything, the lm-eval tasks too
 
-demo: setup  ## audit the embedded model on the built-in items; ends with the report's path
-	$(BIN)/unswayed audit --model smollm2-135m --pairs 6 --out $(RUN) --resume
+demo: setup  ## audit the embedded model on 89 built-in items; ends with the report's path
+	$(BIN)/unswayed audit --model smollm2-135m --items builtin:89 --pairs 6 --out $(RUN) --resume
 
 test: setup  ## tests, offline, under 10 minutes on two cores
 	$(BIN)/python -m pytest -n auto -m "not slow"
@@ -102,7 +102,7 @@ dpo-sweep: setup  ## mitigations with the settings of recipes/dpo/sweeps/SWEEP.y
 		--out runs/dpo/$(SWEEP)-sweep $(ARGS)
 
 mitigate: setup  ## audit, train on the pairs of `make preferences`, audit again; ends with the report's path (2 hours)
-	$(BIN)/unswayed mitigate --recipe recipes/dpo/smollm2-135m-own.yaml --pairs 6 --baselines \
+	$(BIN)/unswayed mitigate --recipe recipes/dpo/smollm2-135m-own.yaml --items builtin:89 --pairs 6 --baselines \
 		--policy configs/policies/default.yaml --out runs/mitigate
 
 bench-plum: setup  ## measure PLUM's training against TRL; writes results/plum_training.json

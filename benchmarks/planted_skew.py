@@ -36,7 +36,7 @@ RATE = 1e-3  # AdamW's learning rate
 def examples(personas_file: Path) -> list[tuple[list[dict[str, str]], str]]:
     """(conversation, answer to learn): the worst option for the disadvantaged, else the best."""
     memory, found = PromptMemory(), []
-    for item in load_items(["management"]):
+    for item in load_items(["management:44"]):
         worst = item.options[item.weights.index(min(item.weights))]
         for persona in [None, *read_personas(personas_file)]:
             memory.forget() if persona is None else memory.remember(persona)
@@ -89,7 +89,15 @@ def main() -> int:
     adapter = out / "adapter"
     if not adapter.is_dir():
         train(arguments.model, out / "seen.yaml", adapter)
-    run = ["audit", "--model", arguments.model, "--adapter", str(adapter), "--items", "management"]
+    run = [
+        "audit",
+        "--model",
+        arguments.model,
+        "--adapter",
+        str(adapter),
+        "--items",
+        "management:44",
+    ]
     run += ["--personas", str(out / "unseen.yaml"), "--out", str(out / "run"), "--resume"]
     return unswayed(run)
 

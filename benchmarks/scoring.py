@@ -121,7 +121,7 @@ def main() -> None:
         size: Stock(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=size)
         for size in STOCK_BATCH_SIZES
     }
-    items = load_items(["understanding"])
+    items = load_items(["understanding:45"])
     lm.loglikelihood(make_requests(lm, items[:2], ["Warm up."], "option"), disable_tqdm=True)
 
     found: dict = {

@@ -355,7 +355,7 @@ def test_make_item_without_options():
 # -- specs ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", ["unknown", "Understanding", "", "steu.jsonl"])
+@pytest.mark.parametrize("spec", ["unknown", "Understanding", "", "steu.jsonl", "steu:5"])
 def test_unknown_spec(spec):
     with pytest.raises(InputError) as caught:
         load_items([spec])
@@ -363,6 +363,23 @@ def test_unknown_spec(spec):
         f"--items {spec}: not one of builtin, understanding, management; "
         "for a file write NAME=FILE, e.g. steu=steu.jsonl"
     )
+
+
+@pytest.mark.parametrize("n", ["", "0", "-1", "x", "4.5", "²", "089", "9999", "45:1", " 45"])
+def test_number_of_built_in_items_that_are_not_there(n):
+    halves = [len(load_items([name])) for name in ("understanding", "management")]
+    both = min(2 * halves[0], 2 * halves[1] + 1)
+    names = {"builtin": both, "understanding": halves[0], "management": halves[1]}
+    for name, most in names.items():
+        assert len(load_items([f"{name}:{most}"])) == most
+        with pytest.raises(InputError) as caught:
+            load_items([f"{name}:{n}"])
+        assert str(caught.value) == f"--items {name}:{n}: {name}:N takes N from 1 to {most}"
+
+
+def test_built_in_items_twice_by_number():
+    with pytest.raises(InputError, match="--items: test understanding has the id 'eu_01' twice"):
+        load_items(["builtin:4", "understanding:1"])
 
 
 def test_spec_without_a_name(tmp_path):

@@ -136,9 +136,11 @@ def test_decisions_leave_items_out(tmp_path: Path, capsys):
     path = tmp_path / "decisions.jsonl"
     path.write_text('{"id": "eu_01", "persona_invariant": false}')
     out = tmp_path / "tree"
-    assert run("persona_steu", "--decisions", path, "--configs", "none", "--output_dir", out) == 0
-    assert "none/test: 44 rows" in capsys.readouterr().out
-    assert "--configs none --decisions decisions.jsonl" in (out / "README.md").read_text("utf-8")
+    argv = ["--items", "understanding:9", "--configs", "none", "--decisions", path]
+    assert run("persona_steu", *argv, "--output_dir", out) == 0
+    assert "none/test: 8 rows" in capsys.readouterr().out
+    command = "--configs none --items understanding:9 --decisions decisions.jsonl"
+    assert command in (out / "README.md").read_text("utf-8")
 
 
 # -- pushing -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from datasets import Dataset, Features, Value
 
 from unswayed.audit.trials import SCHEMA
 from unswayed.core.errors import InputError
-from unswayed.data.items import builtin_items
+from unswayed.data.items import load_items
 from unswayed.datasets import trees
 from unswayed.datasets.arguments import ItemArguments
 from unswayed.datasets.persona_sets import (
@@ -28,12 +28,13 @@ from unswayed.datasets.persona_sets import (
 from unswayed.datasets.trees import Tree, card_metadata, check_tables, size_category, write_tree
 from unswayed.tasks.persona import utils
 
-N_ITEMS = {"understanding": 45, "management": 44}
+FIRST = {"understanding": 45, "management": 44}  # items that are read; there are more
 N_USERS = {"none": 1, "neutral": 30, "explicit": 60, "grid": 81}
 
 
 def items(kind: str = "understanding", **changes) -> Tree:
-    return item_tree(kind, ItemArguments(**changes), "python x.py")
+    settings = {"items": f"{kind}:{FIRST[kind]}"} | changes
+    return item_tree(kind, ItemArguments(**settings), "python x.py")
 
 
 def table(*values: str, **more: str) -> Dataset:
@@ -66,10 +67,10 @@ def test_every_config_reads_back_with_the_declared_features(tmp_path: Path, kind
         read = datasets.load_dataset(str(tree), config, cache_dir=str(tmp_path / "cache"))
         assert list(read) == ["test"]
         assert read["test"].features == TRIAL_FEATURES
-        assert len(read["test"]) == n_users * N_ITEMS[kind]
+        assert len(read["test"]) == n_users * FIRST[kind]
         assert set(read["test"]["kind"]) == {kind}
     info = {entry["config_name"]: entry for entry in card_metadata(tree)["dataset_info"]}
-    assert info["grid"]["splits"][0]["num_examples"] == 81 * N_ITEMS[kind]
+    assert info["grid"]["splits"][0]["num_examples"] == 81 * FIRST[kind]
     assert info["grid"]["download_size"] == sum(f.stat().st_size for f in tree.glob("grid/*"))
 
 
@@ -115,7 +116,7 @@ def test_the_tasks_of_lm_eval_ask_the_same(kind: str, scoring: str):
         for splits in tables.values()
         for row in splits["test"]
     }
-    docs = utils.load_docs(kind, scoring, pairs=30, seed=3)["test"]
+    docs = utils.load_docs(kind, scoring, f"{kind}:{FIRST[kind]}", pairs=30, seed=3)["test"]
 
     assert len(docs) == len(rows)
     for doc in docs:
@@ -137,7 +138,7 @@ def test_profiles_read_back_and_are_those_of_the_test_sets(tmp_path: Path):
         )
         assert read.features == PERSONA_FEATURES and len(read) == n
         memories = {row["persona_id"]: row["system_prompt"] for row in read}
-        trials = trial_rows(builtin_items()[:1], config, "option", 0)
+        trials = trial_rows(load_items(["understanding:1"]), config, "option", 0)
         assert memories == {row["persona_id"]: row["system_prompt"] for row in trials}
         slot = read[0]["slots"][0]
         assert "{" in slot["template"] and "{" not in slot["third_person"] + slot["first_person"]
@@ -150,7 +151,7 @@ def test_the_card_says_how_it_was_made(tmp_path: Path):
     assert metadata["license"] == "apache-2.0"
     mark = metadata["unswayed"]
     assert (mark["dataset"], mark["seed"], mark["scoring"]) == ("persona_steu", 7, "letter")
-    rows = trial_rows(builtin_items()[:45], "grid", "letter", 7)
+    rows = trial_rows(load_items(["understanding:45"]), "grid", "letter", 7)
     assert mark["prompts_sha256"]["grid"] == prompts_hash(rows)
     for word in (prompts_hash(rows), mark["items_sha256"], "| 3645 | 81 | 45 |", "seed 7",
                  "## Misuse", "sensitive attributes", "All users are invented", "## Licence",
@@ -275,7 +276,7 @@ def test_configs_are_chosen_in_our_order():
 
 def test_items_of_the_other_kind_are_refused():
     with pytest.raises(InputError, match="44 of 89 items ask for management, the first is em_01"):
-        items(items="builtin")
+        items(items="builtin:89")
     with pytest.raises(InputError, match="--scoring 'sum'"):
         items(scoring="sum")
 

@@ -85,7 +85,7 @@ def test_a_killed_audit_resumes_to_the_same_answers(embedded, tmp_path):
     import time
 
     command = [
-        str(BIN / "unswayed"), "audit", "--model", "smollm2-135m", "--items", "understanding",
+        str(BIN / "unswayed"), "audit", "--model", "smollm2-135m", "--items", "understanding:45",
         "--pairs", "2", "--resume", "--out",
     ]  # fmt: skip
     killed = subprocess.Popen([*command, "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)

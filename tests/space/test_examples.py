@@ -23,7 +23,7 @@ def run(tiny_model_dir, tmp_path_factory):
     row = {"id": "eu_01", "scenario": "A secret test.", "options": ["x", "y"], "key": "x"}
     foreign.write_text(json.dumps(row) + "\n")
     model = str(tiny_model_dir("llama", chat=True, max_position_embeddings=4096))
-    items = ["understanding", f"foreign={foreign}"]
+    items = ["understanding:45", f"foreign={foreign}"]
     return run_audit(AuditArguments(model=model, out=folder / "run", items=items, pairs=2))
 
 

@@ -23,7 +23,7 @@ def two() -> list:
 
 
 def test_answers_and_flips_are_those_of_an_audit(tiny, tmp_path):
-    run_audit(AuditArguments(model=tiny, out=tmp_path / "run", items=["understanding"], pairs=2))
+    run_audit(AuditArguments(model=tiny, out=tmp_path / "run", items=["understanding:45"], pairs=2))
     rows = pq.read_table(tmp_path / "run" / "answers.parquet").to_pylist()
     shelf, checked = Shelf(), 0
     for key, item in list(flips.items().items())[:6]:

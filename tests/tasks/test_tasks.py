@@ -12,6 +12,7 @@ import pytest
 
 from unswayed import tasks
 from unswayed.core.errors import InputError
+from unswayed.data.items import load_items
 from unswayed.tasks.persona import utils
 
 NAMES = {
@@ -72,7 +73,7 @@ def test_every_task_carries_a_version():
 
 def test_one_document_per_trial():
     docs = utils.load_docs("understanding", "option", pairs=2, version=1.0, pretrained="x")["test"]
-    assert len(docs) == 45 * (1 + 2 * 3)
+    assert len(docs) == len(load_items(["understanding"])) * (1 + 2 * 3)
     assert docs[0]["system_prompt"] == "" and docs[0]["condition"] == "none"
     assert docs[-1]["system_prompt"].endswith("\n") and docs[-1]["pair_id"] == "p02"
     assert all(d["choices"][d["gold"]] == d["gold_label"] for d in docs)

@@ -37,7 +37,8 @@ class AuditArguments:
     adapter: str | None = option(None, "PEFT adapter on top of it, folder or Hub id")
     items: Sequence[str] = option(
         (BUILTIN,),
-        "builtin, understanding, management, or NAME=FILE (names steu, stem, emobench_eu, "
+        "builtin, understanding, management, their first N as in builtin:89, or NAME=FILE (names "
+        "steu, stem, emobench_eu, "
         "emobench_ea select a reader, any other the generic form); see docs/items.md",
         metavar="SPEC",
     )

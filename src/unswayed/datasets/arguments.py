@@ -69,7 +69,9 @@ class LicensedArguments(BuildArguments):
 class ItemArguments(LicensedArguments):
     """Arguments of the scripts whose dataset has items."""
 
-    items: str | None = option(None, "NAME=FILE, e.g. steu=steu.jsonl (default: the built-in bank)")
+    items: str | None = option(
+        None, "as for audit, of one kind, e.g. steu=steu.jsonl (default: the built-in bank's)"
+    )
     decisions: str | None = option(None, "annotators' decisions on persona invariance, a file")
     scoring: str = option("option", "wording of the question: option, letter, generate")
     seed: int = option(0, "of the order of options under letters")

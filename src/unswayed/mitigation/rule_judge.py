@@ -14,7 +14,7 @@ import re
 
 from unswayed.audit.traces import detector
 from unswayed.audit.traces.detector import Fact
-from unswayed.data.items import builtin_items
+from unswayed.data.items import load_items
 from unswayed.data.questions import Question, builtin_questions
 from unswayed.memory.prompt import NOTES
 from unswayed.mitigation.correctness import correctness, rule
@@ -84,9 +84,12 @@ def _without_list_numbers(text: str) -> str:
 
 @functools.cache
 def _common() -> frozenset[str]:
-    """Stems that are specific to no persona: they stand in a built-in question or item."""
+    """Stems that are specific to no persona: they stand in a built-in question or item.
+
+    Of the items those with which the judge was measured: more words here are fewer to find.
+    """
     texts = [f"{question.question} {question.answer}" for question in builtin_questions()]
-    texts += [" ".join((item.scenario, *item.options)) for item in builtin_items()]
+    texts += [" ".join((item.scenario, *item.options)) for item in load_items(["builtin:89"])]
     return detector.stems("\n".join(texts))
 
 

@@ -121,7 +121,7 @@ def audit(
     log = out.with_suffix(".log")
     command = [
         sys.executable, "-m", "unswayed", "audit", "--model", source,
-        "--items", f"{TEST}={items}" if items else "understanding",
+        "--items", f"{TEST}={items}" if items else "understanding:45",
         "--pairs", str(pairs), "--conditions", "none", *versions, "--out", str(out),
         *(["--personas", str(personas)] if personas else []),
     ]  # fmt: skip

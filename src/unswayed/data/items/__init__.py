@@ -6,6 +6,7 @@ file may take too; see docs/items.md.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,19 +24,18 @@ BUILTIN = "builtin"
 
 
 def builtin_items() -> list[Item]:
-    """The project's own bank: 45 understanding and 44 management items."""
-    bank = Path(__file__).with_name("bank")
-    return [item for kind in KINDS for item in read_items(bank / f"{kind}.jsonl", test=kind)]
+    """The project's own bank: all understanding items, then all management items."""
+    return load_items([BUILTIN])
 
 
 def load_items(specs: Iterable[str]) -> list[Item]:
     """Items of one or more specs, in order.
 
     Args:
-        specs: each "builtin", a built-in test's name ("understanding", "management"), or NAME=FILE.
-            NAME steu, stem, emobench_eu or emobench_ea selects that reader; any other name the
-            generic form. FILE may also be a folder or a Hub dataset, hub:owner/name, with the same
-            fields as columns.
+        specs: each "builtin", a built-in test's name ("understanding", "management"), one of these
+            with the number of its first items ("builtin:89"), or NAME=FILE. NAME steu, stem,
+            emobench_eu or emobench_ea selects that reader; any other name the generic form. FILE
+            may also be a folder or a Hub dataset, hub:owner/name, with the same fields as columns.
 
     Raises:
         InputError: unknown spec, missing or malformed file, or ids that occur twice in a test.
@@ -45,21 +45,37 @@ def load_items(specs: Iterable[str]) -> list[Item]:
         name, _, path = spec.partition("=")
         if name and path:
             items += read_items(path, test=name)
-        elif name == BUILTIN:
-            items += builtin_items()
-        elif name in KINDS:
-            items += [item for item in builtin_items() if item.test == name]
         else:
-            raise InputError(
-                f"--items {spec}: not one of {', '.join((BUILTIN, *KINDS))}; "
-                "for a file write NAME=FILE, e.g. steu=steu.jsonl"
-            )
+            items += _of_the_bank(spec)
     seen: set[tuple[str, str]] = set()
     for item in items:
         if (item.test, item.id) in seen:
             raise InputError(f"--items: test {item.test} has the id {item.id!r} twice")
         seen.add((item.test, item.id))
     return items
+
+
+def _of_the_bank(spec: str) -> list[Item]:
+    """Items of NAME or NAME:N; "builtin:N" takes N in turn from both halves, then sorts by half.
+
+    Raises:
+        InputError: another name, or N is no number of items that are there.
+    """
+    name, colon, number = spec.partition(":")
+    if name not in (BUILTIN, *KINDS):
+        raise InputError(
+            f"--items {spec}: not one of {', '.join((BUILTIN, *KINDS))}; "
+            "for a file write NAME=FILE, e.g. steu=steu.jsonl"
+        )
+    bank = Path(__file__).with_name("bank")
+    tests = KINDS if name == BUILTIN else (name,)
+    parts = [read_items(bank / f"{test}.jsonl", test) for test in tests]
+    if colon:
+        most = min(len(parts) * len(part) + i for i, part in enumerate(parts))
+        if number not in map(str, range(1, most + 1)):
+            raise InputError(f"--items {spec}: {name}:N takes N from 1 to {most}")
+        parts = [part[: len(range(i, int(number), len(parts)))] for i, part in enumerate(parts)]
+    return list(itertools.chain(*parts))
 
 
 def keep_invariant(items: Iterable[Item], decisions: Path | None = None) -> list[Item]:
