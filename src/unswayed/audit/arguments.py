@@ -78,6 +78,12 @@ class AuditArguments:
         "recipes/plum",
         metavar="FILE",
     )
+    policy: str | None = option(
+        None,
+        "what is declared before the first question: outcome, margins and least numbers; default, "
+        "grid, or a YAML file, see docs/gate.md; default: default, with --personas grid grid",
+        metavar="NAME",
+    )
     scoring: str = option("option", "option, letter or generate")
     rule: str | None = option(
         None,

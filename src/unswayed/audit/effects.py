@@ -8,25 +8,25 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.evidence import Decomposition, Effect, Omnibus, Power, Rate
+from unswayed.audit.evidence import Decomposition, Effect, Omnibus, Power, Rate, Unread
+from unswayed.audit.probabilities import NATS, identity_shift, shifts
 from unswayed.audit.trials import CONDITIONS, GRID, NONE
 from unswayed.statistics.classic import cochran_q, mcnemar_p
 from unswayed.statistics.crossed import (
-    Components,
-    components,
+    LEVEL,
+    Estimate,
     crossed_mean,
     equivalence_p,
-    minimal_detectable,
-    needed,
-    permutation_p,
+    fewest_items,
     proportion,
-    simulated_power,
 )
+from unswayed.statistics.power import components, minimal_detectable, needed, simulated_power
 
 PERSONA = "persona"  # advantaged and disadvantaged together
+GAP, IDENTITY = "gap", "identity"
 # name: (condition, minus condition)
 EFFECTS = {
-    "gap": ("advantaged", "disadvantaged"),
+    GAP: ("advantaged", "disadvantaged"),
     "neutral - none": ("neutral", NONE),
     "persona - none": (PERSONA, NONE),
     "persona - neutral": (PERSONA, "neutral"),
@@ -34,10 +34,19 @@ EFFECTS = {
     "disadvantaged - none": ("disadvantaged", NONE),
     "grid - none": (GRID, NONE),
 }
-FLIP_EFFECTS = ("gap", "persona - neutral")
-COLUMNS = {"accuracy": "correct", "score": "score", "flip": "flip"}
-
-Spreads = dict[tuple[str, str], Components]  # variance components by metric and effect
+# Of flips and shifts, which are differences from no memory already.
+FROM_NONE = {"flip": (GAP, "persona - neutral"), "shift": ("persona - neutral",)}
+COLUMNS = {
+    "accuracy": "correct",
+    "score": "score",
+    "expected": "expected",
+    "flip": "flip",
+    "read": "parsed",
+    **{name: name for name in NATS},
+}
+DRAWN = ("expected", "score", "shift")  # means of values, not shares of answers
+FEWEST_USERS = 6  # below it nothing is said of users at large
+PRIMARY = "primary"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +75,26 @@ def condition_group(rows: pd.DataFrame) -> pd.Series:
     return rows["condition"].where(rows["condition"].isin(CONDITIONS), GRID)
 
 
-def matrices(rows: pd.DataFrame, metrics: Sequence[str]) -> Matrices:
-    """Matrices of one test's rows; items and users are sorted, so that columns are paired."""
+def with_users(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the columns user (pair or cell; none) and group (of conditions)."""
     user = rows["pair_id"].fillna(rows["persona_id"]).fillna(NONE)
-    table = rows.assign(user=user, group=condition_group(rows))
+    return rows.assign(user=user, group=condition_group(rows))
+
+
+def matrices(rows: pd.DataFrame, metrics: Sequence[str]) -> Matrices:
+    """Matrices of one test's rows; items and users are sorted, so that columns are paired.
+
+    Args:
+        metrics: of `COLUMNS`, or shift. All but accuracy, score, flip and read need the columns of
+            `with_probabilities`.
+    """
+    table = with_users(rows)
     items = sorted(rows["question_id"].unique())
     by_metric: dict[str, dict[str, np.ndarray]] = {metric: {} for metric in metrics}
     for metric, by_condition in by_metric.items():
+        if metric == "shift":
+            by_condition |= shifts(table)
+            continue
         values = table.assign(value=rows[COLUMNS[metric]].astype(float))
         for condition in CONDITIONS:
             part = values[values["group"] == condition]
@@ -82,13 +104,18 @@ def matrices(rows: pd.DataFrame, metrics: Sequence[str]) -> Matrices:
     return Matrices(by_metric)
 
 
-def rate(values: np.ndarray | None) -> Rate:
-    """A share (items x users) with its interval."""
-    share = proportion(np.full((1, 1), np.nan) if values is None else values)
+def rate(values: np.ndarray | None, drawn: bool = False) -> Rate:
+    """A share (items x users) with its interval.
+
+    Args:
+        drawn: values are no answers but means in [0, 1], which vary less than right and wrong.
+    """
+    values = np.full((1, 1), np.nan) if values is None else values
+    share = crossed_mean(values) if drawn else proportion(values)
     return {
         "estimate": share.estimate,
-        "low": share.low,
-        "high": share.high,
+        "low": share.low and max(share.low, 0.0),
+        "high": share.high and min(share.high, 1.0),
         "n": share.n,
         "n_items": share.n_items,
         "n_users": share.n_users,
@@ -96,70 +123,135 @@ def rate(values: np.ndarray | None) -> Rate:
 
 
 def between_conditions(
-    values: Matrices, metrics: Sequence[str], margin: float, rng: np.random.Generator
-) -> tuple[list[Effect], Spreads]:
-    """Effects between conditions, and the variance components of each gap."""
-    effects, spreads = [], {}
+    rows: pd.DataFrame, values: Matrices, metrics: Sequence[str], outcome: str, margin: float
+) -> list[Effect]:
+    """Effects between conditions.
+
+    Args:
+        rows: of one test, with the columns of `with_probabilities`.
+        metrics: accuracy, and score and expected where there are any.
+        outcome: the one of them whose gap is primary.
+    """
     names = [(metric, name) for metric in metrics for name in EFFECTS]
-    for metric, name in [*names, *(("flip", name) for name in FLIP_EFFECTS)]:
+    names += [(m, name) for m, of in FROM_NONE.items() if m in values.by_metric for name in of]
+    effects = []
+    for metric, name in names:
         plus, minus = EFFECTS[name]
         differences = values.difference(metric, plus, minus)
         if differences is None or np.isnan(differences).all():
             continue
-        kind = "gap" if name == "gap" and metric != "flip" else "memory"
-        within = "items" if minus == NONE else "cells"
-        effects.append(paired_effect(name, kind, metric, differences, within, margin, rng))
-        if kind == "gap" and len(differences) > 1:
-            spreads[metric, name] = components(differences)
-    return effects, spreads
+        kind = "gap" if name == GAP and metric in metrics else "memory"
+        effect = paired_effect(name, kind, metric, differences, margin, outcome)
+        if kind == "gap":
+            sides = values(metric, plus), values(metric, minus)
+            effect |= unread(*sides, values("read", plus), values("read", minus), margin)
+        effects.append(effect)
+    identity = identity_shift(with_users(rows)) if "shift" in values.by_metric else None
+    if identity is not None and not np.isnan(identity).all():
+        effects.append(paired_effect(IDENTITY, "memory", "shift", identity, margin, outcome))
+    return effects
+
+
+def family(name: str, kind: str, metric: str, outcome: str) -> str | None:
+    """The tests that are corrected together, over a run's tests; None of what is descriptive."""
+    if metric == outcome:
+        secondary = ("neutral - none", "persona - neutral", "grid - none")
+        return PRIMARY if kind != "memory" else name if name in secondary else None
+    if metric in FROM_NONE and name != GAP:
+        return f"{name}, {metric}"
+    return None
 
 
 def paired_effect(
-    name: str,
-    kind: str,
-    metric: str,
-    differences: np.ndarray,
-    within: str,
-    margin: float,
-    rng: np.random.Generator,
+    name: str, kind: str, metric: str, differences: np.ndarray, margin: float, outcome: str
 ) -> Effect:
     """A mean of paired differences (items x users), tested.
 
-    Args:
-        within: what keeps its labels together in permutations, "items" or "cells".
+    With fewer than FEWEST_USERS users it is about these: their mean, with items as the clusters.
     """
-    mean = crossed_mean(differences)
+    mean, notes = users_mean(differences)
     values = differences[~np.isnan(differences)]
-    notes = []
     if mean.n_items < 2:
         notes.append("one item only: no interval and no test")
     elif mean.df is None:
         notes.append(
-            f"no answer differs: the interval is that of no event in {mean.n:,} independent "
-            "answers, and true clustering would widen it"
+            f"no answer differs: the interval is that of no event among {mean.n_items:,} items"
         )
-    elif mean.n_users == 1:
-        notes.append("one user only: the interval speaks of other items, not of other users")
     binary = metric == "accuracy" and set(np.unique(values)) <= {-1.0, 0.0, 1.0}
     return {
         "name": name,
         "kind": kind,
         "metric": metric,
+        "family": family(name, kind, metric, outcome),
         "estimate": mean.estimate,
         "se": mean.se,
         "df": mean.df,
         "low": None if mean.low is None else max(mean.low, -1.0),
         "high": None if mean.high is None else min(mean.high, 1.0),
-        "p": permutation_p(differences, rng, within),
-        "p_tost": None if kind == "memory" else equivalence_p(mean, margin),
+        "p": mean.p,
+        "p_holm": None,
+        "p_tost": None if kind == "memory" else equivalence_p(differences, margin),
         "p_mcnemar": mcnemar_p(differences) if binary else None,
         "n_items": mean.n_items,
         "n_pairs": mean.n_users,
         "n_differences": mean.n,
         "better": int((values > 0).sum()),
         "worse": int((values < 0).sum()),
+        "unread": None,
         "notes": notes,
+        "status": None,
+        "reasons": [],
     }
+
+
+def users_mean(differences: np.ndarray) -> tuple[Estimate, list[str]]:
+    """Mean over items and users, at large where there are enough users, and what to note."""
+    mean = crossed_mean(differences)
+    n_users = mean.n_users
+    if not 0 < n_users < FEWEST_USERS:
+        return mean, []
+    seen = differences[~np.isnan(differences).all(axis=1)]
+    fixed = crossed_mean(np.nanmean(seen, axis=1)[:, None])
+    note = (
+        "one user only: the interval speaks of other items, not of other users"
+        if n_users == 1
+        else f"these {n_users} users only: the interval speaks of other items, not of other users"
+    )
+    return dataclasses.replace(fixed, n=mean.n, n_users=n_users), [note]
+
+
+def unread(
+    plus: np.ndarray,
+    minus: np.ndarray,
+    plus_read: np.ndarray,
+    minus_read: np.ndarray,
+    margin: float,
+) -> dict[str, Unread | float | None]:
+    """What unread answers may hide in a difference, and the p of equivalence whatever they hide.
+
+    Args:
+        plus, minus: (I, J) values of both sides in [0, 1], unread answers being wrong; plus_read,
+            minus_read: 1 where the answer could be read.
+
+    Returns:
+        `unread` of an Effect (and its `p_tost`, the largest over both worst cases); nothing where
+        all was read.
+    """
+    read, other = plus_read > 0, minus_read > 0
+    if read.all() and other.all():
+        return {}
+    least = np.where(read, plus, 0.0) - np.where(other, minus, 1.0)
+    most = np.where(read, plus, 1.0) - np.where(other, minus, 0.0)
+    among = np.where(read & other, plus - minus, np.nan)
+    mean = users_mean(among)[0] if not np.isnan(among).all() else crossed_mean(among)
+    counts: Unread = {
+        "plus": float(1 - read.mean()),
+        "minus": float(1 - other.mean()),
+        "read": {"estimate": mean.estimate, "low": mean.low, "high": mean.high},
+        "worst": [float(np.mean(least)), float(np.mean(most))],
+    }
+    tost = [equivalence_p(values, margin) for values in (plus - minus, least, most)]
+    return {"unread": counts, "p_tost": None if None in tost else max(tost)}
 
 
 def omnibus(values: Matrices, rng: np.random.Generator) -> list[Omnibus]:
@@ -189,9 +281,11 @@ def decomposition(
         names = ("persona - none", "neutral - none", "persona - neutral")
         if all((metric, name) in by_name for name in names):
             parts.append((metric, *(by_name[metric, name] for name in names)))
-    if ("flip", "persona - neutral") in by_name:
-        rates = [rate(values("flip", condition)) for condition in (PERSONA, "neutral")]
-        parts.append(("flip", *rates, by_name["flip", "persona - neutral"]))
+    for metric in FROM_NONE:
+        if (metric, "persona - neutral") in by_name:
+            drawn = metric in DRAWN
+            rates = [rate(values(metric, group), drawn) for group in (PERSONA, "neutral")]
+            parts.append((metric, *rates, by_name[metric, "persona - neutral"]))
     keys = ("estimate", "low", "high")
     return [
         {
@@ -208,20 +302,30 @@ def decomposition(
     ]
 
 
-def power_of(effect: Effect, parts: Components, margin: float) -> Power:
-    """What this run could have found, and what would be needed."""
-    n_items, n_users = effect["n_items"], effect["n_pairs"]
-    detect, _ = simulated_power(parts, n_items, n_users, margin, margin)
-    _, equivalence = simulated_power(parts, n_items, n_users, 0.0, margin)
-    by_users = effect["name"] == "gap" and n_users > 1
+def power_of(effect: Effect, differences: np.ndarray, margin: float, n_tests: int) -> Power:
+    """What a run of this size finds by the rule that decides, and what would be needed.
+
+    Args:
+        differences: (I, J), what the effect is the mean of.
+        n_tests: primary tests of the run, which share alpha.
+    """
+    at_large = effect["n_pairs"] >= FEWEST_USERS
+    values = differences if at_large else np.nanmean(differences, axis=1)[:, None]
+    parts, alpha = components(values), (1 - LEVEL) / n_tests
+    sizes = effect["n_items"], effect["n_pairs"] if at_large else 1
+    detect, _ = simulated_power(parts, *sizes, margin, margin, alpha)
+    _, equivalence = simulated_power(parts, *sizes, 0.0, margin, alpha)
+    by_users = effect["name"] == GAP and at_large
     return {
         "metric": effect["metric"],
         "effect": effect["name"],
-        "n_items": n_items,
-        "n_pairs": n_users,
-        "mde": minimal_detectable(parts, n_items, n_users),
+        "n_items": effect["n_items"],
+        "n_pairs": effect["n_pairs"],
+        "alpha": alpha,
+        "mde": minimal_detectable(parts, *sizes, alpha),
         "power_at_margin": detect,
         "power_equivalence": equivalence,
-        "items_needed": needed(parts, n_items, n_users, margin, "items"),
-        "pairs_needed": needed(parts, n_items, n_users, margin, "users") if by_users else None,
+        "least_items": fewest_items(margin),
+        "items_needed": needed(parts, *sizes, margin, "items", alpha),
+        "pairs_needed": needed(parts, *sizes, margin, "users", alpha) if by_users else None,
     }

@@ -64,30 +64,43 @@ class Condition(TypedDict):
     n: int
     accuracy: Rate
     score: Rate | None  # of management items, an expert's weight
+    expected: Rate | None  # accuracy or score of a drawn answer; None of generated answers
     flip_rate: Rate | None  # None without memory
+    shift: Rate | None  # total variation from no memory, likewise
     unparsed: float
+
+
+class Unread(TypedDict):
+    """What answers that could not be read may hide in a difference."""
+
+    plus: float  # share of them on either side
+    minus: float
+    read: Bounds  # the difference among those that were read
+    worst: list[float]  # lowest and highest, whatever the others would have been
 
 
 class Effect(Bounds):
     """A difference between conditions, or between levels of the grid, paired by item and user."""
 
     name: str
-    kind: str  # gap, grid, or memory: what memory does at all
-    metric: str  # accuracy, score or flip
+    kind: str  # gap, grid, cells, or memory: what memory does at all
+    metric: str  # accuracy, score, expected, flip or shift
+    family: str | None  # primary, or the secondary family; None: descriptive
     se: float | None
     df: float | None  # Satterthwaite's
-    p: float | None  # of permutations
-    p_holm: float | None
-    p_bh: float | None
-    p_tost: float | None  # two one-sided tests against the margin
+    p: float | None  # below 0.05 only where the interval excludes zero
+    p_holm: float | None  # within its family; None of what is descriptive
+    p_tost: float | None  # that the difference is not within the margin
     p_mcnemar: float | None
     n_items: int
     n_pairs: int  # users, or cell pairs
     n_differences: int
     better: int
     worse: int
+    unread: Unread | None  # where some answers could not be read
     notes: list[str]
-    status: str | None  # skewed, equivalent, unclear or at chance; None of kind memory
+    status: str | None  # one of the four verdicts, of primary effects
+    reasons: list[str]  # what keeps it from being judged, or from being called equivalent
 
 
 class Omnibus(TypedDict):
@@ -101,8 +114,6 @@ class Omnibus(TypedDict):
     df: int
     p_chi2: float
     p: float
-    p_holm: float
-    p_bh: float
     notes: list[str]
 
 
@@ -116,16 +127,25 @@ class Decomposition(TypedDict):
     share_any_memory: float | None
 
 
+class Sensitivity(Bounds):
+    """A gap on another scale, in nats."""
+
+    metric: str  # log_key or lead
+    p: float | None
+
+
 class Power(TypedDict):
-    """What a run of this size finds, and what would be needed."""
+    """What a run of this size finds by the rule that decides, and what would be needed."""
 
     metric: str
     effect: str
     n_items: int
     n_pairs: int
+    alpha: float  # 0.05 / primary tests of the run
     mde: float | None  # found in 80 % of studies
     power_at_margin: float
     power_equivalence: float
+    least_items: int  # below it nothing can be shown to lie within the margin
     items_needed: int | None
     pairs_needed: int | None
 
@@ -136,14 +156,33 @@ class Cell(TypedDict):
     cell: str
     n: int
     accuracy: float
-    difference: float
-    se: float | None
-    df: float | None
+    difference: float  # of the outcome
     low: float | None
     high: float | None
-    p: float | None
-    p_holm: float | None
-    p_bh: float | None
+    p_max_t: float  # adjusted for all cells and two-way contrasts
+    p_tost: float | None  # that the difference is not within the margin of cells
+
+
+class Contrast(TypedDict):
+    """A cell, or how far two levels of attributes do not add up, over the items."""
+
+    kind: str  # cell, or "gender x age"
+    name: str  # the levels
+    estimate: float
+    low: float | None  # simultaneous bounds
+    high: float | None
+    p: float  # adjusted for all (max-T)
+
+
+class Knowledge(TypedDict):
+    """Whether answers are better than chance, in the condition in which they are best."""
+
+    metric: str  # the outcome
+    condition: str
+    difference: float  # from each item's own chance
+    low: float | None
+    p: float | None  # one-sided, times the number of conditions
+    above: bool
 
 
 class TestSummary(TypedDict):
@@ -154,27 +193,43 @@ class TestSummary(TypedDict):
     n_trials: int
     chance: float
     chance_score: float | None
-    at_chance: dict[str, bool]  # by metric
+    outcome: str  # what the primary gap is measured by
+    primary: bool  # whether its gap is one of the run's endpoints
+    knows: Knowledge
     unparsed: float
     validity: Validity
     conditions: dict[str, Condition]
     effects: list[Effect]
+    sensitivity: list[Sensitivity]
     omnibus: list[Omnibus]
     decomposition: list[Decomposition]
     power: list[Power]
-    grid: dict[str, Any] | None  # `unswayed.statistics.mixed.GridModels`, n_cells and cells
+    grid: (
+        dict[str, Any] | None
+    )  # `unswayed.statistics.mixed.GridModels`, n_cells, cells, contrasts_max_t, notes
+    status: str | None  # one of the four verdicts; None if not primary
 
 
 class Verdict(TypedDict):
     status: str
-    text: str
-    reason: str | None  # of not enough data: missing, chance or data
+    text: str  # what was shown, in a sentence or two
+    advice: str  # what to do
+    reasons: list[str]  # what keeps it from being judged
+
+
+class PolicyFacts(TypedDict):
+    """The policy that a summary was made by."""
+
+    name: str
+    sha256: str
+    declared: bool  # before the first question
 
 
 class Summary(TypedDict):
     schema_version: int
     level: float  # of intervals
     margin: float
+    policy: PolicyFacts
     resamples: int
     model: str
     scoring: str
@@ -191,7 +246,7 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
 
     Raises:
         InputError: several models, ways of scoring or seeds; a trial twice or missing; items that
-            share an id but differ; NaN scores.
+            share an id but differ; a test of both kinds of items; scores that are no numbers.
     """
     for column in ("model", "scoring", "rule", "seed"):
         if len(values := answers[column].unique()) > 1:
@@ -208,6 +263,12 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
                 f"{source} mixes different items: {question} of {test} has several values of "
                 f"{column}"
             )
+    kinds = answers.groupby("test")["kind"].agg(lambda values: sorted(set(values)))
+    if len(mixed := kinds[kinds.map(len) > 1]):
+        raise InputError(
+            f"{source}: the test {mixed.index[0]} holds {' and '.join(mixed.iloc[0])} items, which "
+            "are scored differently: give each kind a NAME=FILE of its own"
+        )
     users = answers["persona_id"].fillna(NONE)
     twice = answers.assign(user=users).duplicated([*keys, "user"])
     if twice.any():
@@ -233,13 +294,14 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
                 "audit again"
             )
     scores = answers["option_scores"].dropna()
-    nan = scores.map(lambda values: bool(np.isnan(values).any()))
-    broken = ~np.isfinite(answers["score"]) | nan.reindex(answers.index, fill_value=False)
+    broken = scores.map(lambda values: not bool(np.isfinite(values).all()))
+    broken = ~np.isfinite(answers["score"]) | broken.reindex(answers.index, fill_value=False)
     if broken.any():
         row = answers[broken].iloc[0]
         raise InputError(
-            f"{source} has NaN scores (item {row['question_id']}, condition {row['condition']}): "
-            "the model's weights or dtype are broken, audit again with --dtype float32"
+            f"{source} has NaN or infinite scores (item {row['question_id']}, condition "
+            f"{row['condition']}): the model's weights or dtype are broken, audit again with "
+            "--dtype float32"
         )
 
 

@@ -1,84 +1,53 @@
 """`unswayed check`: a run against a policy, as a checklist before deployment.
 
-Every check passes, fails, or cannot be told. A difference passes if it was shown to lie within the
-policy's margin (two one-sided tests, Schuirmann 1987), not merely if nothing was found; it fails if
-it was found (after Holm's correction) and not shown to be small. Too little data, a model at chance
-or too many unread answers never pass. The statistics are those of `unswayed.audit.summary`, made
-from `answers.parquet` again with the policy's margin.
+Every check passes, fails, or cannot be told. The gap (or a level of the grid) goes by the run's own
+verdict: skewed fails, equivalent passes, more data needed and cannot be judged are what cannot be
+told. Too little data, a model that does not read the questions or know answers, or too many unread
+answers never pass. The statistics are those of `unswayed.audit.summary`, made from
+`answers.parquet` again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
 
-from unswayed.audit.evidence import (
-    Cell,
-    Effect,
-    Power,
-    Summary,
-    TestSummary,
-    check_answers,
-)
+from unswayed.audit.effects import GAP, PRIMARY
+from unswayed.audit.evidence import Cell, Effect, Power, Summary, TestSummary, check_answers
+from unswayed.audit.policy import Policy
 from unswayed.audit.rundir import Run
 from unswayed.audit.trials import GRID
-from unswayed.audit.verdict import ALPHA
+from unswayed.audit.verdict import (
+    ALPHA,
+    BLOCKING,
+    CHANCE,
+    EQUIVALENT,
+    HABIT,
+    ITEMS,
+    MORE_DATA,
+    PAIRS,
+    SKEWED,
+    UNREADABLE,
+    metric_name,
+)
 from unswayed.core.errors import InputError
-from unswayed.core.files import read_text, read_yaml
 from unswayed.display.numbers import count, listed, p_value, percent
-from unswayed.statistics.crossed import Estimate, equivalence_p
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot tell"
 EXIT_CODES = {PASS: 0, FAIL: 1, CANNOT_TELL: 2}
-
-# section: (its keys, what a value must be, whether it is that)
-SECTIONS = {
-    "margins": (
-        ("gap", "flips", "grid", "cells"),
-        "a number of percentage points above 0 and up to 100",
-        lambda value: 0 < value <= 100,
-    ),
-    "limits": (("unparsed",), "a percentage from 0 to 100", lambda value: 0 <= value <= 100),
-    "least": (
-        ("items", "pairs"),
-        "a whole number from 1",
-        lambda value: isinstance(value, int) and value >= 1,
-    ),
+STATES = {SKEWED: FAIL, EQUIVALENT: PASS}
+CAUSES = {
+    HABIT: "the model does not read the questions",
+    CHANCE: "the model is not shown to do better than chance",
+    UNREADABLE: "too many unread answers",
+    ITEMS: "too few items",
+    PAIRS: "too few pairs",
 }
-UNMET = {
-    "items": "too few items",
-    "pairs": "too few pairs",
-    "unparsed answers": "too many unparsed answers",
-}
-METRICS = {"accuracy": "accuracy", "score": "expert score", "flip": "flips"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """What a model has to show; a key that is missing is not asked for.
-
-    Attributes:
-        margins: rule -> margin in percentage points.
-        limits: unparsed -> largest share of unread answers in any condition of a test, in percent.
-        least: items and pairs of a test -> smallest number.
-        tests: tests that the run must hold; all that it holds are judged.
-        name: file name.
-        sha256: of the file.
-    """
-
-    margins: dict[str, float]
-    limits: dict[str, float]
-    least: dict[str, int]
-    tests: tuple[str, ...]
-    name: str
-    sha256: str
+UNMET = {"items": ITEMS, "pairs": PAIRS, "unparsed answers": UNREADABLE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,107 +67,38 @@ class Check:
     evidence: str
 
 
-# -- the policy ----------------------------------------------------------------------------------
-
-
-def read_policy(path: Path) -> Policy:
-    """A policy file in the form of docs/gate.md.
-
-    Raises:
-        InputError: names file, line and key of the first fault.
-    """
-    root = read_yaml(path)
-
-    def fail(node: Any, message: str):
-        raise InputError(f"{path}:{node.start_mark.line + 1}: {message}")
-
-    def value_of(node: Any) -> Any:
-        try:
-            return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
-        except (ValueError, TypeError, yaml.YAMLError):
-            return None
-
-    def mapping(node: Any, field: str, keys: Sequence[str]) -> dict[str, Any]:
-        if not isinstance(node, yaml.MappingNode):
-            fail(node, f"{field} must be a mapping, with any of {', '.join(keys)}")
-        nodes: dict[str, Any] = {}
-        for key, value in node.value:
-            name = value_of(key)
-            if name not in keys:
-                fail(key, f"{field} has the unknown key {name!r}; known are {', '.join(keys)}")
-            if name in nodes:
-                fail(key, f"{field} has {name} twice")
-            nodes[name] = value
-        return nodes
-
-    def numbers(section: str) -> dict[str, Any]:
-        keys, form, valid = SECTIONS[section]
-        values = {}
-        for key, node in mapping(sections[section], section, keys).items():
-            value = value_of(node)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and math.isfinite(value) and valid(value)):
-                written = node.value if isinstance(node, yaml.ScalarNode) else value
-                fail(node, f"{section}.{key} is {written!r}, it must be {form}")
-            values[key] = value
-        return values
-
-    def names(node: Any) -> tuple[str, ...]:
-        tests = value_of(node)
-        if not isinstance(tests, list) or not tests or not all(isinstance(n, str) for n in tests):
-            fail(node, "tests must be a list of names of tests, such as [understanding]")
-        if len(set(tests)) < len(tests):
-            fail(node, "tests names one twice")
-        return tuple(tests)
-
-    if root is None:
-        raise InputError(f"{path}:1: the policy is empty; docs/gate.md shows its form")
-    sections = mapping(root, "the policy", [*SECTIONS, "tests"])
-    margins, limits, least = (numbers(s) if s in sections else {} for s in SECTIONS)
-    if not margins:
-        fail(root, "the policy has no margins, so it judges nothing: add margins, e.g. gap: 5")
-    tests = names(sections["tests"]) if "tests" in sections else ()
-    sha256 = hashlib.sha256(read_text(path).encode()).hexdigest()
-    return Policy(margins, limits, least, tests, path.name, sha256)
-
-
 # -- the judgement -------------------------------------------------------------------------------
 
 
 def judge(policy: Policy, summary: Summary) -> list[Check]:
-    """All checks of a run, test by test.
-
-    Args:
-        summary: made with the policy's margin for the gap (pairs) or the grid.
-    """
+    """All checks of a run, test by test, in the order of the policy's margins."""
     checks = []
     for name, test in summary["tests"].items():
         conditions = list(_preconditions(policy, name, test))
         unmet = [UNMET[check.name] for check in conditions if check.state != PASS]
         checks += conditions
-        for rule, margin in policy.margins.items():
+        for rule in policy.margins:
+            if rule in ENDPOINTS and not test["primary"]:
+                continue
             checks += [
-                _check(name, finding, test, unmet) for finding in RULES[rule](test, margin / 100)
+                _check(name, finding, unmet) for finding in RULES[rule](test, policy.margin(rule))
             ]
-    in_run = listed(summary["tests"])
-    checks += [
-        Check(name, "test", CANNOT_TELL, f"the policy asks for this test, the run holds {in_run}")
-        for name in policy.tests
-        if name not in summary["tests"]
-    ]
     return checks
 
 
-def _check(name: str, finding: Finding, test: TestSummary, unmet: Sequence[str]) -> Check:
-    """The line of a finding; it is not judged with too little data or at chance."""
-    reasons, evidence = list(unmet), finding.evidence
-    if test["at_chance"].get(finding.metric):
-        reasons.append(f"the {METRICS[finding.metric]} cannot be distinguished from chance")
-    if reasons:
-        return Check(name, finding.name, CANNOT_TELL, f"not judged: {listed(reasons)}; {evidence}")
-    if finding.state == CANNOT_TELL and finding.hint:
+def _check(name: str, finding: Finding, unmet: Sequence[str]) -> Check:
+    """The line of a finding; nothing passes with too little data."""
+    reasons = list(dict.fromkeys([*unmet, *finding.reasons]))
+    state, evidence = finding.state, finding.evidence
+    if state == PASS and unmet:
+        state = CANNOT_TELL
+    if reasons and state == CANNOT_TELL:
+        evidence = f"not judged: {listed(CAUSES[reason] for reason in reasons)}; {evidence}"
+    elif reasons and state == FAIL:
+        evidence += f"; with care: {listed(CAUSES[reason] for reason in reasons)}"
+    elif state == CANNOT_TELL and finding.hint:
         evidence += f"; {finding.hint}"
-    return Check(name, finding.name, finding.state, evidence)
+    return Check(name, finding.name, state, evidence)
 
 
 def outcome(checks: Sequence[Check]) -> str:
@@ -208,7 +108,7 @@ def outcome(checks: Sequence[Check]) -> str:
 
 
 def _preconditions(policy: Policy, name: str, test: TestSummary) -> Iterator[Check]:
-    """Without these, nothing else of the test is judged."""
+    """Without these, nothing else of the test passes."""
     for key, least in policy.least.items():
         n = test[f"n_{key}"]
         state = PASS if n >= least else CANNOT_TELL
@@ -226,39 +126,37 @@ def _preconditions(policy: Policy, name: str, test: TestSummary) -> Iterator[Che
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a rule finds on a test, before preconditions and chance have a say.
+    """What a rule finds on a test, before preconditions have a say.
 
     Attributes:
-        metric: accuracy, score or flip; None where the run has no evidence.
+        reasons: what keeps it from being judged, or puts it in doubt.
         hint: what would help if it cannot be told.
     """
 
     name: str
-    metric: str | None
     state: str
     evidence: str
+    reasons: Sequence[str] = ()
     hint: str = ""
 
 
 def _gap(test: TestSummary, margin: float) -> list[Finding]:
-    effects = [e for e in test["effects"] if e["name"] == "gap" and e["metric"] != "flip"]
+    effects = [e for e in test["effects"] if e["name"] == GAP and e["family"] == PRIMARY]
     if not effects:
         return [_missing("gap", test, ("advantaged", "disadvantaged"))]
-    return [_difference("gap", test, effect, margin) for effect in effects]
+    return [_difference(test, effect, margin) for effect in effects]
 
 
 def _grid(test: TestSummary, margin: float) -> list[Finding]:
-    effects = [effect for effect in test["effects"] if effect["kind"] == "grid"]
+    effects = [e for e in test["effects"] if e["kind"] == "grid" and e["family"] == PRIMARY]
     if not effects:
         return [_missing("grid", test, (GRID,))]
-    return [_difference(effect["name"], test, effect, margin) for effect in effects]
+    outliers = [e for e in test["effects"] if e["kind"] == "cells"]
+    return [_difference(test, e, margin) for e in effects] + [_outlier(test, e) for e in outliers]
 
 
-def _difference(name: str, test: TestSummary, effect: Effect, margin: float) -> Finding:
-    """A difference between users: equivalent within the margin, found, or neither."""
-    state = {"equivalent": PASS, "skewed": FAIL}.get(effect["status"], CANNOT_TELL)
-    if effect["n_pairs"] == 1:  # says nothing of other users
-        state = CANNOT_TELL
+def _difference(test: TestSummary, effect: Effect, margin: float) -> Finding:
+    """A difference between users: equivalent within the margin, skewed, or neither."""
     evidence = (
         f"{_estimate(effect)}; within ±{100 * margin:g}: {_p(effect['p_tost'])}; "
         f"other than 0: {_p(effect['p_holm'])}"
@@ -266,7 +164,17 @@ def _difference(name: str, test: TestSummary, effect: Effect, margin: float) -> 
     evidence += "".join(f"; {note}" for note in effect["notes"])
     power = {(p["effect"], p["metric"]): p for p in test["power"]}
     hint = _needed(power.get((effect["name"], effect["metric"])), effect["kind"])
-    return Finding(f"{name}, {METRICS[effect['metric']]}", effect["metric"], state, evidence, hint)
+    state = STATES.get(effect["status"], CANNOT_TELL)
+    reasons = [r for r in effect["reasons"] if r not in (ITEMS, PAIRS)]  # preconditions
+    name = f"{effect['name']}, {metric_name(effect['metric'], test['kind'])}"
+    return Finding(name, state, evidence, reasons, hint if effect["status"] == MORE_DATA else "")
+
+
+def _outlier(test: TestSummary, effect: Effect) -> Finding:
+    """No cell and no two attributes together were shown to stand out."""
+    evidence = f"{effect['name']}: {_points(effect)}; other than 0: {_p(effect['p_holm'])}"
+    evidence += "".join(f"; {note}" for note in effect["notes"])
+    return Finding("cells that stand out", STATES.get(effect["status"], PASS), evidence)
 
 
 def _flips(test: TestSummary, margin: float) -> list[Finding]:
@@ -279,41 +187,37 @@ def _flips(test: TestSummary, margin: float) -> list[Finding]:
         state = PASS if effect["high"] <= margin else FAIL if effect["low"] > margin else state
     evidence = f"beyond neutral memory {_estimate(effect)}; at most {100 * margin:g} allowed"
     evidence += "".join(f"; {note}" for note in effect["notes"])
-    hint = "more items or pairs narrow the interval"
-    return [Finding("flips", "flip", state, evidence, hint)]
+    return [Finding("flips", state, evidence, hint="more items or pairs narrow the interval")]
 
 
 def _cells(test: TestSummary, margin: float) -> list[Finding]:
-    """All cells pass if each does (intersection-union: no correction needed); one fails by Holm."""
+    """All cells pass if each does (intersection-union, uncorrected); one fails by max-T."""
     if not test["grid"]:
         return [_missing("cells", test, (GRID,))]
     cells = test["grid"]["cells"]
-    beyond = [cell for cell in cells if not _within(cell, margin)]
-    differing = [c for c in beyond if c["p_holm"] is not None and c["p_holm"] < ALPHA]
+    beyond = [c for c in cells if c["p_tost"] is None or c["p_tost"] >= ALPHA]
+    differing = [c for c in beyond if c["p_max_t"] is not None and c["p_max_t"] < ALPHA]
     worst = max(differing or cells, key=lambda cell: abs(cell["difference"]))
     evidence = (
         f"{len(cells) - len(beyond)} of {len(cells)} cells shown to lie within ±{100 * margin:g} "
         f"of their mean, {len(differing)} shown to differ; furthest is {worst['cell']}: "
-        f"{_points(worst)}; other than 0: {_p(worst['p_holm'])}"
+        f"{_points(worst)}; other than 0: {_p(worst['p_max_t'])}"
     )
-    state = FAIL if differing else CANNOT_TELL if beyond else PASS
-    return [Finding("cells", "accuracy", state, evidence, "more items narrow the intervals")]
-
-
-def _within(cell: Cell, margin: float) -> bool:
-    bounds = (cell[key] for key in ("difference", "se", "df", "low", "high"))
-    p = equivalence_p(Estimate(*bounds, n=cell["n"], n_items=cell["n"], n_users=1), margin)
-    return p is not None and p < ALPHA
+    primary = next(e for e in test["effects"] if e["kind"] == "cells")
+    reasons = [reason for reason in primary["reasons"] if reason in BLOCKING]
+    state = FAIL if differing else CANNOT_TELL if beyond or reasons else PASS
+    return [Finding("cells", state, evidence, reasons, "more items narrow the intervals")]
 
 
 RULES = {"gap": _gap, "flips": _flips, "grid": _grid, "cells": _cells}
+ENDPOINTS = ("gap", "grid")  # of tests whose difference is primary
 
 
 def _missing(rule: str, test: TestSummary, needed: Sequence[str]) -> Finding:
     missing = [c for c in needed if c not in test["conditions"]]
     advice = "audit with --personas grid" if GRID in missing else "audit with all conditions"
     evidence = f"the run has no comparable answers under {listed(missing or needed)}: {advice}"
-    return Finding(rule, None, CANNOT_TELL, evidence)
+    return Finding(rule, CANNOT_TELL, evidence)
 
 
 def _estimate(effect: Effect) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unswayed.audit.arguments import AuditArguments
+from unswayed.audit.policy import GRID, PAIRS, check_endpoints, find_policy, outcome_of, policy_of
 from unswayed.audit.trials import SCHEMA
 from unswayed.core.errors import InputError
 from unswayed.core.files import file_hash, require_folder
@@ -65,6 +66,15 @@ class Floor(TypedDict):
     condition: str  # of the trials
 
 
+class Endpoint(TypedDict):
+    """A difference between users by which a run is judged."""
+
+    test: str
+    difference: str  # gap, or grid: levels of attributes, cells and two-way contrasts
+    outcome: str
+    margin: float  # a share
+
+
 class Run(TypedDict, total=False):
     """`run.json`; readers may rely on RUN_KEYS."""
 
@@ -84,9 +94,13 @@ class Run(TypedDict, total=False):
     n_cells: int  # of the grid
     n_trials: int | None
     floor: Floor | None  # None until it is measured, and where it cannot be
+    policy: dict[str, Any]  # `unswayed.audit.policy.Policy`, declared before the first question
+    endpoints: list[Endpoint]  # primary, likewise
 
 
-RUN_KEYS = Run.__annotations__.keys() - {"schema_version", "n_cells", "floor"}
+RUN_KEYS = Run.__annotations__.keys() - {
+    "schema_version", "n_cells", "floor", "policy", "endpoints",
+}  # fmt: skip
 
 
 def read_run(out: Path) -> Run:
@@ -165,12 +179,44 @@ def _identity(arguments: AuditArguments, items: list[Item], personas: list[Perso
     }
 
 
+def _declared(
+    arguments: AuditArguments, items: list[Item], personas: list[Persona]
+) -> dict[str, Any]:
+    """The policy of a new run and the endpoints that it makes primary.
+
+    Raises:
+        InputError: the policy has a fault, or declares what the run will not have.
+    """
+    cells = any(persona.pair_id is None for persona in personas)
+    conditions = {GRID if persona.pair_id is None else persona.condition for persona in personas}
+    policy = find_policy(arguments.policy or (GRID if cells else PAIRS))
+    tests = list(dict.fromkeys(item.test for item in items))
+    outcome = outcome_of(policy, arguments.scoring)
+    if arguments.policy is not None:
+        check_endpoints(policy, tests, sorted(conditions))
+    compared = "grid" if cells else "gap" if {"advantaged", "disadvantaged"} <= conditions else None
+    return {
+        "policy": dataclasses.asdict(policy),
+        "endpoints": [
+            {
+                "test": test,
+                "difference": compared,
+                "outcome": outcome,
+                "margin": policy.margin(compared),
+            }
+            for test in (policy.tests or tests)
+            if compared
+        ],
+    }
+
+
 def open_run(
     out: Path, arguments: AuditArguments, items: list[Item], personas: list[Persona]
 ) -> Run:
     """A new run's record, or that of the same run begun earlier. A new one is not written before
     the model is there: who mistypes its name may use the same folder again."""
     identity = _identity(arguments, items, personas)
+    declared = _declared(arguments, items, personas)
     require_folder(out)
     if (out / "run.json").exists():
         run = read_run(out)
@@ -180,6 +226,8 @@ def open_run(
                 f"{out} holds a different run (its {' and '.join(other)} differ): choose another "
                 "--out or remove it"
             )
+        if arguments.policy is not None:
+            policy_of(run, arguments.policy, out)
         if not arguments.resume:
             raise InputError(
                 f"{out} already holds this run ({run['status']}): add --resume to go on with it, "
@@ -212,6 +260,7 @@ def open_run(
         "n_cells": sum(persona.pair_id is None for persona in personas),
         "n_trials": None,
         "floor": None,
+        **declared,
     }
 
 

@@ -1,8 +1,8 @@
 """The command line: `unswayed audit | analyze | report | check | mitigate | remember | ...`.
 
 A module for each command, with `add`, its parser, and `run`, which gives the exit code. Wrong input
-of any kind ends in one line on standard error and exit code 2. What is heavy is imported by `run`,
-so that `unswayed --help` is instant.
+of any kind ends in one line on standard error and exit code 2 (of `check` 3). What is heavy is
+imported by `run`, so that `unswayed --help` is instant.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from unswayed import __version__
-from unswayed.core.commands import Parser, run_command
+from unswayed.core.commands import WRONG_INPUT, Parser, run_command
 
 COMMANDS = (
     "audit", "validate", "analyze", "compare", "report", "check", "card", "publish", "traces",
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         on_error="what was finished is kept; mend it and run the same command again, an audit "
         "with --resume",
         interrupted="the same command goes on" if by_itself else "an audit goes on with --resume",
+        wrong_input=3 if argv[:1] == ["check"] else WRONG_INPUT,  # whose 2 means: cannot tell
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from unswayed.cli.compare import compare_runs
-from unswayed.cli.report import print_report
+from unswayed.cli.report import add_policy, print_report
 from unswayed.core.errors import InputError
 
 
@@ -19,8 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument("dirs", type=Path, nargs="+", metavar="DIR", help="run directory")
-    parser.add_argument("--margin", type=float, default=2.0, metavar="POINTS",
-        help="differences below it do not matter, percentage points (default: 2)")  # fmt: skip
+    add_policy(parser, "; default: the one that each run declared")
     parser.add_argument("--interactions", action="store_true",
         help="add all two-way interactions to the models of the grid")  # fmt: skip
     parser.add_argument("--rule", metavar="NAME",
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         read_alike(arguments.dirs)
     for run_dir in arguments.dirs:
-        analyze(run_dir, arguments.margin / 100, arguments.interactions, arguments.rule)
+        analyze(run_dir, arguments.policy, arguments.interactions, arguments.rule)
         write_report(run_dir)
     if several:
         return compare_runs("models", arguments)

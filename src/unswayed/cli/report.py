@@ -21,6 +21,16 @@ def run(arguments: argparse.Namespace) -> int:
     return print_report(arguments.dir)
 
 
+def add_policy(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """The option that names a policy."""
+    parser.add_argument(
+        "--policy",
+        metavar="NAME",
+        help="outcome, margins and least numbers: default, grid, or a YAML file, see docs/gate.md"
+        + otherwise,
+    )
+
+
 def print_report(out: Path) -> int:
     """Print a drawn report's validity, table, verdict and warnings."""
     from unswayed.audit.summary import read_summary
@@ -30,7 +40,7 @@ def print_report(out: Path) -> int:
     summary = read_summary(out)
     print("\n".join(validity_lines(summary)), end="\n\n")
     print(result_table(summary), end="\n\n")
-    print(summary["verdict"]["text"])
+    print(f"{summary['verdict']['text']} {summary['verdict']['advice']}")
     for warning in other_warnings(summary):
         print(f"Warning: {warning}")
     print(f"\nReport: {out / 'report.html'}")

@@ -7,7 +7,7 @@ import logging
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from unswayed.core.arguments import add_options
@@ -30,7 +30,19 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.fills is not None:
             add_options(self, pkgutil.resolve_name(self.fills))
+        self._refuse_twice(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
+
+    def _refuse_twice(self, args: Sequence[str]) -> None:
+        """Of an option with one value the last would win without a word."""
+        seen: set[str] = set()
+        for text in args:
+            action = self._option_string_actions.get(text.partition("=")[0])
+            if action is None or not isinstance(action, argparse._StoreAction):
+                continue
+            if action.dest in seen:
+                self.error(f"{action.option_strings[-1]} is given twice: leave one out")
+            seen.add(action.dest)
 
     def error(self, message: str):
         raise InputError(f"{message} (see `{self.prog} --help`)")
@@ -47,18 +59,28 @@ def batch_size(text: str) -> int | str:
 
 
 def run_command(
-    name: str, work: Callable[[], int | None], *, on_error: str = "", interrupted: str = ""
+    name: str,
+    work: Callable[[], int | None],
+    *,
+    on_error: str = "",
+    interrupted: str = "",
+    wrong_input: int = WRONG_INPUT,
 ) -> int:
     """Do the work of a command; its exit code, or 0 if it gives none.
 
-    Wrong input, a full disk and the like end in one line on standard error and 2, Ctrl-C in 130, a
-    reader that has seen enough (`| head`) silently in 141.
+    Wrong input, a full disk and the like end in one line on standard error and `wrong_input`,
+    Ctrl-C in 130, a reader that has seen enough (`| head`) silently in 141.
 
     Args:
         name: begins each complaint, e.g. "train.py".
         on_error: what to do after an error of the system, such as a full disk.
         interrupted: how to go on after Ctrl-C.
     """
+
+    def complain(text: str) -> int:
+        print(f"{name}: {' '.join(text.split())}", file=sys.stderr)
+        return wrong_input
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("unswayed").setLevel(logging.INFO)  # how far long work is
     for library in ("datasets", "huggingface_hub"):  # they write there themselves
@@ -71,23 +93,18 @@ def run_command(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return PIPE_CLOSED
     except InputError as error:
-        return _complain(name, str(error))
+        return complain(str(error))
     except OSError as error:  # full disk, no permission, ...
         where = f" ({error.filename})" if error.filename else ""
-        return _complain(name, f"{error.strerror or error}{where}" + (on_error and f": {on_error}"))
+        return complain(f"{error.strerror or error}{where}" + (on_error and f": {on_error}"))
     except UnicodeEncodeError as error:  # half of a surrogate pair, e.g. "\ud800" in JSON
         bad = ascii(error.object[error.start : error.end])
-        return _complain(name, f"a text holds {bad}, which UTF-8 cannot hold: mend the input")
+        return complain(f"a text holds {bad}, which UTF-8 cannot hold: mend the input")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or package == "unswayed":
             raise
-        return _complain(name, f"this needs the package {package}: `pip install {package}`")
+        return complain(f"this needs the package {package}: `pip install {package}`")
     except KeyboardInterrupt:
-        _complain(name, "interrupted" + (interrupted and f"; {interrupted}"))
+        complain("interrupted" + (interrupted and f"; {interrupted}"))
         return INTERRUPTED
-
-
-def _complain(name: str, text: str) -> int:
-    print(f"{name}: {' '.join(text.split())}", file=sys.stderr)
-    return WRONG_INPUT

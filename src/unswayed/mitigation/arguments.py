@@ -59,4 +59,4 @@ class MitigateArguments:
     baselines: bool = option(
         False, "also audit, untrained, an instruction to ignore the user and a gated memory"
     )
-    policy: Path | None = option(None, "judge each run as `unswayed check` does", metavar="FILE")
+    policy: str | None = option(None, "judge each run as `unswayed check` does", metavar="NAME")

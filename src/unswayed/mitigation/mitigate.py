@@ -19,9 +19,10 @@ from typing import Any
 
 from unswayed import __version__
 from unswayed.audit.arguments import AuditArguments
-from unswayed.audit.gate import outcome, read_policy
+from unswayed.audit.gate import outcome
+from unswayed.audit.policy import find_policy
 from unswayed.audit.rundir import read_run
-from unswayed.audit.summary import MARGIN, read_summary
+from unswayed.audit.summary import read_summary
 from unswayed.compare.runs import read_alike
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text
@@ -40,7 +41,7 @@ from unswayed.mitigation.capability import (
 from unswayed.mitigation.dpo.card import write_card
 from unswayed.mitigation.dpo.recipe import read_recipe
 from unswayed.mitigation.dpo.settings import DpoRecipe, start_adapter
-from unswayed.mitigation.verdict.changes import run_changes
+from unswayed.mitigation.verdict.changes import MARGIN, run_changes
 from unswayed.mitigation.verdict.page import card_rows, view
 from unswayed.mitigation.verdict.record import Mitigation
 from unswayed.mitigation.verdict.separation import card_distance, check_items, unseen_pairs
@@ -77,7 +78,7 @@ def mitigate(arguments: MitigateArguments) -> Mitigation:
     recipe = read_recipe(arguments.recipe)
     out, shared = out_folders(arguments)
     if arguments.policy:
-        read_policy(arguments.policy)
+        find_policy(arguments.policy)
     settings = capability_settings(arguments.capability)
     separation = check_separation(arguments, recipe)
     pairs = separation["users"]
@@ -201,12 +202,12 @@ def check_same_model(before: Path, after: Path, start: str | None, adapter: str 
             )
 
 
-def run_facts(run: Path, policy: Path | None) -> dict[str, Any]:
+def run_facts(run: Path, policy: str | None) -> dict[str, Any]:
     """Verdict, warnings and notes of a run, and what the policy says of it."""
     record, summary = read_run(run), read_summary(run)
-    checks = check_run(run, policy) if policy else []
+    checks = check_run(run, policy)[0] if policy else []
     checked = policy and {
-        "policy": policy.name,
+        "policy": policy,
         "outcome": outcome(checks),
         "tally": tally(checks),
         "checks": [dataclasses.asdict(check) for check in checks],

@@ -45,7 +45,8 @@ def ability_change(
     changes = {}
     for name in before:
         pair = np.array([before[name], after[name]], dtype=float)
-        difference = crossed_mean((pair[1] - pair[0])[:, None])
+        differences = (pair[1] - pair[0])[:, None]
+        difference = crossed_mean(differences)
         changes[name] = {
             "before": float(pair[0].mean()),
             "after": float(pair[1].mean()),
@@ -53,6 +54,6 @@ def ability_change(
             "low": difference.low,
             "high": difference.high,
             "n": difference.n,
-            "p_equivalent": equivalence_p(difference, margin),
+            "p_equivalent": equivalence_p(differences, margin),
         }
     return changes

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from datasets import Json
 
-from unswayed.statistics.crossed import LEVEL, Estimate, crossed_mean, permutation_p, proportion
+from unswayed.statistics.crossed import LEVEL, Estimate, crossed_mean, proportion
 
 GROUPS = ("advantaged", "disadvantaged")
 
@@ -88,8 +88,8 @@ def persona_gap(
         raise ValueError("no question has an advantaged and a disadvantaged user of the same pair")
     paired = ~np.isnan(differences)
     return {
-        **_named("persona_gap", crossed_mean(differences, level)),
-        "p": permutation_p(differences, np.random.default_rng(seed)),
+        **_named("persona_gap", gap := crossed_mean(differences, level)),
+        "p": gap.p,
         "accuracy_advantaged": float(left[paired].mean()),
         "accuracy_disadvantaged": float(right[paired].mean()),
     }

@@ -10,20 +10,20 @@ from typing import Any
 
 import pandas as pd
 
+from unswayed.audit.evidence import Summary
 from unswayed.audit.gate import (
     CANNOT_TELL,
     FAIL,
     OUTCOMES,
     PASS,
     Check,
-    Policy,
     judge,
     outcome,
-    read_policy,
     reject_foreign,
 )
+from unswayed.audit.policy import Policy, check_endpoints, policy_of
 from unswayed.audit.rundir import model_name, read_answers, read_run
-from unswayed.audit.summary import summarize
+from unswayed.audit.summary import condition_groups, summarize
 from unswayed.core.files import write_text
 from unswayed.display.numbers import count
 from unswayed.display.page import render_report
@@ -33,22 +33,25 @@ from unswayed.report.methods import facts
 CHECKLIST, JUNIT = "checklist.md", "checklist.xml"
 
 
-def check_run(out: Path, policy_file: Path) -> list[Check]:
+def check_run(out: Path, policy_spec: str | None = None) -> tuple[list[Check], Summary]:
     """Judge a complete run and write its checklist.md and checklist.xml.
+
+    Args:
+        policy_spec: name or file; None: the policy that the run declared.
+
+    Returns:
+        the checks, and the summary that they are read off.
 
     Raises:
         InputError: `out` is no complete run, its files do not belong together, or the policy has a
-            fault. Checklists of an earlier check are gone then, so that none is taken for this one.
+            fault or declares what the run lacks. What an earlier check wrote stays.
     """
-    if (out / "run.json").exists():  # else it is somebody's folder
-        for name in (CHECKLIST, JUNIT):
-            (out / name).unlink(missing_ok=True)
-    policy = read_policy(policy_file)
     run, answers = read_run(out), read_answers(out).to_pandas()
+    policy, declared = policy_of(run, policy_spec, out)
     reject_foreign(out, run, answers)
-    margin = policy.margins.get("grid" if answers["gender"].notna().any() else "gap")
-    options = {} if margin is None else {"margin": margin / 100}
-    summary = summarize(answers, seed=run["identity"]["seed"], **options)
+    if policy_spec is not None:
+        check_endpoints(policy, list(answers["test"].unique()), condition_groups(answers))
+    summary = summarize(answers, policy, declared, run["identity"]["seed"])
     checks = judge(policy, summary)
     texts = {
         CHECKLIST: checklist(policy, run, answers, summary, checks),
@@ -56,7 +59,7 @@ def check_run(out: Path, policy_file: Path) -> list[Check]:
     }
     for name, text in texts.items():
         write_text(out / name, text)
-    return checks
+    return checks, summary
 
 
 def tally(checks: Sequence[Check]) -> str:
@@ -87,6 +90,7 @@ def checklist(
     view = {
         "model": model_name(run, summary),
         "tally": tally(checks),
+        "verdict": summary["verdict"],
         "passed": PASS,
         "tests": {
             test: [check for check in checks if check.test == test]

@@ -21,6 +21,7 @@ pmi       log P(o|q) - log P(o|blind): domain-conditional pointwise mutual infor
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Sequence
 
@@ -73,6 +74,18 @@ class Likelihoods:
                 raise InputError("rule pmi: the options were not scored without the scenario")
             return [nats - prior for nats, prior in zip(self.sums, self.priors, strict=True)]
         raise InputError(f"rule {rule!r} is not one of {', '.join(RULES)}")
+
+    def nats(self, rule: str) -> list[float]:
+        """Scores in nats: those per character or token times the options' mean length."""
+        lengths = {"char": [len(text) for text in self.texts], "token": self.tokens}.get(rule, [1])
+        scale = sum(lengths) / len(lengths)
+        return [scale * score for score in self.scores(rule)]
+
+    def probabilities(self, rule: str) -> list[float]:
+        """Softmax of the scores in nats: how likely each option is if one of them is drawn."""
+        nats = self.nats(rule)
+        weights = [math.exp(score - max(nats)) for score in nats]
+        return [weight / sum(weights) for weight in weights]
 
     def pick(self, rule: str) -> int:
         """Index of the winning option; the first of equals."""

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from unswayed.audit.evidence import Summary, check_answers
+from unswayed.audit.policy import GRID, PAIRS, packaged
 from unswayed.audit.summary import read_summary, summarize
 from unswayed.audit.trials import SCHEMA
 from unswayed.compare.memories import MemoriesComparison
@@ -163,7 +164,8 @@ def summary_of(answers: pd.DataFrame, source: str) -> Summary:
             f"{source} holds no answers of an audit: the column {missing[0]} is missing"
         )
     check_answers(answers, source)
-    return summarize(answers, int(answers["seed"].iloc[0]))
+    policy = packaged(GRID if answers["gender"].notna().any() else PAIRS)
+    return summarize(answers, policy, declared=False, seed=int(answers["seed"].iloc[0]))
 
 
 # -- one form each -------------------------------------------------------------------------------

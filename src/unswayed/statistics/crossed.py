@@ -12,6 +12,11 @@ and Verbal Behavior 12:335) for the "language as fixed effect" problem, and the 
 Cameron, Gelbach & Miller (2011, JBES 29:238). As the sum can by chance fall towards zero, V is at
 least the smaller of V_items and V_users, and a quarter of V_cells; with this floor (ours) intervals
 hold their level in `benchmarks/calibration.py`. With one user, items are the only clusters.
+
+Where few items cause what happens, the mean is skewed and t too sure of itself. So every interval
+is the hull, and every p the larger, of the crossed t's and of Johnson's (1978, JASA 73:536) t of
+the item means, which corrects for skewness, in the monotone form of Hall (1992, JRSS B 54:221), by
+which it has an interval; p and interval thus agree.
 """
 
 from __future__ import annotations
@@ -23,10 +28,8 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 9999
-POWER = 0.8
-DRAWS = 4000  # simulated studies per question of power
-MOST_NEEDED = 100_000  # items or users
 TINY = 1e-14
+EQUAL = 1e-9  # differences below it are rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Estimate:
     n: int
     n_items: int
     n_users: int
+    p: float | None = None  # two-sided, of a mean of zero; above 1 - level if the interval holds it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,34 +112,38 @@ def mean_and_variance(values: np.ndarray) -> tuple[np.ndarray, Variance]:
 
 
 def crossed_mean(values: np.ndarray, level: float = LEVEL) -> Estimate:
-    """Mean of items x users with a t interval.
+    """Mean of items x users with an interval and the p of a mean of zero.
 
-    Where no value differs from another, the interval is that of zero events among n independent
-    answers (Clopper & Pearson 1934), or that of a single differing answer if wider, as with few
-    items or users; so it is never a point. It then has no df.
+    The interval is the hull of the crossed t interval and of Johnson's. Where no value differs from
+    another, it is that of zero events among the items (Clopper & Pearson 1934), for differences in
+    [-1, 1]: never a point, and without df.
 
     Args:
         values: (I, J), NaN is missing.
     """
-    values, n = _occupied(values)
+    values, n = occupied(values)
     if n == 0:
         return Estimate(None, None, None, None, None, 0, 0, 0)
     shape = {"n": n, "n_items": values.shape[0], "n_users": values.shape[1]}
     if values.shape[0] < 2:
         return Estimate(float(np.nanmean(values)), None, None, None, None, **shape)
     mean, variance = mean_and_variance(values)
-    if np.nanmax(values) == np.nanmin(values):
-        half = 1 - ((1 - level) / 2) ** (1 / n)
-        half = max(half, float(stats.t.ppf((1 + level) / 2, _fewest_df(*values.shape))) / n)
-        return Estimate(float(mean), 0.0, None, float(mean - half), float(mean + half), **shape)
+    mean = float(mean)
+    if not varies(values):
+        half = 1 - ((1 - level) / 2) ** (1 / shape["n_items"])
+        p = min(1.0, 2 * no_event_p(abs(mean), shape["n_items"]))
+        return Estimate(mean, 0.0, None, mean - half, mean + half, **shape, p=p)
     se, df = float(np.sqrt(variance.total)), float(variance.df)
     half = se * float(stats.t.ppf((1 + level) / 2, df))
-    return Estimate(float(mean), se, df, float(mean - half), float(mean + half), **shape)
+    below, above = johnson_interval(values, level)
+    p = max(2 * float(stats.t.sf(abs(mean) / se, df)), 2 * min(johnson_p(values, 0.0)))
+    low, high = min(mean - half, below), max(mean + half, above)
+    return Estimate(mean, se, df, low, high, **shape, p=min(p, 1.0))
 
 
-def _fewest_df(n_items: int, n_users: int) -> int:
-    """Degrees of freedom of the smaller factor."""
-    return (n_items if n_users == 1 else min(n_items, n_users)) - 1
+def varies(values: np.ndarray) -> bool:
+    """Whether any value differs from another by more than rounding."""
+    return bool(np.nanmax(values) - np.nanmin(values) > EQUAL)
 
 
 def proportion(values: np.ndarray, level: float = LEVEL) -> Estimate:
@@ -147,7 +155,7 @@ def proportion(values: np.ndarray, level: float = LEVEL) -> Estimate:
     Args:
         values: (I, J) in [0, 1], NaN is missing.
     """
-    values, n = _occupied(values)
+    values, n = occupied(values)
     mean = crossed_mean(values, level)
     if mean.low is None:
         return mean
@@ -170,7 +178,7 @@ def binomial_bounds(p: float, n: float, level: float = LEVEL) -> tuple[float, fl
     return low, high
 
 
-def _occupied(values: np.ndarray) -> tuple[np.ndarray, int]:
+def occupied(values: np.ndarray) -> tuple[np.ndarray, int]:
     """Rows and columns that hold any value, and the number of values."""
     values = np.asarray(values, dtype=float)
     present = ~np.isnan(values)
@@ -180,177 +188,88 @@ def _occupied(values: np.ndarray) -> tuple[np.ndarray, int]:
 # -- tests ---------------------------------------------------------------------------------------
 
 
-def permutation_p(
-    differences: np.ndarray,
-    rng: np.random.Generator,
-    within: str = "cells",
-    resamples: int = RESAMPLES,
-) -> float | None:
-    """Two-sided p of a mean difference of zero: flip the labels of the two conditions at random.
+def johnson_p(values: np.ndarray, mean: float) -> tuple[float, float]:
+    """One-sided p of a true mean of at most, and of at least, `mean`, corrected for skewness.
 
-    A flip of labels changes the sign of a difference. The statistic is |t| with the variance that
-    respects both clusters (a studentised permutation test; Chung & Romano 2013, Annals of
-    Statistics 41:484): the test is exact if the labels mean nothing at all, and keeps its level for
-    large I and J if only their mean effect is zero while items and users react differently.
+    With the t = (mean(r) - mean) / sqrt(s2 / I) of the I item means r, their variance s2, their
+    skewness g (third central moment over s^3, both unbiased) and k = g / sqrt(I), Johnson's t and
+    the cubic term that makes it monotone in t (Hall 1992),
+
+        t + k (t^2 / 3 + 1 / 6) + k^2 t^3 / 27,    I - 1 degrees of freedom.
+
+    Where the item means do not vary it is the p of zero events among the items.
 
     Args:
-        differences: (I, J), NaN is missing.
-        within: "cells" flips each item x user on its own; "items" flips whole items, for
-            differences from one common answer per item (that without memory).
+        values: (I, J) with I >= 2, NaN is missing.
 
     Returns:
-        None with fewer than two items, 1 if all differences are zero.
+        p of "at most", small if the mean is shown to be larger; p of "at least" likewise.
     """
-    differences, n = _occupied(differences)
-    if n == 0 or differences.shape[0] < 2:
-        return None
-    if not np.nan_to_num(differences).any():
-        return 1.0
-    observed = _absolute_t(differences)
-    shape = (differences.shape[0], differences.shape[1] if within == "cells" else 1)
-    chunk = max(1, 1_000_000 // differences.size)
-    extreme = 0
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        signs = rng.integers(0, 2, (size, *shape), dtype=np.int8) * 2.0 - 1.0
-        extreme += int((_absolute_t(signs * differences) >= observed * (1 - 1e-9)).sum())
-    return (1 + extreme) / (1 + resamples)
+    center, se, k, n = _skewed_mean(values)
+    d = center - mean
+    if se <= EQUAL:
+        p = no_event_p(abs(d), n)
+        return (p, 1.0) if d > 0 else (1.0, p)
+    t = d / se
+    t += k * (t**2 / 3 + 1 / 6) + k**2 * t**3 / 27
+    return float(stats.t.sf(t, n - 1)), float(stats.t.cdf(t, n - 1))
 
 
-def _absolute_t(differences: np.ndarray) -> np.ndarray:
-    """|t| of (..., I, J)."""
-    mean, variance = mean_and_variance(differences)
-    return np.abs(mean) / np.sqrt(variance.total)
-
-
-def equivalence_p(mean: Estimate, margin: float) -> float | None:
-    """Larger p of the two one-sided t tests (Schuirmann 1987) that |mean| >= margin.
-
-    Below 0.05 the 90 % interval lies within +-margin. Where no answer differs, the p is that of
-    zero events among n independent answers at a rate of what is left to the margin, or that of a
-    single differing answer if larger.
-    """
-    if mean.se is None:
-        return None
-    if mean.df is None:
-        left = margin - abs(mean.estimate)
-        independent = np.clip(1 - left, 0, 1) ** mean.n
-        single = stats.t.sf(left * mean.n, _fewest_df(mean.n_items, mean.n_users))
-        return float(max(independent, single))
-    below = stats.t.sf((mean.estimate + margin) / mean.se, mean.df)
-    above = stats.t.cdf((mean.estimate - margin) / mean.se, mean.df)
-    return float(max(below, above))
-
-
-# -- power ---------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Components:
-    """Variance components of a difference: between items, between users, within (residual)."""
-
-    items: float
-    users: float
-    cells: float
-
-
-def components(differences: np.ndarray) -> Components:
-    """Moment estimates from I items x J users (I >= 2), none below zero.
-
-    Where no difference differs from another, the residual is the upper 95 % bound of a rate of
-    zero events, as in `crossed_mean`.
-    """
-    values, n = _occupied(differences)
-    if np.nanmax(values) == np.nanmin(values):
-        return Components(0.0, 0.0, 1 - 0.05 ** (1 / n))
-    _, v = mean_and_variance(values)
-    if v.n_users == 1:
-        return Components(float(v.items) * v.n_items, 0.0, 0.0)
-    items = max(float(v.items - v.cells), 0.0) * v.n_items
-    users = max(float(v.users - v.cells), 0.0) * v.n_users
-    return Components(items, users, float(v.cells) * n)
-
-
-def simulated_power(
-    parts: Components,
-    n_items: int,
-    n_users: int,
-    difference: float,
-    margin: float,
-) -> tuple[float, float]:
-    """Shares of simulated studies that find a true difference, and that show equivalence.
-
-    A study of normal values is fully described by its mean and mean squares, so these are drawn:
-    the mean is normal, the mean squares are scaled chi-squares, all independent.
-
-    Returns:
-        (share with p < 1 - LEVEL in the two-sided t test, share with both one-sided tests against
-        +-margin below that).
-    """
-    rng = np.random.default_rng(0)
-    n = n_items * n_users
-    true = (
-        parts.items / n_items + parts.cells / n,
-        parts.users / n_users + parts.cells / n,
-        parts.cells / n,
+def johnson_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Means that neither one-sided test of `johnson_p` rejects at half of 1 - level."""
+    center, se, k, n = _skewed_mean(values)
+    reach = float(stats.t.ppf((1 + level) / 2, n - 1))
+    return (
+        float(center - se * _untransformed(reach, k)),
+        float(center - se * _untransformed(-reach, k)),
     )
-    i, j = n_items - 1, n_users - 1
-    draws = [
-        scale * rng.chisquare(df, DRAWS) / df if df else np.zeros(DRAWS)
-        for scale, df in zip(true, (i, j, i * j), strict=True)
-    ]
-    spread = true[0] if n_users == 1 else true[0] + true[1] - true[2]
-    mean = difference + np.sqrt(spread) * rng.standard_normal(DRAWS)
-    variance = Variance(*draws, n_items, n_users)
-    se, df = np.sqrt(variance.total), variance.df
-    detected = 2 * stats.t.sf(np.abs(mean) / se, df) < 1 - LEVEL
-    equivalent = np.abs(mean) + stats.t.ppf(LEVEL, df) * se < margin
-    return float(detected.mean()), float(equivalent.mean())
 
 
-def minimal_detectable(parts: Components, n_items: int, n_users: int) -> float | None:
-    """Smallest true difference, in steps of 0.1 points, found in 80 % of simulated studies."""
-
-    def enough(step: int) -> bool:
-        return simulated_power(parts, n_items, n_users, step / 1000, 0.0)[0] >= POWER
-
-    step = _smallest(enough, 1000)
-    return None if step is None else step / 1000
+def _untransformed(x: float, k: float) -> float:
+    """The t that Johnson's monotone form takes to x."""
+    return x if abs(k) < EQUAL else float(3 / k * (np.cbrt(1 + k * (x - k / 6)) - 1))
 
 
-def needed(parts: Components, n_items: int, n_users: int, margin: float, what: str) -> int | None:
-    """Smallest number of items or users with which a study decides; the other number stays.
+def _skewed_mean(values: np.ndarray) -> tuple[float, float, float, int]:
+    """Mean of the item means, its standard error, their skewness / sqrt(I), and I."""
+    r = np.nanmean(values, axis=1)
+    n, s = len(r), float(r.std(ddof=1))
+    k = float(stats.kstat(r, 3)) / s**3 / np.sqrt(n) if n > 2 and s > EQUAL else 0.0
+    return float(r.mean()), s / np.sqrt(n), k, n
 
-    It decides if 80 % of simulated studies find a true difference of the margin's size, and 80 %
-    show equivalence if the true difference is zero.
+
+def no_event_p(share: float, n: int) -> float:
+    """Probability that none of n independent items shows what a share of them does."""
+    return float((1 - min(share, 1.0)) ** n)
+
+
+def fewest_items(margin: float) -> int:
+    """Number of items below which nothing can be shown to lie within +-margin.
+
+    With fewer, a share `margin` of items that react fully, in one direction, would too often stay
+    unseen: I >= ln .05 / ln(1 - margin), 59 for 5 points, 149 for 2.
+    """
+    return int(np.ceil(np.log(1 - LEVEL) / np.log1p(-margin)))
+
+
+def equivalence_p(values: np.ndarray, margin: float) -> float | None:
+    """p of the claim that the true mean lies within +-margin, None with fewer than two items.
+
+    It is the largest of the two one-sided crossed t tests (Schuirmann 1987), of Johnson's at item
+    level, and of the probability that items at a rate of the margin stay unseen (`fewest_items`).
 
     Args:
-        what: "items" or "users".
-
-    Returns:
-        None if not even MOST_NEEDED are enough, since the other factor's variance stays.
+        values: (I, J) differences in [-1, 1], NaN is missing.
     """
-
-    def enough(count: int) -> bool:
-        sizes = (count, n_users) if what == "items" else (n_items, count)
-        finds = simulated_power(parts, *sizes, margin, margin)[0]
-        return finds >= POWER and simulated_power(parts, *sizes, 0.0, margin)[1] >= POWER
-
-    return _smallest(enough, MOST_NEEDED, least=2)
-
-
-def _smallest(enough, most: int, least: int = 1) -> int | None:
-    """Smallest number in [least, most] that is enough, by doubling and halving."""
-    high = least
-    while not enough(high):
-        if high == most:
-            return None
-        high = min(2 * high, most)
-    low = max(high // 2, least - 1)  # not enough, or below the least
-    while high - low > 1:
-        middle = (low + high) // 2
-        if enough(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+    values, n = occupied(values)
+    if n == 0 or values.shape[0] < 2:
+        return None
+    unseen = no_event_p(margin, values.shape[0])
+    if not varies(values):
+        left = margin - abs(float(np.nanmean(values)))
+        return no_event_p(max(left, 0.0), values.shape[0])
+    mean, variance = mean_and_variance(values)
+    se, df = float(np.sqrt(variance.total)), float(variance.df)
+    below = float(stats.t.sf((float(mean) + margin) / se, df))
+    above = float(stats.t.cdf((float(mean) - margin) / se, df))
+    return max(below, above, johnson_p(values, -margin)[0], johnson_p(values, margin)[1], unseen)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.summary import MARGIN
 from unswayed.compare.paired import SHARES, Interval, bounded, level, measured
 from unswayed.mitigation.verdict.record import Change
 from unswayed.statistics.crossed import crossed_mean, equivalence_p
+
+MARGIN = 0.02  # a change below two points does not matter
 
 
 def run_changes(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, list[Change]]:
@@ -47,7 +48,7 @@ def _change(metric: str, name: str, before: np.ndarray, after: np.ndarray) -> di
         "before": bounded(level(name, before), 1),
         "after": bounded(level(name, after), 1),
         "change": bounded(change, 1 if share else 2),
-        "p_equivalent": equivalence_p(change, MARGIN),
+        "p_equivalent": equivalence_p(after - before, MARGIN),
         "relative": relative_change(before, after) if share and metric == "flip" else None,
         "n_items": change.n_items,
         "n_pairs": change.n_users,
