@@ -451,6 +451,11 @@ def test_grid_report_shows_contrasts_of_three_methods(grid):
         assert re.search(rf"{re.escape(label)} {re.escape(typeset(values[0]))} p \S+, Holm", text)
     for test in found["attributes"]:
         assert f"{test['attribute']} {test['chi2']:.2f} 2 {p_value(test['p'])}" in text
+        joint = test["robust"]
+        if joint["f"] is None:
+            assert f"{test['attribute']}: {joint['note']}" in text and joint["note"] in markdown
+        else:
+            assert f"{joint['f']:.2f} ({joint['df1']}, {joint['df2']})" in text
     for mean in found["means"]:
         assert f"{mean['level']} {interval(mean)}" in text
     for note in (*found["mixed"]["notes"], *found["logistic"]["notes"]):

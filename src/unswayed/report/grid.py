@@ -74,9 +74,7 @@ def _holm(contrast: dict[str, Any], method: str, effects: list[dict[str, Any]]) 
 
 
 def joint_rows(grid: dict[str, Any]) -> list[dict[str, str]]:
-    """Joint Wald tests of attributes and interactions, formatted."""
-    tests = [(test["attribute"], test) for test in grid["attributes"]]
-    tests += [(test["name"], test) for test in grid["interactions"]]
+    """Joint tests of attributes and interactions, Wald's and that over items, formatted."""
     return [
         {
             "name": name,
@@ -84,9 +82,22 @@ def joint_rows(grid: dict[str, Any]) -> list[dict[str, str]]:
             "df": "–" if test["df"] is None else f"{test['df']:g}",
             "p": p_value(test["p"]),
             "p_holm": p_value(test["p_holm"]),
+            "f": _f(test["robust"]),
+            "f_p": p_value(test["robust"]["p"]),
+            "f_p_holm": p_value(test["robust"]["p_holm"]),
         }
-        for name, test in tests
+        for name, test in _joint_tests(grid)
     ]
+
+
+def _joint_tests(grid: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    tests = [(test["attribute"], test) for test in grid["attributes"]]
+    return tests + [(test["name"], test) for test in grid["interactions"]]
+
+
+def _f(test: dict[str, Any]) -> str:
+    """ "2.41 (2, 39)"."""
+    return "–" if test["f"] is None else f"{test['f']:.2f} ({test['df1']}, {test['df2']})"
 
 
 def model_notes(grid: dict[str, Any]) -> list[tuple[str, str]]:
@@ -101,7 +112,12 @@ def model_notes(grid: dict[str, Any]) -> list[tuple[str, str]]:
                 f"within them {percent(model['residual_sd'])} points"
             )
         notes.append((METHODS[method], "; ".join([*words, *model["notes"]])))
-    return notes
+    joint = [
+        f"{name}: {test['robust']['note']}"
+        for name, test in _joint_tests(grid)
+        if test["robust"]["note"]
+    ]
+    return [*notes, ("Joint tests over items", "; ".join(joint))] if joint else notes
 
 
 def _means(means: list[dict[str, Any]]) -> dict[str, Any] | None:

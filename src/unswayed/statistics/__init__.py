@@ -5,5 +5,6 @@ clustered   a proportion whose answers come in clusters, such as questions on on
 max_t       many contrasts at once by flips of whole items; contrasts of a grid's cells
 classic     McNemar's test, Cochran's Q, corrections for many tests
 mixed       linear mixed and logistic models of the demographic grid
+hotelling   joint tests of contrasts over items
 agreement   how alike the answers of several models are
 """

@@ -21,6 +21,7 @@ from scipy import stats
 
 from unswayed.statistics.classic import correct
 from unswayed.statistics.crossed import LEVEL
+from unswayed.statistics.hotelling import Joint, hotelling, untested
 
 
 class About(TypedDict, total=False):
@@ -60,7 +61,8 @@ class GridModels:
         reference: attribute -> the level that others are compared with.
         contrasts: attribute, level, reference, name, and in "mixed" and "logistic" estimate, se,
             low, high, p and its corrections.
-        attributes, interactions: joint Wald tests (chi2, df, p and its corrections).
+        attributes, interactions: joint Wald tests (chi2, df, p and its corrections), and in
+            "robust" those over items (`hotelling.Joint` and its corrections).
         means: attribute, level and the marginal mean with its interval.
     """
 
@@ -115,14 +117,14 @@ def analyse_grid(
             }
             for b, row in zip(others, weights[-1], strict=True)
         ]
-    for name, fit in (("mixed", mixed), ("logistic", logistic)):
-        _correct_contrasts(contrasts, name, fit)
-    main = [
-        {"attribute": a} | _joint(mixed, own) for a, own in zip(attributes, weights, strict=True)
-    ]
+    _correct_contrasts(contrasts, {"mixed": mixed, "logistic": logistic})
     pairs = list(itertools.combinations(attributes, 2)) if interactions else []
-    crossed = [{"name": f"{a} x {b}"} | _joint(mixed, _columns(terms, (a, b))) for a, b in pairs]
-    correct([*main, *crossed])
+    tests = _joint_tests(
+        mixed,
+        item_coefficients(y, x, groups),
+        [{"attribute": a} for a in attributes] + [{"name": f"{a} x {b}"} for a, b in pairs],
+        weights + [_columns(terms, pair) for pair in pairs],
+    )
     joined = " + ".join(attributes)
     return GridModels(
         formula=f"correct ~ {f'({joined})**2' if interactions else joined}",
@@ -132,18 +134,19 @@ def analyse_grid(
         mixed=mixed.about,
         logistic=logistic.about,
         contrasts=contrasts,
-        attributes=main,
-        interactions=crossed,
+        attributes=tests[: len(attributes)],
+        interactions=tests[len(attributes) :],
         means=[_mean(mixed, a, b, cells) for (a, b), cells in at.items()],
     )
 
 
-def _correct_contrasts(contrasts: list[dict[str, Any]], name: str, fit: Fit) -> None:
-    """Correct the contrasts of one model, and note those without an error."""
-    correct([contrast[name] for contrast in contrasts if contrast[name]])
-    lost = [c["name"] for c in contrasts if c[name] and c[name]["se"] is None]
-    if lost:
-        fit.about["notes"].append(f"no error can be estimated for {', '.join(lost)}")
+def _correct_contrasts(contrasts: list[dict[str, Any]], fits: dict[str, Fit]) -> None:
+    """Correct the contrasts of each model, and note those without an error."""
+    for model, fit in fits.items():
+        correct([contrast[model] for contrast in contrasts if contrast[model]])
+        lost = [c["name"] for c in contrasts if c[model] and c[model]["se"] is None]
+        if lost:
+            fit.about["notes"].append(f"no error can be estimated for {', '.join(lost)}")
 
 
 def contrast_name(attribute: str, level: str, levels: dict[str, Sequence[str]]) -> str:
@@ -344,11 +347,40 @@ def _columns(terms: list[frozenset[str]], attributes: Sequence[str]) -> np.ndarr
     return np.eye(len(terms))[[term == frozenset(attributes) for term in terms]]
 
 
-def _joint(fit: Fit, weights: np.ndarray) -> dict[str, Any]:
-    """Wald test that several linear combinations (rows) of the coefficients are all zero."""
+def item_coefficients(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
+    """(I, k) least squares within each item; None if an item's answers leave a coefficient open."""
+    fits = [np.linalg.lstsq(x[groups == item], y[groups == item]) for item in np.unique(groups)]
+    if min(rank for _, _, rank, _ in fits) < x.shape[1]:
+        return None
+    return np.array([beta for beta, *_ in fits])
+
+
+def _joint_tests(
+    fit: Fit, by_item: np.ndarray | None, names: list[dict[str, str]], weights: list[np.ndarray]
+) -> list[dict[str, Any]]:
+    """Tests that the linear combinations (rows) of each weights are all zero.
+
+    Wald's of the fit, and in "robust" Hotelling's of the items' own coefficients (I, k).
+    """
+    tests = [
+        name | _wald_test(fit, own) | {"robust": _over_items(by_item, own)}
+        for name, own in zip(names, weights, strict=True)
+    ]
+    correct(tests)
+    correct([test["robust"] for test in tests])
+    return tests
+
+
+def _wald_test(fit: Fit, weights: np.ndarray) -> dict[str, Any]:
     chi2 = p = None
     if fit.beta is not None:
         values, cov = weights @ fit.beta, weights @ fit.cov @ weights.T
         chi2 = float(values @ np.linalg.solve(cov, values))
         p = float(stats.chi2.sf(chi2, len(weights)))
     return {"chi2": chi2, "df": len(weights), "p": p}
+
+
+def _over_items(by_item: np.ndarray | None, weights: np.ndarray) -> Joint:
+    if by_item is None:
+        return untested("an item lacks answers for a level, or for a combination of levels")
+    return hotelling(by_item @ weights.T)
