@@ -87,7 +87,7 @@ def reading(rows: pd.DataFrame) -> Reading:
         "longest": habit(rows, longest),
         "first": None if all(map(all, leads)) else habit(rows, leads),
         "frequent": frequent(rows, letters or texts),
-        "letter_mass": rate(_wide(rows, mass)) if mass.notna().any() else None,
+        "letter_mass": rate(_wide(rows, mass), drawn=True) if mass.notna().any() else None,
         "unread": rate(_wide(rows, 1.0 - rows["parsed"])),
     }
 
