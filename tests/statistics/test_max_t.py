@@ -124,7 +124,7 @@ def test_no_contrast_is_surer_than_its_kind():
 def test_p_and_interval_agree(values, alike):
     result = run(values, [0] * values.shape[1] if alike else None)
     assert (result.p >= 1 / (1 + result.resamples)).all() and (result.p <= 1).all()
-    varied = result.se > 0
+    varied = (result.se > 0) & np.isfinite(result.critical)
     outside = (result.low > 0) | (result.high < 0)
     np.testing.assert_array_equal(outside[varied], result.p[varied] < 0.05)
     assert np.isnan(result.low[~varied]).all() and np.isnan(result.high[~varied]).all()
@@ -144,7 +144,7 @@ def test_contrasts_without_variation():
 def test_five_items_show_nothing():
     result = run(np.random.default_rng(0).normal(9, 1, (5, 3)))
     assert (result.p >= 1 / 16).all() and result.critical == np.inf
-    assert (result.low == -np.inf).all() and (result.high == np.inf).all()
+    assert np.isnan([result.low, result.high]).all()
 
 
 def test_one_contrast_is_near_its_t_test():

@@ -19,15 +19,15 @@ from scipy import stats
 
 from unswayed.statistics.classic import cochran_q, correct, mcnemar_p
 from unswayed.statistics.crossed import (
-    Components,
-    components,
     crossed_mean,
     equivalence_p,
-    minimal_detectable,
+    johnson_interval,
+    johnson_p,
     proportion,
-    simulated_power,
 )
+from unswayed.statistics.max_t import cell_contrasts, interaction_contrasts, max_t
 from unswayed.statistics.mixed import analyse_grid, design, fit_logistic, fit_mixed
+from unswayed.statistics.power import Components, components, minimal_detectable, simulated_power
 
 HERE = Path(__file__).parent / "r"
 EXPECTED = json.loads((HERE / "expected.json").read_text("utf-8"))
@@ -136,6 +136,56 @@ def test_joint_wald_tests(analysed, which):
         assert joint[name]["p"] == close(reference["p"], 1e-3)
 
 
+@pytest.mark.parametrize("which", MIXED)
+def test_joint_tests_over_items(analysed, which):
+    result = analysed(which)
+    joint = {row["attribute"]: row["robust"] for row in result.attributes}
+    joint |= {row["name"]: row["robust"] for row in result.interactions}
+    assert joint.keys() == EXPECTED[which]["robust"].keys()
+    for name, reference in EXPECTED[which]["robust"].items():
+        assert {key: joint[name][key] for key in reference} == close(reference), name
+
+
+# -- all cells and interactions ------------------------------------------------------------------
+
+
+def by_cell(items: range) -> tuple[np.ndarray, pd.DataFrame]:
+    """Right answers (items, cells), and the cells' levels."""
+    rows = grid()
+    wide = rows.pivot(index="question_id", columns=list(ATTRIBUTES), values="correct")
+    return wide.loc[items].to_numpy(float), wide.columns.to_frame(index=False)
+
+
+def test_max_t_of_the_grid():
+    right, cells = by_cell(range(1, 10))
+    weights = pd.concat([cell_contrasts(cells), interaction_contrasts(cells)], axis=1)
+    kinds = weights.columns.get_level_values("kind")
+    names = [f"{kind}: {name}" for kind, name in weights.columns]
+    compare_max_t(right @ weights.to_numpy(), names, kinds, EXPECTED["max_t"]["grid"])
+
+
+def test_max_t_of_contrasts_on_their_own():
+    right, cells = by_cell(range(4, 14))
+    names = [f"{a} {b}" for a in ATTRIBUTES for b in LEVELS[a][1:]]
+    values = [
+        right[:, cells[a] == b].mean(axis=1) - right[:, cells[a] == LEVELS[a][0]].mean(axis=1)
+        for a in ATTRIBUTES
+        for b in LEVELS[a][1:]
+    ]
+    compare_max_t(np.column_stack(values), names, None, EXPECTED["max_t"]["levels"])
+
+
+def compare_max_t(values, names, kinds, expected) -> None:
+    result = max_t(values, np.random.default_rng(0), kinds)
+    assert result.critical == close(expected["critical"])
+    assert set(names) == set(expected["contrasts"])
+    rows = [expected["contrasts"][name] for name in names]
+    for key in ("estimate", "se", "t", "p", "low", "high"):
+        reference = np.array([row[key] for row in rows])
+        np.testing.assert_allclose(getattr(result, key), reference, 1e-6, 1e-10, err_msg=key)
+    assert result.p.min() < 0.05
+
+
 # -- the logistic model --------------------------------------------------------------------------
 
 
@@ -219,22 +269,36 @@ def test_crossed_mean_and_components(answers, name):
     differences, expected = answers[plus] - answers[minus], EXPECTED["crossed"][name]
     result = crossed_mean(differences)
     assert result.se == close(expected["se_anova"], 1e-9)
-    for key in ("estimate", "se", "df", "low", "high"):
+    for key in ("estimate", "se", "df", "low", "high", "p"):
         assert getattr(result, key) == close(expected[key], 1e-5), key
     ninety = crossed_mean(differences, level=0.9)
     assert (ninety.low, ninety.high) == close((expected["low90"], expected["high90"]), 1e-5)
     parts = components(differences)
     for key in ("items", "users", "cells"):
         assert getattr(parts, key) == close(expected[key], 1e-4), key
-    assert equivalence_p(result, expected["margin"]) == close(expected["p_tost"], 1e-5)
+    margin = expected["margin"]
+    assert equivalence_p(differences, margin) == close(expected["p_equivalence"], 1e-5)
+    compare_johnson(differences, margin, expected["johnson"])
 
 
-def test_one_user_is_a_paired_t_test(answers):
-    differences = (answers["advantaged"] - answers["disadvantaged"])[:, :1]
-    result, expected = crossed_mean(differences), EXPECTED["one_user"]
-    for key in ("estimate", "se", "df", "low", "high"):
-        assert getattr(result, key) == close(expected[key], 1e-9), key
-    assert equivalence_p(result, expected["margin"]) == close(expected["p_tost"], 1e-9)
+@pytest.mark.parametrize("name", EXPECTED["one_user"])
+def test_one_user_is_a_paired_t_test_and_johnsons(name):
+    expected = EXPECTED["one_user"][name]
+    values = np.array(expected["values"], dtype=float)[:, None]
+    result, margin = crossed_mean(values), expected["margin"]
+    for key in ("estimate", "se", "df", "low", "high", "p"):
+        assert getattr(result, key) == close(expected[key], 1e-8), key
+    assert equivalence_p(values, margin) == close(expected["p_equivalence"], 1e-8)
+    compare_johnson(values, margin, expected["johnson"])
+    if name != "pairs":  # the t test alone would be too sure
+        assert expected["p_tost"] < expected["p_equivalence"] / 1.2
+
+
+def compare_johnson(values: np.ndarray, margin: float, expected: dict[str, float]) -> None:
+    assert johnson_interval(values) == close((expected["low"], expected["high"]))
+    assert 2 * min(johnson_p(values, 0.0)) == close(expected["p"])
+    assert johnson_p(values, -margin)[0] == close(expected["above"])
+    assert johnson_p(values, margin)[1] == close(expected["below"])
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)

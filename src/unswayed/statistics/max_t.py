@@ -40,7 +40,7 @@ class MaxT:
         p: adjusted for all K, at least 1 / (1 + resamples).
         critical: |t| beyond which p < 1 - LEVEL; infinite where so few items cannot reach that.
         low, high: simultaneous bounds at LEVEL, estimate +- critical * se: they leave out 0 where
-            p < 1 - LEVEL, and are NaN where se is 0, since no error can be read.
+            p < 1 - LEVEL. NaN where se is 0, so that no error can be read, or critical infinite.
         resamples: flips beside the observed signs.
     """
 
@@ -95,7 +95,8 @@ def max_t(
     extreme = len(largest) - np.searchsorted(largest, np.abs(t) * TIE)
     most = math.ceil(round((1 - LEVEL) * (1 + len(largest)), 9)) - 2  # as extreme, with p < .05
     critical = float(largest[-1 - most] / TIE) if most >= 0 else math.inf
-    half = np.multiply(critical, se, out=np.full(k, np.nan), where=se > 0)
+    bounded = (se > 0) & math.isfinite(critical)
+    half = np.multiply(critical, se, out=np.full(k, np.nan), where=bounded)
     return MaxT(
         estimate=estimate,
         se=se,

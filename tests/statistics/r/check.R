@@ -35,6 +35,16 @@ wald <- function(weights, beta, v) {
   c(chi2 = chi2, df = nrow(weights), p = pchisq(chi2, nrow(weights), lower.tail = FALSE))
 }
 
+# Hotelling's T2 of the combinations of each item's own coefficients (items in rows).
+hotelling <- function(weights, by_item) {
+  d <- by_item %*% t(weights)
+  n <- nrow(d)
+  q <- ncol(d)
+  t2 <- n * drop(colMeans(d) %*% solve(cov(d), colMeans(d)))
+  f <- (n - q) / (q * (n - 1)) * t2
+  c(f = f, df1 = q, df2 = n - q, p = pf(f, q, n - q, lower.tail = FALSE))
+}
+
 mixed <- function(data, interactions) {
   right <- if (interactions) "(gender + age + religion + ethnicity)^2"
            else "gender + age + religion + ethnicity"
@@ -43,7 +53,10 @@ mixed <- function(data, interactions) {
               REML = TRUE, control = tight)
   beta <- fixef(fit)
   v <- as.matrix(vcov(fit))
-  contrasts <- means <- joint <- crossed <- list()
+  by_item <- t(sapply(split(data, data$item), function(rows) {
+    qr.coef(qr(model.matrix(formula, rows)), rows$correct)
+  }))
+  contrasts <- means <- joint <- crossed <- robust <- list()
   for (a in attributes) {
     weights <- NULL
     for (b in levels(cells[[a]])) {
@@ -61,16 +74,19 @@ mixed <- function(data, interactions) {
       weights <- rbind(weights, w)
     }
     joint[[a]] <- wald(weights, beta, v)
+    robust[[a]] <- hotelling(weights, by_item)
   }
   labels <- attr(terms(formula), "term.labels")
   for (k in which(grepl(":", labels))) {
     columns <- attr(model.matrix(formula, cells), "assign") == k
-    crossed[[sub(":", " x ", labels[k])]] <- wald(diag(length(beta))[columns, ], beta, v)
+    weights <- diag(length(beta))[columns, ]
+    crossed[[sub(":", " x ", labels[k])]] <- wald(weights, beta, v)
+    robust[[sub(":", " x ", labels[k])]] <- hotelling(weights, by_item)
   }
   found <- list(beta = as.list(beta), se = setNames(as.list(sqrt(diag(v))), names(beta)),
                 item_sd = sqrt(VarCorr(fit)$item[1]), residual_sd = sigma(fit),
                 log_likelihood = as.numeric(logLik(fit, REML = TRUE)),
-                contrasts = contrasts, means = means, attributes = joint)
+                contrasts = contrasts, means = means, attributes = joint, robust = robust)
   if (interactions) found$interactions <- crossed
   found
 }
@@ -147,6 +163,72 @@ gee <- function(data, interactions) {
 
 holes <- grid[seq_len(nrow(grid)) %% 7 != 0, ]  # unbalanced: every seventh row is missing
 
+# -- max-T over flips of whole items -----------------------------------------------------------
+
+# All 2^I flips, one at a time. A contrast's error is from the larger of its own variance and the
+# mean variance of its kind.
+max_t <- function(d, kind) {
+  n <- nrow(d)
+  variances <- function(d) {
+    own <- apply(d, 2, var)
+    pmax(own, ave(own, kind))
+  }
+  t_of <- function(d) colMeans(d) / sqrt(variances(d) / n)
+  signs <- as.matrix(expand.grid(rep(list(c(1, -1)), n)))  # the first row flips none, the last all
+  largest <- apply(signs, 1, function(s) max(abs(t_of(d * s))))
+  near <- 1 - 1e-9
+  p <- vapply(abs(t_of(d)), function(t) mean(largest >= t * near), 0)
+  others <- largest[2:(length(largest) - 1)]
+  p_at <- vapply(others, function(t) (2 + sum(others >= t * near)) / length(largest), 0)
+  critical <- max(others[p_at >= 0.05])
+  estimate <- colMeans(d)
+  se <- sqrt(variances(d) / n)
+  rows <- lapply(seq_len(ncol(d)), function(k) {
+    c(estimate = unname(estimate[k]), se = unname(se[k]), t = unname(t_of(d)[k]),
+      p = unname(p[k]), low = unname(estimate[k] - critical * se[k]),
+      high = unname(estimate[k] + critical * se[k]))
+  })
+  names(rows) <- colnames(d)
+  list(critical = critical, contrasts = rows)
+}
+
+by_cell <- function(items) {
+  rows <- grid[grid$item %in% items, ]
+  cell <- do.call(paste, c(unname(rows[attributes]), sep = ", "))
+  tapply(rows$correct, list(factor(rows$item, items), cell), mean)
+}
+
+# Each cell less the mean of all, and two-way interactions as differences of means.
+grid_contrasts <- function(m) {
+  of <- do.call(rbind, strsplit(colnames(m), ", "))
+  colnames(of) <- attributes
+  d <- m - rowMeans(m)
+  colnames(d) <- paste("cell:", colnames(m))
+  kind <- rep("cell", ncol(d))
+  average <- function(columns) rowMeans(m[, columns, drop = FALSE])
+  for (pair in combn(attributes, 2, simplify = FALSE)) for (i in 0:2) for (j in 0:2) {
+    left <- of[, pair[1]] == i
+    right <- of[, pair[2]] == j
+    rest <- average(left & right) - average(left) - average(right) + rowMeans(m)
+    name <- paste(pair, collapse = " x ")
+    d <- cbind(d, rest)
+    colnames(d)[ncol(d)] <- paste0(name, ": ", i, ", ", j)
+    kind <- c(kind, name)
+  }
+  list(d = d, kind = kind)
+}
+
+level_contrasts <- function(m) {
+  of <- do.call(rbind, strsplit(colnames(m), ", "))
+  colnames(of) <- attributes
+  d <- NULL
+  for (a in attributes) for (b in 1:2) {
+    d <- cbind(d, rowMeans(m[, of[, a] == b]) - rowMeans(m[, of[, a] == 0]))
+    colnames(d)[ncol(d)] <- paste(a, b)
+  }
+  d
+}
+
 # -- pairs -------------------------------------------------------------------------------------
 
 pairs <- read.csv("pairs.csv")
@@ -188,28 +270,55 @@ anova_mean <- function(m) {
        df = v^2 / sum(parts^2 / squares[["Df"]]), squares = squares[["Mean Sq"]])
 }
 
-crossed <- function(plus, minus, margin) {
-  found <- anova_mean(answers[[plus]] - answers[[minus]])
-  fit <- lmer(d ~ 1 + (1 | item) + (1 | pair), found$data, REML = TRUE, control = tight)
-  se <- sqrt(vcov(fit)[1, 1])  # equals sqrt(found$variance): balanced, no component is zero
-  df <- found$df
-  mean <- unname(fixef(fit))
-  list(estimate = mean, se = se, se_anova = sqrt(found$variance), df = df,
-       low = mean - qt(0.975, df) * se, high = mean + qt(0.975, df) * se,
-       low90 = mean - qt(0.95, df) * se, high90 = mean + qt(0.95, df) * se,
-       items = VarCorr(fit)$item[1], users = VarCorr(fit)$pair[1], cells = sigma(fit)^2,
-       margin = margin,
-       p_tost = max(pt((mean + margin) / se, df, lower.tail = FALSE),
-                    pt((mean - margin) / se, df)))
+# Johnson's (1978, JASA 73:536) t of items' means for skewed values, with the cubic term of Hall
+# (1992, JRSS B 54:221) that makes it monotone, so that its interval can be found by search.
+johnson_t <- function(r, m) {
+  n <- length(r)
+  s2 <- var(r)
+  d <- mean(r) - m
+  mu3 <- n / ((n - 1) * (n - 2)) * sum((r - mean(r))^3)
+  johnson <- (d + mu3 / (6 * s2 * n) + mu3 * d^2 / (3 * s2^2)) / sqrt(s2 / n)
+  johnson + (mu3 / s2^1.5)^2 / n * (d / sqrt(s2 / n))^3 / 27
 }
 
-one_user <- function(margin) {
-  d <- (answers$advantaged - answers$disadvantaged)[, 1]
-  test <- t.test(d)
-  list(estimate = unname(test$estimate), se = test$stderr, df = unname(test$parameter),
-       low = test$conf.int[1], high = test$conf.int[2], margin = margin,
-       p_tost = max(t.test(d, mu = -margin, alternative = "greater")$p.value,
-                    t.test(d, mu = margin, alternative = "less")$p.value))
+johnson <- function(r, margin, level = 0.95) {
+  df <- length(r) - 1
+  bound <- function(p) uniroot(function(m) pt(johnson_t(r, m), df) - p, c(-9, 9), tol = 1e-13)$root
+  list(low = bound((1 + level) / 2), high = bound((1 - level) / 2),
+       p = 2 * pt(-abs(johnson_t(r, 0)), df),
+       above = pt(johnson_t(r, -margin), df, lower.tail = FALSE),
+       below = pt(johnson_t(r, margin), df))
+}
+
+# Interval: the hull of a t interval and Johnson's; p: the larger. Equivalence: the largest of two
+# one-sided t tests, of Johnson's, and of the chance to see none of `margin` reacting items.
+both <- function(r, mean, se, df, margin) {
+  skewed <- johnson(r, margin)
+  ninety <- johnson(r, margin, 0.9)
+  tost <- max(pt((mean + margin) / se, df, lower.tail = FALSE), pt((mean - margin) / se, df))
+  list(estimate = mean, se = se, df = df, margin = margin,
+       low = min(mean - qt(0.975, df) * se, skewed$low),
+       high = max(mean + qt(0.975, df) * se, skewed$high),
+       low90 = min(mean - qt(0.95, df) * se, ninety$low),
+       high90 = max(mean + qt(0.95, df) * se, ninety$high),
+       p = max(2 * pt(-abs(mean / se), df), skewed$p), johnson = skewed, p_tost = tost,
+       p_equivalence = max(tost, skewed$above, skewed$below, (1 - margin)^length(r)))
+}
+
+crossed <- function(plus, minus, margin) {
+  d <- answers[[plus]] - answers[[minus]]
+  found <- anova_mean(d)
+  fit <- lmer(d ~ 1 + (1 | item) + (1 | pair), found$data, REML = TRUE, control = tight)
+  se <- sqrt(vcov(fit)[1, 1])  # equals sqrt(found$variance): balanced, no component is zero
+  c(both(rowMeans(d), unname(fixef(fit)), se, found$df, margin),
+    list(se_anova = sqrt(found$variance), items = VarCorr(fit)$item[1],
+         users = VarCorr(fit)$pair[1], cells = sigma(fit)^2))
+}
+
+# With one user the crossed t is a paired t test of the items.
+one_user <- function(r, margin) {
+  test <- t.test(r)
+  c(list(values = r), both(r, mean(r), test$stderr, unname(test$parameter), margin))
 }
 
 korn_graubard <- function(condition) {
@@ -267,7 +376,12 @@ expected <- list(
   adjust = list(p = p_values, holm = p.adjust(p_values, "holm"), bh = p.adjust(p_values, "BH")),
   crossed = list("advantaged - disadvantaged" = crossed("advantaged", "disadvantaged", 0.2),
                  "advantaged - neutral" = crossed("advantaged", "neutral", 0.15)),
-  one_user = one_user(0.4),
+  one_user = list(
+    pairs = one_user((answers$advantaged - answers$disadvantaged)[, 1], 0.4),
+    "few items react" = one_user(c(rep(1, 4), rep(0.2, 3), -0.4, rep(0, 52)), 0.1),
+    "more items" = one_user(c(rep(1, 4), rep(0.2, 3), -0.4, rep(0, 170)), 0.05)),
+  max_t = list(grid = do.call(max_t, unname(grid_contrasts(by_cell(1:9)))),
+               levels = max_t(level_contrasts(by_cell(4:13)), 1:8)),
   proportion = sapply(conditions, korn_graubard, simplify = FALSE),
   power = list(power_of(40, 0.3, 0.1, 0.1), power_of(120, 0.25, 0.05, 0.08),
                power_of(8, 0.2, 0.25, 0.2))
