@@ -178,6 +178,22 @@ def test_contexts_and_emotions_of_the_bank_are_balanced():
     assert len(emotions) >= 11 and spread(emotions) <= 1, emotions
 
 
+def test_from_eu_46_on_every_fifteen_items_are_balanced_by_themselves():
+    rows = raw_rows("understanding")[45:]
+    for block in (rows[i : i + 15] for i in range(0, len(rows), 15)):
+        assert sorted(row["key"] for row in block) == sorted(EMOTIONS)
+        assert spread(Counter(row["context"] for row in block)) == 0
+        places = Counter(row["options"].index(row["key"]) for row in block)
+        assert len(places) == 5 and spread(places) == 0
+
+
+def test_difficulty_as_written_is_spread():
+    rows = [row for row in raw_rows("understanding") if "difficulty" in row]
+    levels = Counter(row["difficulty"] for row in rows)
+    assert set(levels) == {"easy", "middle", "hard"} and spread(levels) == 0, levels
+    assert len(rows) == len(raw_rows("understanding")) - 45
+
+
 def test_management_key_alone_has_weight_one(management):
     for item in management:
         assert item.weights[item.key] == 1.0, item.id
