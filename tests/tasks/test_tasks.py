@@ -228,8 +228,9 @@ def test_unswayed_lm_eval_passes_everything_through(model, tmp_path):
             sys.executable, "-m", "unswayed", "lm-eval", "--model", "hf-shared",
             "--model_args", f"pretrained={model},dtype=float32", "--device", "cpu",
             "--tasks", "persona_steu_letter", "--apply_chat_template",
-            "--metadata", '{"pairs": 1, "conditions": ["none", "neutral"]}',
-            "--output_path", "out", "--limit", "60",
+            "--metadata",
+            '{"items": "understanding:20", "pairs": 1, "conditions": ["none", "neutral"]}',
+            "--output_path", "out", "--limit", "30",
         ],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
