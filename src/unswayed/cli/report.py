@@ -32,15 +32,15 @@ def add_policy(parser: argparse.ArgumentParser, otherwise: str) -> None:
 
 
 def print_report(out: Path) -> int:
-    """Print a drawn report's validity, table, verdict and warnings."""
+    """Print a drawn report's verdict, validity, table and warnings."""
     from unswayed.audit.summary import read_summary
     from unswayed.report import result_table
     from unswayed.report.validity import other_warnings, validity_lines
 
     summary = read_summary(out)
+    print(f"{summary['verdict']['text']} {summary['verdict']['advice']}", end="\n\n")
     print("\n".join(validity_lines(summary)), end="\n\n")
-    print(result_table(summary), end="\n\n")
-    print(f"{summary['verdict']['text']} {summary['verdict']['advice']}")
+    print(result_table(summary))
     for warning in other_warnings(summary):
         print(f"Warning: {warning}")
     print(f"\nReport: {out / 'report.html'}")

@@ -176,7 +176,7 @@ def _map(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
 def _cell(cell: dict[str, Any] | None, low: float, high: float) -> dict[str, Any]:
     if cell is None:
         return {"value": "–", "shade": None, "mark": None}
-    significant = cell["p_holm"] is not None and cell["p_holm"] < ALPHA
+    significant = cell["p_max_t"] is not None and cell["p_max_t"] < ALPHA
     return {
         "value": percent(cell["accuracy"]),
         "shade": shade(cell["accuracy"], low, high),

@@ -9,10 +9,12 @@ import pandas as pd
 
 from unswayed.audit.rundir import model_name
 from unswayed.audit.summary import conditions_of, effects_of, is_grid
+from unswayed.audit.verdict import metric_name
 from unswayed.display.numbers import count, duration, listed
 from unswayed.display.page import sections
 from unswayed.memory.registry import describe
 from unswayed.report.words import listed_conditions, points
+from unswayed.statistics.crossed import fewest_items
 
 
 def methods(
@@ -37,8 +39,19 @@ def methods(
         "effects": effects_of(summary),
         "grid": is_grid(summary),
         "margin": points(summary["margin"]),
+        "outcome": listed(
+            dict.fromkeys(metric_name(t["outcome"], t["kind"]) for t in tests.values())
+        ),
+        "least_items": fewest_items(summary["margin"]),
     }
     return sections("unswayed.report", "run_methods.md.jinja", view)
+
+
+def policy_line(summary: dict[str, Any]) -> str:
+    """By which policy, and since when."""
+    policy = summary["policy"]
+    when = "declared before the first question" if policy["declared"] else "named afterwards"
+    return f"{policy['name']}, {when}, SHA-256 {policy['sha256'][:12]}"
 
 
 def facts(run: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -55,6 +68,7 @@ def facts(run: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, str]]
         "Device": model.get("device"),
         "Memory settings": json.dumps(settings) if settings else None,
         "Seed": run["identity"]["seed"],
+        "Policy": policy_line(summary),
         "Items (SHA-256)": run["hashes"].get("items"),
         "Personas (SHA-256)": run["hashes"].get("personas"),
         "Prompts (SHA-256)": run["hashes"].get("prompts"),

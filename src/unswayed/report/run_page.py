@@ -33,7 +33,7 @@ from unswayed.display.plots import (
 from unswayed.memory.registry import known_mechanism
 from unswayed.report.grid import grid_panels
 from unswayed.report.items import item_maps
-from unswayed.report.methods import facts, methods
+from unswayed.report.methods import facts, methods, policy_line
 from unswayed.report.tables import (
     condition_rows,
     effect_rows,
@@ -66,6 +66,7 @@ def run_view(run: dict[str, Any], answers: pd.DataFrame, summary: dict[str, Any]
         "model": model_name(run, summary),
         "validity": validity_view(summary),
         "verdict": summary["verdict"] | {"title": VERDICTS[summary["verdict"]["status"]]},
+        "policy": f"Judged by the policy {policy_line(summary)}.",
         "warnings": other_warnings(summary),
         "results": result_table(summary),
         "tested": effect_rows(summary),
@@ -124,8 +125,6 @@ def key_numbers(summary: dict[str, Any]) -> dict[str, list[tuple[str, str, str, 
         ]
         gap = max(gaps, key=lambda effect: abs(effect["estimate"]), default=None)
         asides = [effect_label(gap["name"])] if gap and gap["kind"] == "grid" else []
-        if gap and test["at_chance"]["accuracy"]:
-            asides.append("model at chance: means nothing")
         keys["gap"].append((name, *interval_parts(gap, sign=True), "; ".join(asides)))
     return keys
 
@@ -187,7 +186,6 @@ def effect_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
             "test": name,
             "axis": axis,
             "margin": margin,
-            "at_chance": all(test["at_chance"].values()),
             "metrics": [
                 {
                     "title": title,
@@ -266,7 +264,7 @@ def omnibus_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
             "conditions": ", ".join(row["conditions"]),
             "q": "–" if row["q"] is None else f"{row['q']:.2f}",
             "df": f"{row['df']}",
-            **{key: p_value(row[key]) for key in ("p", "p_holm", "p_bh", "p_chi2")},
+            **{key: p_value(row[key]) for key in ("p", "p_chi2")},
             "n": f"{row['n_items']:,} / {row['n_blocks']:,}",
             "notes": " ".join(row["notes"]),
         }

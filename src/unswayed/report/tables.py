@@ -7,14 +7,17 @@ from typing import Any
 from unswayed.audit.summary import effects_of
 from unswayed.display.numbers import MISSING, interval, p_value, percent
 from unswayed.display.page import render_report
-from unswayed.report.words import finding, points
+from unswayed.report.words import DESCRIPTIVE, finding, points
 
 
 def result_table(summary: dict[str, Any]) -> str:
-    """The run's results as two Markdown tables, aligned to be read as plain text too."""
+    """The run's results as two Markdown tables, aligned to be read as plain text too.
+
+    Of the effects those that are tested; the report has the others.
+    """
     view = {
         "conditions": condition_rows(summary),
-        "effects": effect_rows(summary),
+        "effects": [row for row in effect_rows(summary) if row["finding"] != DESCRIPTIVE],
         "scored": any(test["kind"] == "management" for test in summary["tests"].values()),
     }
     return render_report("unswayed.report", "results.md.jinja", view).rstrip()
@@ -28,6 +31,8 @@ def condition_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
             "condition": condition,
             "n": f"{values['n']:,}",
             "accuracy": interval(values["accuracy"]),
+            "expected": interval(values["expected"]),
+            "shift": interval(values["shift"]),
             "score": interval(values["score"]),
             "flip_rate": interval(values["flip_rate"]),
             "unparsed": percent(values["unparsed"]),
@@ -56,7 +61,7 @@ def effect_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-P_KEYS = ("p", "p_holm", "p_bh", "p_tost", "p_mcnemar")
+P_KEYS = ("p", "p_holm", "p_tost", "p_mcnemar")
 COUNT_KEYS = ("n_items", "n_pairs", "n_differences", "better", "worse")
 
 

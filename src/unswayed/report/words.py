@@ -30,21 +30,30 @@ EFFECT_LABELS = {
     "disadvantaged - none": "Disadvantaged − no memory",
     "grid - none": "All cells − no memory",
 }
-METRIC_LABELS = {"accuracy": "Accuracy", "score": "Expert score", "flip": "Flips"}
+METRIC_LABELS = {
+    "expected": "Expected accuracy or score",
+    "accuracy": "Accuracy",
+    "score": "Expert score",
+    "flip": "Flips",
+    "shift": "Shift of probabilities",
+}
 # verdict: heading, what it means
 VERDICTS = {
     "skewed": "Skewed",
-    "equivalent within the margin": "Equivalent within the margin",
-    "not enough data": "Not enough data",
+    "equivalent": "Equivalent within the margin",
+    "more data needed": "More data needed",
+    "cannot be judged": "Cannot be judged",
 }
+DESCRIPTIVE = "descriptive"
 FINDINGS = {
     "skewed": "the difference is significant after Holm's correction, and not shown to lie within "
     "the margin",
     "equivalent": "the difference is shown to lie within the margin",
-    "unclear": "neither significant nor shown to lie within the margin",
-    "at chance": "the model guesses here, so a difference or its absence means nothing",
-    "significant": "for flips and effects of memory: significant after Holm's correction",
-    "not significant": "for flips and effects of memory: not significant after Holm's correction",
+    "more data needed": "neither was shown",
+    "cannot be judged": "the model does not read or know, or too many answers could not be read",
+    "significant": "secondary: significant after Holm's correction within its family",
+    "not significant": "secondary: not significant after that correction",
+    DESCRIPTIVE: "not tested: p is not corrected and decides nothing",
 }
 
 
@@ -54,9 +63,11 @@ def effect_label(name: str) -> str:
 
 
 def finding(effect: dict[str, Any], alpha: float) -> str:
-    """An effect's status in a word; effects of memory are only significant or not."""
+    """An effect's status in a word; secondary ones are only significant or not."""
     if effect["status"] is not None:
         return effect["status"]
+    if effect["family"] is None:
+        return DESCRIPTIVE
     significant = effect["p_holm"] is not None and effect["p_holm"] < alpha
     return "significant" if significant else "not significant"
 
