@@ -17,9 +17,12 @@ from unswayed.audit.flips import (
     scenarios,
     user_memories,
 )
+from unswayed.audit.policy import EXPECTED
 from unswayed.audit.rundir import model_name
 from unswayed.audit.summary import conditions_of, effects_of, is_grid
 from unswayed.audit.trials import CONDITIONS, NEUTRAL, NONE, USER_CONDITIONS
+from unswayed.audit.verdict import metric_name
+from unswayed.audit.verdict import points as signed
 from unswayed.display.numbers import count, interval, interval_parts, p_value, percent
 from unswayed.display.page import sections
 from unswayed.display.plots import (
@@ -45,6 +48,7 @@ from unswayed.report.validity import other_warnings, validity_view
 from unswayed.report.words import (
     CONDITION_LABELS,
     CONDITION_TEXTS,
+    DESCRIPTIVE,
     FINDINGS,
     METRIC_LABELS,
     VERDICTS,
@@ -75,12 +79,15 @@ def run_view(run: dict[str, Any], answers: pd.DataFrame, summary: dict[str, Any]
         "labels": CONDITION_LABELS,
         "conditions": {c: CONDITION_TEXTS.get(c, "") for c in conditions_of(summary)},
         "keys": key_numbers(summary),
+        "expected": any(t["outcome"] == EXPECTED for t in summary["tests"].values()),
         "accuracy": accuracy_panels(summary),
         "effects": effects,
         "findings": {name: text for name, text in FINDINGS.items() if name in findings},
         "p_texts": sections(
             "unswayed.report", "run_words.md.jinja", {"summary": summary, "margin": margin}
         ),
+        "unread": unread_lines(summary),
+        "sensitivity": sensitivity_lines(summary),
         "decomposition": decomposition_panels(summary),
         "omnibus": omnibus_rows(summary),
         "power": _by_test(power_rows(summary)),
@@ -119,12 +126,13 @@ def key_numbers(summary: dict[str, Any]) -> dict[str, list[tuple[str, str, str, 
         gaps = [
             effect
             for effect in test["effects"]
-            if effect["kind"] != "memory"
-            and effect["metric"] == "accuracy"
+            if effect["kind"] in ("gap", "grid")
+            and effect["metric"] == test["outcome"]
             and effect["estimate"] is not None
         ]
         gap = max(gaps, key=lambda effect: abs(effect["estimate"]), default=None)
         asides = [effect_label(gap["name"])] if gap and gap["kind"] == "grid" else []
+        asides.append(metric_name(test["outcome"], test["kind"]))
         keys["gap"].append((name, *interval_parts(gap, sign=True), "; ".join(asides)))
     return keys
 
@@ -143,8 +151,11 @@ def accuracy_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
     formatted = condition_rows(summary)
     panels = []
     for name, test in summary["tests"].items():
+        management = test["kind"] == "management"
         metrics = [("accuracy", "chance")]
-        metrics += [("score", "chance_score")] if test["kind"] == "management" else []
+        metrics += [("score", "chance_score")] if management else []
+        if test["outcome"] not in ("accuracy", "score"):
+            metrics.insert(0, (test["outcome"], "chance_score" if management else "chance"))
         panels.append(
             {
                 "test": name,
@@ -153,7 +164,7 @@ def accuracy_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
                 "metrics": [
                     {
                         "metric": metric,
-                        "title": METRIC_LABELS[metric],
+                        "title": metric_name(metric, test["kind"]).capitalize(),
                         "chance": f"{percent(test[chance])}%",
                         "chance_x": SHARES.at(test[chance]),
                         "rows": [
@@ -186,18 +197,55 @@ def effect_panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
             "test": name,
             "axis": axis,
             "margin": margin,
-            "metrics": [
-                {
-                    "title": title,
-                    "rows": [r for r in rows if (r["test"], r["metric"]) == (name, metric)],
-                }
-                for metric, title in METRIC_LABELS.items()
-                if any(effect["metric"] == metric for effect in test["effects"])
-            ],
-            "n_rows": len(test["effects"]),
+            "metrics": _by_metric(test, [row for row in rows if row["test"] == name]),
+            "tested": _by_metric(
+                test, [r for r in rows if r["test"] == name and r["finding"] != DESCRIPTIVE]
+            ),
         }
         for name, test in summary["tests"].items()
         if test["effects"]
+    ]
+
+
+def _by_metric(test: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a test under their metrics, the outcome first."""
+    metrics = sorted(METRIC_LABELS, key=lambda metric: metric != test["outcome"])
+    groups = {metric: [row for row in rows if row["metric"] == metric] for metric in metrics}
+    return [
+        {"title": metric_name(metric, test["kind"]).capitalize(), "rows": of_metric}
+        for metric, of_metric in groups.items()
+        if of_metric
+    ]
+
+
+def unread_lines(summary: dict[str, Any]) -> list[str]:
+    """What answers that could not be read may hide in each primary difference."""
+    return [
+        f"On {name}, {effect_label(effect['name'])}: {effect['unread']['plus']:.1%} and "
+        f"{effect['unread']['minus']:.1%} of the answers of its two sides could not be read and "
+        f"count as wrong. Among those that were read it is "
+        f"{interval(effect['unread']['read'], sign=True)} points; whatever the others would have "
+        f"been, it lies between {signed(effect['unread']['worst'][0])} and "
+        f"{signed(effect['unread']['worst'][1])}."
+        for name, test in summary["tests"].items()
+        for effect in test["effects"]
+        if effect["unread"] and effect["metric"] == test["outcome"]
+    ]
+
+
+SCALES = {
+    "log_key": "log-probability of the key",
+    "lead": "lead of the key over the best other option",
+}
+
+
+def sensitivity_lines(summary: dict[str, Any]) -> list[str]:
+    """The gap in nats."""
+    return [
+        f"{name}, {SCALES[row['metric']]} {row['estimate']:+.2f} nats "
+        + ("" if row["low"] is None else f"[{row['low']:+.2f}, {row['high']:+.2f}]")
+        for name, test in summary["tests"].items()
+        for row in test["sensitivity"]
     ]
 
 
