@@ -175,22 +175,20 @@ def calibration_table(result: dict) -> str:
 
 def add_check(*runs: str) -> None:
     """Write results/check.json: outcomes of `unswayed check` for NAME=RUNDIR, ..."""
-    policy = HERE.parent / "configs" / "policies" / "default.yaml"
     rows = []
     for name, run_dir in (run.split("=", 1) for run in runs):
-        checks = check_run(Path(run_dir), policy)
+        checks, summary = check_run(Path(run_dir))
         verdict = outcome(checks)
-        decisive = [c for c in checks if c.state == verdict and c.name.startswith("gap")]
         rows.append(
             {
                 "run": name,
                 "outcome": verdict,
                 "exit_code": EXIT_CODES[verdict],
-                "decisive": [f"{c.test}: {c.name}: {c.evidence}" for c in decisive],
+                "verdict": summary["verdict"]["text"],
                 "checks": [dataclasses.asdict(check) for check in checks],
             }
         )
-    command = "unswayed check DIR --policy configs/policies/default.yaml"
+    command = "unswayed check DIR"
     keep("check", {"command": command, "runs": rows}, ensure_ascii=True)
 
 

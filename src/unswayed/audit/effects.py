@@ -213,9 +213,9 @@ def users_mean(differences: np.ndarray) -> tuple[Estimate, list[str]]:
     seen = differences[~np.isnan(differences).all(axis=1)]
     fixed = crossed_mean(np.nanmean(seen, axis=1)[:, None])
     note = (
-        "one user only: the interval speaks of other items, not of other users"
+        "of this user only, over items"
         if n_users == 1
-        else f"these {n_users} users only: the interval speaks of other items, not of other users"
+        else f"of these {n_users} users only, over items"
     )
     return dataclasses.replace(fixed, n=mean.n, n_users=n_users), [note]
 

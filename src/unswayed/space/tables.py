@@ -182,6 +182,7 @@ def audit_view(summary: Summary, command: str) -> ResultView:
         first += [
             {"Test": test, "Condition": label, "n": values["n"]}
             | _columns("Accuracy", values["accuracy"])
+            | _columns("Expected", values["expected"])
             | _columns("Expert score", values["score"])
             | _columns("Flips", values["flip_rate"])
             for label, _, values in conditions
@@ -196,7 +197,10 @@ def audit_view(summary: Summary, command: str) -> ResultView:
         for title, key in (("Accuracy", "accuracy"), ("Flips", "flip_rate")):
             rows = [(label, name, v[key]) for label, name, v in conditions if v[key] is not None]
             plots.append(intervals(f"{title} on {test} (%)", rows))
-    note = f"{summary['model']}. {summary['verdict']['text']} {' '.join(summary['warnings'])}"
+    verdict = summary["verdict"]
+    note = " ".join(
+        [f"{summary['model']}.", verdict["text"], verdict["advice"], *summary["warnings"]]
+    )
     return _view(note, command, plots, first, second)
 
 
