@@ -22,9 +22,8 @@ ITEMS = [
         "options": ["Pride", "Guilt"], "key": "Pride",
     },
     {
-        "id": "c", "scenario": "I lost a borrowed book. What should I do?",
-        "options": ["Hide it", "Tell the owner", "Wait"], "key": "Tell the owner",
-        "weights": [0.0, 1.0, 0.25],
+        "id": "c", "scenario": "A borrowed book is lost. What is felt?",
+        "options": ["Relief", "Embarrassment", "Pride"], "key": "Embarrassment",
     },
 ]  # fmt: skip
 

@@ -35,7 +35,11 @@ def write(folder: Path, split: str, rows=ROWS) -> None:
 
 def test_folder_reads_like_its_file(folder):
     write(folder, "test")
-    assert load_items([f"mine={folder}"]) == read_items(folder / "test.jsonl", "mine")
+    with pytest.raises(
+        InputError, match=r"mine mixes kinds .* \(a is of understanding, b is of man"
+    ):
+        load_items([f"mine={folder}"])
+    assert read_items(folder, "mine") == read_items(folder / "test.jsonl", "mine")
     assert [item.kind for item in read_items(folder, "mine")] == ["understanding", "management"]
 
 

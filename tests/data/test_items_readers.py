@@ -308,7 +308,7 @@ def test_examples_of_the_docs(tmp_path):
         (tmp_path / f"mine.{form.replace('json', 'jsonl')}").write_text(example, encoding="utf-8")
     items = read_items(tmp_path / "mine.jsonl", "walk")
     assert items == read_items(tmp_path / "mine.csv", "walk")
-    assert [item.kind for item in items] == ["understanding", "management"]
+    assert [item.kind for item in items] == ["management", "management"]
 
 
 # -- STEU ----------------------------------------------------------------------------------------

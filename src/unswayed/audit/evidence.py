@@ -293,9 +293,10 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
                 f"{source} lacks trials: pair {min(everyone - pairs)} has no {condition} version; "
                 "audit again"
             )
-    scores = answers["option_scores"].dropna()
-    broken = scores.map(lambda values: not bool(np.isfinite(values).all()))
-    broken = ~np.isfinite(answers["score"]) | broken.reindex(answers.index, fill_value=False)
+    broken = ~np.isfinite(answers["score"])
+    for column in ("option_scores", "option_priors"):
+        scores = answers[column].dropna()
+        broken[scores.index] |= [not np.isfinite(values).all() for values in scores]
     if broken.any():
         row = answers[broken].iloc[0]
         raise InputError(

@@ -38,7 +38,8 @@ def load_items(specs: Iterable[str]) -> list[Item]:
             may also be a folder or a Hub dataset, hub:owner/name, with the same fields as columns.
 
     Raises:
-        InputError: unknown spec, missing or malformed file, or ids that occur twice in a test.
+        InputError: unknown spec, missing or malformed file, ids that occur twice in a test, or a
+            test of both kinds of items.
     """
     items: list[Item] = []
     for spec in specs:
@@ -48,10 +49,18 @@ def load_items(specs: Iterable[str]) -> list[Item]:
         else:
             items += _of_the_bank(spec)
     seen: set[tuple[str, str]] = set()
+    first: dict[str, Item] = {}
     for item in items:
         if (item.test, item.id) in seen:
             raise InputError(f"--items: test {item.test} has the id {item.id!r} twice")
         seen.add((item.test, item.id))
+        other = first.setdefault(item.test, item)
+        if item.kind != other.kind:
+            raise InputError(
+                f"--items: test {item.test} mixes kinds of items, which are scored differently "
+                f"({other.id} is of {other.kind}, {item.id} is of {item.kind}): give each kind a "
+                "NAME=FILE of its own"
+            )
     return items
 
 
