@@ -295,8 +295,8 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
             )
     broken = ~np.isfinite(answers["score"])
     for column in ("option_scores", "option_priors"):
-        scores = answers[column].dropna()
-        broken[scores.index] |= [not np.isfinite(values).all() for values in scores]
+        finite = [v is None or bool(np.isfinite(v).all()) for v in answers[column]]
+        broken |= ~np.array(finite)
     if broken.any():
         row = answers[broken].iloc[0]
         raise InputError(
