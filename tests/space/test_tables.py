@@ -33,7 +33,7 @@ def test_an_audits_figures_in_percent(root):
 
 def test_only_results_that_can_be_shown_are_offered(root):
     stored = tables.stored(root / "results")
-    assert {"demo (an audit)", "steu (an audit)"} <= set(stored)
+    assert {"demo (an audit)", "grid (an audit)"} <= set(stored)
     assert not any(label.startswith(("calibration", "flips")) for label in stored)
     for path in stored.values():
         assert len(tables.show_file(path and root / path).first)

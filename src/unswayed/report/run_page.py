@@ -132,7 +132,7 @@ def key_numbers(summary: dict[str, Any]) -> dict[str, list[tuple[str, str, str, 
         ]
         gap = max(gaps, key=lambda effect: abs(effect["estimate"]), default=None)
         asides = [effect_label(gap["name"])] if gap and gap["kind"] == "grid" else []
-        asides.append(metric_name(test["outcome"], test["kind"]))
+        asides += [metric_name(test["outcome"], test["kind"])] if gap else []
         keys["gap"].append((name, *interval_parts(gap, sign=True), "; ".join(asides)))
     return keys
 
