@@ -332,14 +332,15 @@ def mitigation_table(result: dict) -> str:
     results = result["results"]
     parts = [
         f"`{result['command']}`",
-        "Percent, changes in points; means over seeds, in parentheses with their 95 % interval "
-        "over three seeds or more, in brackets the 95 % interval of one audit.",
+        "Percent, changes in points. In brackets the 95 % interval of one audit, over items and "
+        "users (of capability over questions); in parentheses the range of trainings, lowest to "
+        "highest.",
     ]
     for test, untrained in result["references"].items():
         about = results[0]["tests"][test]
         parts += [
             f"{test}, {about['n_items']} items x {about['n_pairs']} pairs:",
-            effect_table(untrained, results, test),
+            effect_table(untrained, results, test, result.get("trainings", {})),
             "Each training:",
             seed_table(results, test),
         ]
@@ -369,24 +370,33 @@ def add_logo(name: str, result: dict, options: list[str]) -> None:
     keep(name, {"command": command, **result, "differences": differences}, indent=None)
 
 
+def logo_marked(result: dict, *blocks: str) -> str:
+    """Tables of LoGo, with a mark on the method whose rule was chosen after seed 0 was seen."""
+    marked = [block.replace("logo-shrinkage", "logo-shrinkage*") for block in blocks]
+    note = "\\* Its rule was chosen after seed 0 was looked at; only the other seeds check it."
+    return titled(result, *marked, note)
+
+
 def logo_table(result: dict) -> str:
     """All tables of an evaluation of LoGo."""
-    return titled(result, logo_tables(result))
+    return logo_marked(result, logo_tables(result))
 
 
 def logo_comparison(result: dict) -> str:
     """Evaluations of LoGo side by side."""
-    return titled(result, settings_tables(result))
+    return logo_marked(result, settings_tables(result))
 
 
 def logo_brief(result: dict) -> str:
     """Methods x groups of users."""
-    return titled(result, logo_tables(result, ["brief"]))
+    return logo_marked(result, logo_tables(result, ["brief"]))
 
 
 def logo_slices(result: dict) -> str:
     """Groups of users and segments of time x methods, and what LoGo gains there."""
-    return titled(result, logo_tables(result, ["slices"]), logo_tables(result, ["differences"]))
+    return logo_marked(
+        result, logo_tables(result, ["slices"]), logo_tables(result, ["differences"])
+    )
 
 
 def memories_table(result: dict) -> str:

@@ -11,11 +11,10 @@ import abc
 import argparse
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
 
 from unswayed.core.commands import Parser, run_command
 from unswayed.core.errors import InputError
@@ -26,8 +25,6 @@ from unswayed.display.numbers import MISSING, percent
 log = logging.getLogger(__name__)
 
 SWEEP_KEYS = ("base", "seeds", "runs")  # of a sweep file, beside those of a run
-ENOUGH_SEEDS = 3  # for an interval
-
 Key = tuple[str, int]  # name of a run, seed
 
 
@@ -137,6 +134,11 @@ def make_runs(path: Path, file: SweepFile, make: Callable[[dict[str, Any]], Any]
     return runs
 
 
+def run_folder(out: Path, key: Key) -> Path:
+    """Where a run and seed is done."""
+    return out / f"{key[0]}-{key[1]}"
+
+
 # -- the command ---------------------------------------------------------------------------------
 
 
@@ -174,7 +176,7 @@ def _run(sweep: Sweep, arguments: argparse.Namespace) -> None:
     if unknown := names - set(sweep.runs):
         raise InputError(f"--only {min(unknown)}: the runs are {', '.join(sweep.runs)}")
     sweep.prepare(names, seeds)
-    places = {(name, seed): out / f"{name}-{seed}" for seed in seeds for name in sweep.runs}
+    places = {(name, seed): run_folder(out, (name, seed)) for seed in seeds for name in sweep.runs}
     results = {key: sweep.finished(key, folder) for key, folder in places.items()}
     results = {key: result for key, result in results.items() if result}
     log.info("%d of %d runs are finished", len(results), len(places))
@@ -224,24 +226,20 @@ def groups(results: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
     return by_name
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, and with three values or more its 95 % interval by Student's t."""
-    from scipy import stats
-
-    mean, n = float(np.mean(values)), len(values)
-    if n < ENOUGH_SEEDS:
+def range_of(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, and of several trainings the lowest and the highest: a range, no interval."""
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
         return {"mean": mean, "low": None, "high": None}
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    return {"mean": mean, "low": min(values), "high": max(values)}
 
 
 def cell(values: Sequence[float | None], share: bool = True) -> str:
-    """Percent or points, with an interval where there is one; a dash unless all are known."""
+    """Percent or points: the mean, and of several trainings their range in parentheses, or "each"
+    where all are the same; a dash unless all are known."""
     if not values or any(value is None for value in values):
         return MISSING
-    estimate = over_seeds(values)
-    low, high = estimate["low"], estimate["high"]
-    if share and low is not None:
-        low, high = max(low, 0.0), min(high, 1.0)
-    mean, *bounds = (percent(value, not share) for value in (estimate["mean"], low, high))
-    return mean if low is None else f"{mean} ({' to '.join(bounds)})"
+    mean, low, high = (percent(value, not share) for value in range_of(values).values())
+    if len(values) < 2:
+        return mean
+    return f"{mean} ({'each' if low == high else f'{low} to {high}'})"

@@ -626,9 +626,11 @@ def test_figures_by_hand():
     assert whole["profile"]["weight_global"] is None
     gate = whole["logo-gate"]
     assert (gate["users"], gate["answers"], gate["weight_global"]) == (4, 16, 0.25)
-    assert gate["mae"] == {"mean": 0.5, "low": None, "high": None, "interval": [0.5, 0.5]}
+    assert gate["mae"] == {"mean": 0.5, "low": None, "high": None}  # users are alike
     assert gate["macro_f1"]["mean"] == pytest.approx((2 / 5 + 2 * (2 / 3) / 5) / 2)
     assert found["measures"]["segment 5"]["logo-gate"]["mae"]["mean"] == 1.0
+    alone = summarise(frame[frame.seed == 0], task)["measures"]["all"]["profile"]["accuracy"]
+    assert alone["low"] is None  # nobody is ever right: nothing varies, so no interval
     (one,) = [d for d in found["differences"] if d["slice"] == "all" and d["metric"] == "mae"]
     assert (one["mediator"], one["other"], one["estimate"]) == ("logo-gate", "profile", -1.5)
     assert one["relative"] == -0.75 and (one["n_users"], one["n_answers"]) == (4, 16)

@@ -430,12 +430,16 @@ def cells(table: str, row: int) -> list[str]:
 def test_effects_by_hand():
     results = [made_up("x", seed, flips) for seed, flips in enumerate((0.08, 0.1, 0.12))]
     results.append(made_up("y", 0, 0.15, gap=-0.01))
-    table = effect_table(KNOWN["steu"], results, "steu")
+    table = effect_table(KNOWN["steu"], results, "steu", {})
     assert cells(table, 2)[:3] == ["Before training", "", "20.0 [10.0, 30.0]"]
-    # mean 10, standard deviation 2, t of 2 degrees of freedom 4.3027: half 2 / sqrt(3) * 4.3027
-    assert cells(table, 3)[:4] == ["x", "3", "10.0 (5.0 to 15.0)", "-10.0 (-15.0 to -5.0)"]
-    assert cells(table, 3)[4] == "-50.0 (-74.8 to -25.2)"
-    assert cells(table, 4) == ["y", "1", "15.0", "-5.0", "-25.0", "49.0", "-1.0", "-1.0", "-6.0"]
+    # of several trainings whose answers are not at hand, the lowest and the highest
+    assert cells(table, 3)[:4] == ["x", "3", "10.0 (8.0 to 12.0)", "-10.0 (-12.0 to -8.0)"]
+    assert cells(table, 3)[4] == "-50.0 (-60.0 to -40.0)"
+    # of one, its own interval
+    assert cells(table, 4)[:4] == ["y", "1", "15.0 [5.0, 25.0]", "-5.0 [-15.0, +5.0]"]
+    together = {"x": {"steu": results[0]["tests"]["steu"]}}
+    with_answers = effect_table(KNOWN["steu"], results, "steu", together)
+    assert cells(with_answers, 3)[2] == "8.0 [-2.0, 18.0]"
     assert cells(table, 5)[0] == "Before, told to ignore the user"
     assert cells(table, 5)[2:5] == [
         "15.0 [5.0, 25.0]", "-5.0 [-15.0, +5.0]", "-25.0 [-35.0, -15.0]",
@@ -445,21 +449,21 @@ def test_effects_by_hand():
 
 def test_all_tables():
     results = [made_up("x", s, 0.1, mmlu=0.01 * s, ifeval=-0.02) for s in range(3)]
-    text = tables(KNOWN, [*results, made_up("y", 0, 0.15)])
+    text = tables(KNOWN, [*results, made_up("y", 0, 0.15)], {})
     assert "Warning" not in text
     lines = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()
              if line.startswith("| x")]  # fmt: skip
     seeds = [line for line in lines if line[1:3] == ["1", "10.0 [0.0, 20.0]"]]
     assert len(seeds) == 1 and seeds[0][4] == "-50.0 [-60.0, -40.0]"
     [mmlu] = [line for line in lines if line[1:3] == ["MMLU", "No memory"]]
-    assert mmlu[3:5] == ["100", "30.0"] and mmlu[6].startswith("+1.0 (-1.5 to +3.5)")
+    assert mmlu[3:5] == ["100", "30.0"] and mmlu[6].startswith("+1.0 (0.0 to +2.0)")
     assert mmlu[7] == "0.0 [-2.0, +2.0]; +1.0 [-1.0, +3.0]; +2.0 [0.0, +4.0]"
-    assert lines[-1] == ["x", "3", "100", "13", "60", "90.0 (90.0 to 90.0)", "–"]
+    assert lines[-1] == ["x", "3", "100", "13", "60", "90.0 (each)", "–"]
     assert not [line for line in text.splitlines() if line.startswith("| y") and "MMLU" in line]
-    plain = tables(KNOWN, [made_up("y", 0, 0.15)])
+    plain = tables(KNOWN, [made_up("y", 0, 0.15)], {})
     assert "Capability" not in plain.split("## Plot")[0]
     guess = {"steu": KNOWN["steu"] | {"at_chance": True}}
-    assert "on steu the model is at chance before training;" in tables(guess, results)
+    assert "on steu the model is at chance before training;" in tables(guess, results, {})
 
 
 POINTS = st.lists(

@@ -31,7 +31,7 @@ from unswayed.plum.recall import recall
 from unswayed.plum.samples import make_sample
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.sweep import PlumSweep, draw, halves_table, recall_table, tables
-from unswayed.sweep import over_seeds, run_sweep, sweep_parser
+from unswayed.sweep import cell, range_of, run_sweep, sweep_parser
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "recipes" / "plum" / "sweeps").glob("*.yaml"))
@@ -512,12 +512,14 @@ def made_up(name: str, seed: int, recall: float, open: bool = False) -> dict[str
     return same | found | {"baselines": {}, "ability": None}
 
 
-def test_interval_over_seeds():
-    assert over_seeds([0.5, 0.7]) == {"mean": 0.6, "low": None, "high": None}
-    found = over_seeds([0.7, 0.8, 0.9])
-    half = 4.302653 * 0.1 / 3**0.5  # t of 2 degrees of freedom
-    assert found["low"] == pytest.approx(0.8 - half, abs=1e-6)
-    assert found["high"] == pytest.approx(0.8 + half, abs=1e-6)
+def test_several_trainings_have_a_range():
+    assert range_of([0.5]) == {"mean": 0.5, "low": None, "high": None}
+    assert range_of([0.5, 0.75, 0.25]) == {"mean": 0.5, "low": 0.25, "high": 0.75}
+    assert cell([0.5]) == "50.0"
+    assert cell([0.5, 0.75]) == "62.5 (50.0 to 75.0)"
+    assert cell([-0.01, 0.01], share=False) == "0.0 (-1.0 to +1.0)"
+    assert cell([0.5, 0.5, 0.5]) == "50.0 (each)"  # never bounds without width
+    assert cell([0.5, None]) == cell([]) == "–"
 
 
 def test_table_of_made_up_results():
@@ -525,12 +527,15 @@ def test_table_of_made_up_results():
     lines = recall_table(results).splitlines()
     assert len(lines) == 2 + 2 * 2  # two runs, two sets of questions
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    assert cells[:6] == ["10", "2", "rephrased", "87.5", "87.5", "87.5"]
+    assert cells[:3] == ["10", "2", "rephrased"]
+    assert cells[3] == "87.5 [0.0, 100.0]"  # two conversations and two trainings tell little
+    assert cells[4:6] == ["87.5 (75.0 to 100.0)"] * 2
     assert cells[6] == "38, 50"
-    assert cells[7:] == ["0.0", "+6.2", "–", "2.0"]
+    assert cells[7] == "0.0 (each)" and cells[8].startswith("+6.2") and cells[9:] == ["–", "2.0"]
     three = recall_table([made_up("10", seed, r) for seed, r in enumerate((0.5, 0.75, 1.0))])
-    assert re.search(r"\| 75\.0 \(12\.9 to 100\.0\) \|", three)
-    assert "| 10 | rephrased | 87.5 | 100.0 | 100.0 |" in halves_table(results[:1])
+    assert "| 75.0 (50.0 to 100.0) |" in three
+    halves = halves_table(results[:1]).splitlines()[2]
+    assert re.findall(r"\d+\.\d", re.sub(r"\[.*?\]", "", halves)) == ["87.5", "100.0", "100.0"]
 
 
 def test_plot_of_made_up_results():

@@ -1,7 +1,7 @@
 """Evaluations of LoGo that asked the same questions with other settings.
 
 An ablation is an evaluation with a line on top of its recipe. What it gains or loses is paired by
-question; intervals are over users, of all seeds that every evaluation has.
+question; intervals are over users and trainings, of all seeds that every evaluation has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from unswayed.core.files import read_text
 from unswayed.data.histories import Task
 from unswayed.logo.evaluate import ANSWERS
 from unswayed.logo.plan import TEST
-from unswayed.logo.tables import Measure, difference, figures, measures, slices
+from unswayed.logo.tables import (
+    Measure,
+    difference,
+    figures,
+    intervals_over,
+    measures,
+    slices,
+)
 
 QUESTION = ["seed", "user", "event", "at", "n", "segment", "skewed", "balanced", "answer"]
 NOT_SETTINGS = ("methods", "settings.seed")
@@ -32,6 +39,7 @@ class SettingsComparison(TypedDict):
     seeds: list[int]  # that all evaluations have
     evaluations: dict[str, dict[str, Any]]  # name -> setting -> value, where it is not the first's;
     # of the first, those of it that differ anywhere
+    over: dict[str, str]  # see `tables.intervals_over`
     measures: dict[str, dict[str, dict[str, Any]]]  # slice -> method -> name -> `tables.figures`
     differences: list[dict[str, Any]]  # evaluation, slice, method, metric: that less the first
     # (`histories.metrics.Difference`)
@@ -73,6 +81,7 @@ def compare_settings(dirs: Sequence[Path]) -> SettingsComparison:
     return {
         "metric": next(iter(metrics)),
         "seeds": seeds,
+        "over": intervals_over(len(seeds)),
         "evaluations": _settings(results),
         "measures": {
             label: {

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from unswayed.core.files import write_text
 from unswayed.data.histories import Task
@@ -37,7 +38,8 @@ from unswayed.logo.sides import (
     RETRIEVAL,
     WEIGHTS,
 )
-from unswayed.sweep import over_seeds
+from unswayed.statistics.crossed import LEVEL, Estimate
+from unswayed.statistics.trainings import with_trainings
 
 MEDIATED = (WEIGHTS, PROMPTED, *FUSED)
 AGAINST = (RETRIEVAL, LOCAL, CALIBRATED[0], GLOBAL, CALIBRATED[1], "means")  # what LoGo is to beat
@@ -102,8 +104,8 @@ def slices(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 class Figures(TypedDict, total=False):
-    """Of a method on a slice; beside these, by name of each metric: mean, low and high over seeds,
-    and interval (low and high over users, all seeds together)."""
+    """Of a method on a slice; beside these, by name of each metric: mean (over seeds), and low and
+    high of its 95 % interval, see `intervals_over`."""
 
     users: int
     answers: int
@@ -111,8 +113,8 @@ class Figures(TypedDict, total=False):
 
 
 class SliceDifference(TypedDict):
-    """A mediator less another method: with the fields of `metrics.Difference`, whose 95 % interval
-    is over users, all seeds together."""
+    """A mediator less another method: with the fields of `metrics.Difference`; its 95 % interval is
+    as of `intervals_over`, the relative one over users alone."""
 
     slice: str
     mediator: str
@@ -126,6 +128,7 @@ class Result(TypedDict):
     task: dict[str, Any]  # name, labels (None for free text), ordinal
     metric: str  # the one that the figures show
     runs: list[dict[str, Any]]  # of the seeds that are done, see `evaluate`
+    over: dict[str, str]  # measures, differences -> what their intervals are over
     measures: dict[str, dict[str, Figures]]  # slice -> method
     differences: list[SliceDifference]
 
@@ -163,16 +166,50 @@ def figures(rows: pd.DataFrame, metrics: dict[str, Measure]) -> Figures:
     for name, measure in metrics.items():
         parts = measure.parts(rows)
         spread = paired_bootstrap(parts, np.zeros_like(parts), rows.user, 0, value=measure.value)
-        values[name] = over_seeds([measure.of(answers) for _, answers in rows.groupby("seed")]) | {
-            "interval": [spread.low, spread.high]
-        }
+        of_each = [measure.of(answers) for _, answers in rows.groupby("seed")]
+        low, high = _with_trainings(spread, of_each)
+        values[name] = {"mean": float(np.mean(of_each)), "low": low, "high": high}
     return values
 
 
 def difference(left: pd.DataFrame, right: pd.DataFrame, measure: Measure) -> Difference:
     """Left less right, row by row the same questions."""
     parts = measure.parts(left), measure.parts(right)
-    return paired_bootstrap(*parts, left.user, 0, value=measure.value)
+    spread = paired_bootstrap(*parts, left.user, 0, value=measure.value)
+    seeds = left.seed.unique()
+    of_each = [
+        measure.of(left[left.seed == seed]) - measure.of(right[right.seed == seed])
+        for seed in seeds
+    ]
+    low, high = _with_trainings(spread, of_each)
+    return dataclasses.replace(spread, low=low, high=high)
+
+
+def _with_trainings(
+    spread: Difference, of_each: Sequence[float]
+) -> tuple[float | None, float | None]:
+    """Bounds of a figure for other users and trainings.
+
+    Each training also has other test users, so the figures of the trainings hold some of what
+    separates users, too: the interval errs upwards.
+
+    Args:
+        spread: over users, all trainings together.
+        of_each: the figure of each training.
+    """
+    if spread.low is None:
+        return None, None
+    df = spread.n_users - 1
+    se = (spread.high - spread.low) / 2 / float(stats.t.ppf((1 + LEVEL) / 2, df))
+    size = (spread.n_answers, spread.n_users, 1)
+    part = Estimate(spread.estimate, se, df, spread.low, spread.high, *size)
+    mean = with_trainings(part, of_each)
+    return mean.low, mean.high
+
+
+def intervals_over(n_seeds: int) -> dict[str, str]:
+    """What the intervals of measures and of differences are over."""
+    return dict.fromkeys(("measures", "differences"), "users" + " and trainings" * (n_seeds > 1))
 
 
 def write_result(
@@ -183,6 +220,7 @@ def write_result(
         "task": {"name": task.name, "labels": task.labels, "ordinal": task.ordinal},
         "metric": next(iter(measures(task))),
         "runs": list(runs),
+        "over": intervals_over(len(runs)),
         **summarise(frame, task),
     }
     result = json.loads(json.dumps(result))
@@ -215,6 +253,7 @@ def tables(result: Result, parts: Sequence[str] = PARTS) -> str:
         "parts": parts,
         "identity": runs[0]["identity"],
         "users": runs[0]["users"],
+        "over": result["over"],
         "seeds": [run["identity"]["settings"]["seed"] for run in runs],
         "whole": whole,
         "slices": by_slice,
@@ -306,8 +345,8 @@ def metric_words(metric: str) -> str:
 def draw(result: Result) -> str:
     """An SVG: the first metric by known events and by segment, and the weight of the global side.
 
-    Bars are 95 % intervals over users. Of errors the axis ends at HIGHEST times the median point,
-    beyond which only what nobody would use lies. The same input gives the same bytes.
+    Bars are 95 % intervals, see `intervals_over`. Of errors the axis ends at HIGHEST times the
+    median point, beyond which only what nobody would use lies. The same input gives the same bytes.
     """
     by_slice, metric = result["measures"], result["metric"]
     numbered = {
@@ -366,5 +405,10 @@ def _draw_lines(axis: Any, groups: dict[Any, dict[str, Figures]], metric: str) -
         axis.plot(x, [value["mean"] for value in values.values()], "o-", color=COLOURS[name],
                   label=name, markersize=3, linewidth=1)  # fmt: skip
         for place, value in zip(x, values.values(), strict=True):
-            if value["interval"][0] is not None:
-                axis.plot([place, place], value["interval"], color=COLOURS[name], linewidth=0.8)
+            if value["low"] is not None:
+                axis.plot(
+                    [place, place],
+                    [value["low"], value["high"]],
+                    color=COLOURS[name],
+                    linewidth=0.8,
+                )

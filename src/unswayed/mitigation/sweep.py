@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unswayed.compare.runs import read_alike
 from unswayed.core.commands import batch_size
 from unswayed.core.errors import InputError
 from unswayed.core.files import read_text, write_text
@@ -27,10 +28,18 @@ from unswayed.mitigation.capability import capability_settings
 from unswayed.mitigation.dpo.pairs import pairs_hash, read_splits
 from unswayed.mitigation.dpo.recipe import SECTIONS, read_recipe
 from unswayed.mitigation.dpo.settings import DpoRecipe
-from unswayed.mitigation.mitigate import BEFORE, mitigate
-from unswayed.mitigation.sweep_report import draw, references, sweep_line, tables
+from unswayed.mitigation.mitigate import AFTER, BEFORE, mitigate
+from unswayed.mitigation.sweep_report import (
+    Trainings,
+    draw,
+    measures,
+    references,
+    sweep_line,
+    tables,
+)
+from unswayed.mitigation.verdict.changes import run_changes
 from unswayed.mitigation.verdict.separation import unseen_pairs
-from unswayed.sweep import Key, Sweep, SweepReport, make_runs, read_sweep_file
+from unswayed.sweep import Key, Sweep, SweepReport, make_runs, read_sweep_file, run_folder
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +134,9 @@ class DpoSweep(Sweep):
         whole = next(iter(same.values()))
         facts = {key: whole[key] for key in ("model", "level", "margin")}
         facts["references"] = untrained = references(same.values())
+        facts["trainings"] = together = training_changes(self.arguments.out, same)
         lines = [sweep_line(key, self.keys[key[0]], run) for key, run in same.items()]
-        return SweepReport(facts, lines, tables(untrained, lines), draw(untrained, lines))
+        return SweepReport(facts, lines, tables(untrained, lines, together), draw(untrained, lines))
 
 
 def _base(base: Any, path: Path) -> list[Path]:
@@ -191,6 +201,20 @@ def finished(recipe: DpoRecipe, folder: Path) -> Mitigation | None:
         return mitigation
     log.warning("%s was made with another recipe or other pairs: it is left out", folder)
     return None
+
+
+def training_changes(out: Path, keys: Iterable[Key]) -> Trainings:
+    """Runs of several seeds, each with the changes of all its trainings, from their answers."""
+    afters: dict[str, list[Path]] = {}
+    for key in keys:
+        afters.setdefault(key[0], []).append(run_folder(out, key) / AFTER)
+    together = {}
+    for name, folders in afters.items():
+        if len(folders) > 1:
+            _, (before, *after) = read_alike([out / SHARED / BEFORE, *folders])
+            changes = run_changes(before, *after)
+            together[name] = {test: measures(rows) for test, rows in changes.items()}
+    return together
 
 
 def alike(mitigations: Mapping[Key, Mitigation], last: Key) -> dict[Key, Mitigation]:

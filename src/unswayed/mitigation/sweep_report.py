@@ -17,7 +17,7 @@ from unswayed.mitigation.dpo.curves import points
 from unswayed.mitigation.mitigate import AFTER, BASELINES, BEFORE
 from unswayed.mitigation.verdict.page import COMPARED
 from unswayed.mitigation.verdict.words import LABELS, RUNS, TASKS, as_change, row_of
-from unswayed.sweep import Key, cell, groups, over_seeds
+from unswayed.sweep import Key, cell, groups, range_of
 
 SIDES = ("before", "after", "change")
 ACCURACY = "accuracy"  # the cost of training that is always known
@@ -27,6 +27,7 @@ Measures = dict[str, dict[str, Any]]  # of COMPARED -> before, after, change, re
 # Test -> what needs no training: at_chance; BEFORE, measure -> estimate, low, high; and the
 # baselines that were asked, each with its `Measures`.
 References = dict[str, dict[str, Any]]
+Trainings = dict[str, dict[str, Measures]]  # run -> test -> of all its trainings together
 
 
 class TrainingFigures(TypedDict):
@@ -68,7 +69,7 @@ def sweep_line(key: Key, own_keys: Mapping[str, Any], mitigation: Mapping[str, A
                 "n_items": about["n_items"],
                 "n_pairs": about["n_pairs"],
                 "at_chance": _at_chance(mitigation, AFTER, test),
-                **_measures(about["changes"][AFTER]),
+                **measures(about["changes"][AFTER]),
             }
             for test, about in mitigation["tests"].items()
         },
@@ -84,12 +85,12 @@ def references(mitigations: Iterable[Mapping[str, Any]]) -> References:
         for test, about in mitigation["tests"].items():
             row = tests.setdefault(test, {"at_chance": _at_chance(mitigation, BEFORE, test)})
             changes = about["changes"]
-            row[BEFORE] = {key: row["before"] for key, row in _measures(changes[AFTER]).items()}
-            row |= {name: _measures(changes[name]) for name in BASELINES if name in changes}
+            row[BEFORE] = {key: row["before"] for key, row in measures(changes[AFTER]).items()}
+            row |= {name: measures(changes[name]) for name in BASELINES if name in changes}
     return tests
 
 
-def _measures(rows: list[dict[str, Any]]) -> Measures:
+def measures(rows: list[dict[str, Any]]) -> Measures:
     """The measures of COMPARED that the runs have."""
     compared = {key: row_of(rows, metric, name) for key, (metric, name, _) in COMPARED.items()}
     parts = (*SIDES, "relative")
@@ -116,14 +117,14 @@ def _training_figures(mitigation: Mapping[str, Any]) -> TrainingFigures:
 # -- tables --------------------------------------------------------------------------------------
 
 
-def tables(untrained: References, lines: Sequence[SweepLine]) -> str:
+def tables(untrained: References, lines: Sequence[SweepLine], together: Trainings) -> str:
     """All tables, in Markdown."""
     tests = [
         {
             "name": markdown_text(test),
             "n_items": lines[0]["tests"][test]["n_items"],
             "n_pairs": lines[0]["tests"][test]["n_pairs"],
-            "effects": effect_table(untrained[test], lines, test),
+            "effects": effect_table(untrained[test], lines, test, together),
             "seeds": seed_table(lines, test),
         }
         for test in untrained
@@ -158,8 +159,13 @@ def _effect_columns(first: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return columns
 
 
-def effect_table(untrained: Mapping[str, Any], lines: Sequence[SweepLine], test: str) -> str:
-    """Flips, accuracy and gap with a persona: before, by run, and of the baselines."""
+def effect_table(
+    untrained: Mapping[str, Any], lines: Sequence[SweepLine], test: str, together: Trainings
+) -> str:
+    """Flips, accuracy and gap with a persona: before, by run, and of the baselines.
+
+    Of a run of several seeds whose answers are not `together`, the range of its trainings.
+    """
     before = untrained[BEFORE]
     rows = [
         {"run": RUNS[BEFORE], "seeds": "", "flips relative": ""}
@@ -167,18 +173,14 @@ def effect_table(untrained: Mapping[str, Any], lines: Sequence[SweepLine], test:
         | {f"{key} change": "" for key in before}
     ]
     for name, seeds in groups(lines).items():
-        row = {"run": name, "seeds": str(len(seeds))}
-        for key in before:
-            measures = [line["tests"][test][key] for line in seeds]
-            relative = [side["relative"] and side["relative"]["estimate"] for side in measures]
-            row |= {
-                key: cell([side["after"]["estimate"] for side in measures], share=key != "gap"),
-                f"{key} change": cell(
-                    [side["change"]["estimate"] for side in measures], share=False
-                ),
-                f"{key} relative": cell(relative, share=False),
-            }
-        rows.append(row)
+        of_each = [line["tests"][test] for line in seeds]
+        if len(seeds) == 1:
+            cells = _training_cells(of_each[0])
+        elif name in together:
+            cells = _training_cells(together[name][test])
+        else:
+            cells = _range_cells(of_each)
+        rows.append({"run": name, "seeds": str(len(seeds))} | cells)
     rows += [
         {"run": RUNS[name], "seeds": ""} | _training_cells(untrained[name])
         for name in BASELINES
@@ -204,6 +206,18 @@ def _training_cells(measures: Measures) -> dict[str, str]:
         cells[key] = interval(measures[key]["after"], key == "gap")
         cells[f"{key} change"] = interval(measures[key]["change"], sign=True)
         cells[f"{key} relative"] = interval(measures[key]["relative"], sign=True)
+    return cells
+
+
+def _range_cells(of_each: Sequence[Measures]) -> dict[str, str]:
+    """The same of several trainings: means, and the lowest and highest of them."""
+    cells = {}
+    for key in COMPARED:
+        sides = [of_one[key] for of_one in of_each]
+        relative = [side["relative"] and side["relative"]["estimate"] for side in sides]
+        cells[key] = cell([side["after"]["estimate"] for side in sides], share=key != "gap")
+        cells[f"{key} change"] = cell([side["change"]["estimate"] for side in sides], share=False)
+        cells[f"{key} relative"] = cell(relative, share=False)
     return cells
 
 
@@ -236,7 +250,7 @@ def capability_table(lines: Sequence[SweepLine]) -> str:
 
 
 def training_table(lines: Sequence[SweepLine]) -> str:
-    """What each run took, as means over seeds."""
+    """What each run took, as means over trainings."""
     columns = [("run", "Run"), ("seeds", "Seeds"), ("pairs", "Pairs"), ("steps", "Steps"),
                ("seconds", "Seconds"), ("train", "Preference accuracy (%)"),
                ("test", "On test pairs (%)")]  # fmt: skip
@@ -358,12 +372,12 @@ def _draw_panel(
     fixed: Mapping[str, Point],
     colours: Sequence[Any],
 ) -> None:
-    """Runs (means, intervals over seeds, seeds), references, and the front."""
+    """Runs (means, ranges of trainings, trainings), references, and the front."""
     means: dict[str, Point] = {}
     for (name, seeds), colour in zip(runs.items(), colours, strict=True):
         if not seeds:
             continue
-        across, down = (over_seeds([100 * at[k] for at in seeds]) for k in (0, 1))
+        across, down = (range_of([100 * at[k] for at in seeds]) for k in (0, 1))
         x, y = means[name] = across["mean"], down["mean"]
         axis.plot(x, y, "o", color=colour, markersize=7, label=name, zorder=4)
         if len(seeds) > 1:
@@ -371,7 +385,7 @@ def _draw_panel(
         if across["low"] is not None:
             look = {"color": colour, "linewidth": 1, "zorder": 2}
             axis.plot([across["low"], across["high"]], [y, y], **look)
-            axis.plot([x, x], [max(down["low"], 0), down["high"]], **look)
+            axis.plot([x, x], [down["low"], down["high"]], **look)
     for name, marker in zip((BEFORE, *BASELINES), "Xv^", strict=True):
         if name in fixed:
             x, y = means[name] = tuple(100 * value for value in fixed[name])

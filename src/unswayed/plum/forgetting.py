@@ -37,8 +37,12 @@ def backward_transfer(matrix: np.ndarray) -> float | None:
     Lopez-Paz & Ranzato 2017 (arXiv 1706.08840), eq. 3. Over the conversations whose two values are
     known; None if there are none.
     """
-    changes = (matrix[-1] - np.diag(matrix))[:-1]
-    return _mean(changes)
+    return _mean(transfers(matrix))
+
+
+def transfers(matrix: np.ndarray) -> np.ndarray:
+    """(T - 1,) R[T, i] - R[i, i]; NaN where one of the two is not known."""
+    return (matrix[-1] - np.diag(matrix))[:-1]
 
 
 def by_age(matrix: np.ndarray) -> list[float | None]:

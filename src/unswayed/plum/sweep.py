@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import logging
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ import numpy as np
 from unswayed.core.errors import InputError
 from unswayed.core.files import write_text
 from unswayed.core.recipes import check_layer, merge
-from unswayed.display.numbers import MISSING
+from unswayed.display.numbers import MISSING, interval
 from unswayed.display.plots import svg
 from unswayed.plum import forgetting
 from unswayed.plum.experiment import finished, run_experiment
 from unswayed.plum.figures import ExperimentResult
+from unswayed.plum.forgetting import transfers
 from unswayed.plum.material import ABILITY_NUMBERS, PlumExperiment, seeded
 from unswayed.plum.recipe import SECTIONS, check_values, read_recipe
 from unswayed.plum.settings import PlumSettings
+from unswayed.statistics.trainings import trainings_mean
 from unswayed.sweep import (
     Key,
     Sweep,
@@ -34,7 +36,7 @@ from unswayed.sweep import (
     cell,
     groups,
     make_runs,
-    over_seeds,
+    range_of,
     read_sweep_file,
 )
 
@@ -167,8 +169,8 @@ def tables(results: Results) -> str:
     """All tables that the results give, in Markdown."""
     texts = (make(results) for make in (recall_table, halves_table, memory_table, ability_table))
     note = (
-        "Percent and points; means over seeds, and with three seeds or more their 95 % interval "
-        "over seeds."
+        "Percent and points. In brackets 95 % intervals over conversations, and of several seeds "
+        "over trainings too; in parentheses the range of trainings, lowest to highest."
     )
     return "\n\n".join([note, *filter(None, texts)])
 
@@ -197,10 +199,11 @@ def recall_table(results: Results) -> str:
             rows.append(
                 [
                     name, len(runs), _words(set_name),
-                    *(_recall_cell(recall, key) for key in ("closed", "yes", "no")),
+                    _over_conversations(curves, lambda matrix: matrix[-1]),
+                    *(_recall_cell(recall, key) for key in ("yes", "no")),
                     f"{100 * min(yes):.0f}, {100 * max(yes):.0f}" if yes else MISSING,
                     cell([(curve["first"] or {}).get("lost") for curve in curves]),
-                    cell([curve["backward_transfer"] for curve in curves], share=False),
+                    _over_conversations(curves, transfers, sign=True),
                     _recall_cell(recall, "open"),
                     f"{np.mean(seconds):.1f}",
                 ]
@@ -211,16 +214,23 @@ def recall_table(results: Results) -> str:
     return _table(columns, (0, 2), rows)
 
 
+# Of R, as of `forgetting`: the first half of the conversations when learnt and at the end, and the
+# second half at the end.
+HALVES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
+    lambda matrix: matrix[len(matrix) // 2 - 1, : len(matrix) // 2],
+    lambda matrix: matrix[-1, : len(matrix) // 2],
+    lambda matrix: matrix[-1, len(matrix) // 2 :],
+)
+
+
 def halves_table(results: Results) -> str:
     """The first half of the conversations before and after the second; "" with one conversation."""
     rows = []
     for name, runs in groups(results).items():
         for set_name in _sets(runs):
-            halves = [run["forgetting"][set_name]["halves"] for run in runs if set_name in
-                      run["forgetting"]]  # fmt: skip
-            if any(half["first_at_end"] for half in halves):
-                keys = ("first_when_learnt", "first_at_end", "second_at_end")
-                cells = [_recall_cell(halves, key) for key in keys]
+            curves = [run["forgetting"][set_name] for run in runs if set_name in run["forgetting"]]
+            if any(curve["halves"]["first_at_end"] for curve in curves):
+                cells = [_over_conversations(curves, half) for half in HALVES]
                 rows.append([name, _words(set_name), *cells])
     columns = ["Run", "questions", "first half, when learnt", "first half, at the end",
                "second half, at the end"]  # fmt: skip
@@ -276,7 +286,31 @@ def _share(recall: Mapping[str, Any] | None, key: str) -> float | None:
 
 
 def _recall_cell(recall: Sequence[Mapping[str, Any] | None], key: str) -> str:
+    """The recall under a key: of one training with its interval, of several with their range."""
+    share = recall[0] and recall[0].get(key)
+    if len(recall) == 1 and share:
+        return interval({"estimate": share["recall"], **share})
     return cell([_share(seed, key) for seed in recall])
+
+
+def _over_conversations(
+    curves: Sequence[Mapping[str, Any]],
+    read: Callable[[np.ndarray], np.ndarray],
+    sign: bool = False,
+) -> str:
+    """A mean with its interval for other conversations and trainings.
+
+    Args:
+        curves: of each training, as of `forgetting`.
+        read: (T, T) recall by time and conversation -> a value for each of some conversations.
+    """
+    values = [read(np.array(curve["matrix"], dtype=float)) for curve in curves]
+    if not values or any(np.isnan(of_one).all() for of_one in values):
+        return MISSING
+    mean = dataclasses.asdict(trainings_mean(np.stack(values)[:, :, None]))
+    if mean["low"] is not None:
+        mean |= {"low": max(mean["low"], -1.0 if sign else 0.0), "high": min(mean["high"], 1.0)}
+    return interval(mean, sign)
 
 
 # -- plot ----------------------------------------------------------------------------------------
@@ -330,7 +364,7 @@ def _draw_ends(axis: Any, runs: Mapping[str, list[ExperimentResult]]) -> None:
                 shares = [_share(run["recall"].get(set_name), key) for run in seeds]
                 if all(share is not None for share in shares):
                     at.append(place + 0.7 * ((i * len(looks) + k + 0.5) / count - 0.5))
-                    recall.append(over_seeds(shares))
+                    recall.append(range_of(shares))
             face = colour if i == 0 else "white"
             axis.plot(
                 at, [mean["mean"] for mean in recall], "os^"[i], color=colour,

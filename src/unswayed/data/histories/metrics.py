@@ -14,6 +14,8 @@ import numpy as np
 
 from unswayed.core.errors import InputError
 
+EQUAL = 1e-12  # differences below it are rounding
+
 Value = Callable[[np.ndarray], np.ndarray]
 
 
@@ -80,7 +82,8 @@ class Difference:
 
     Attributes:
         estimate: metric of the first minus metric of the second.
-        low, high: bounds of the 95 % interval; None with fewer than two users.
+        low, high: bounds of the 95 % interval; None with fewer than two users, or where nothing
+            varies between them.
         relative, relative_low, relative_high: the same over the metric of the second; None where
             that is 0, also in a single resample.
         n_users, n_answers: how many there were.
@@ -151,7 +154,9 @@ def _sums(parts: np.ndarray, place: np.ndarray, n_users: int) -> np.ndarray:
     return sums
 
 
-def _bounds(values: np.ndarray) -> tuple[float, float]:
+def _bounds(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    if np.ptp(values) <= EQUAL:
+        return None, None
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

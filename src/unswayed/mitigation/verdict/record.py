@@ -16,7 +16,7 @@ class Change(TypedDict):
     before: Interval  # shares
     after: Interval
     change: Interval  # after minus before
-    p_equivalent: float | None  # that the change is within the margin
+    p_equivalent: float | None  # that the change is within the margin; None of several trainings
     relative: Interval | None  # of shares of flips, see `changes.relative_change`
     n_items: int
     n_pairs: int
