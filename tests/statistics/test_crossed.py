@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy import stats
+from scipy import optimize, stats
 
 from unswayed.statistics.crossed import (
-    Components,
     Estimate,
-    components,
     crossed_mean,
     equivalence_p,
+    fewest_items,
+    johnson_interval,
+    johnson_p,
     mean_and_variance,
-    minimal_detectable,
-    needed,
-    permutation_p,
     proportion,
-    simulated_power,
 )
 
 NAN = np.nan
@@ -54,6 +50,26 @@ def two_way(values: np.ndarray) -> tuple[float, float]:
     return variance, variance**2 / sum(p**2 / df for p, df in zip(parts, dfs, strict=True))
 
 
+def skewed_t(r: np.ndarray, mean: float) -> float:
+    """Hall's (1992) monotone form of Johnson's t of item means, term by term."""
+    n, d = len(r), r - r.mean()
+    s2 = (d**2).sum() / (n - 1)
+    skewness = n / ((n - 1) * (n - 2)) * (d**3).sum() / s2**1.5
+    t = (r.mean() - mean) / (s2 / n) ** 0.5
+    return (
+        t + skewness * t**2 / (3 * n**0.5) + skewness / (6 * n**0.5) + skewness**2 * t**3 / (27 * n)
+    )
+
+
+def skewed_interval(r: np.ndarray, level: float = 0.95) -> list[float]:
+    """Means at which it reaches the quantiles of t, by search."""
+    reach = stats.t.ppf((1 + level) / 2, len(r) - 1)
+    return [
+        optimize.brentq(lambda mean, x=x: skewed_t(r, mean) - x, r.mean() - 50, r.mean() + 50)
+        for x in (reach, -reach)
+    ]
+
+
 # -- the mean ------------------------------------------------------------------------------------
 
 
@@ -63,16 +79,21 @@ def test_two_way_analysis_of_variance_by_hand():
     values = 0.3 + effects + rng.normal(0, 1, (9, 7))
     variance, df = two_way(values)
     half = stats.t.ppf(0.975, df) * variance**0.5
-    mean = values.mean()
-    expected = [mean, variance**0.5, df, mean - half, mean + half]
-    assert numbers(crossed_mean(values)) == pytest.approx(expected)
+    mean, (below, above) = values.mean(), skewed_interval(values.mean(axis=1))
+    expected = [mean, variance**0.5, df, min(mean - half, below), max(mean + half, above)]
+    result = crossed_mean(values)
+    assert numbers(result) == pytest.approx(expected)
+    t, at_zero = mean / variance**0.5, skewed_t(values.mean(axis=1), 0)
+    p = max(2 * stats.t.sf(abs(t), df), 2 * stats.t.sf(abs(at_zero), 8))
+    assert result.p == pytest.approx(p)
 
 
-def test_one_user_is_the_paired_t_test():
-    values = np.random.default_rng(1).normal(0.2, 1, 25)
+def test_one_user_is_the_paired_t_test_where_nothing_is_skewed():
+    half = np.random.default_rng(1).normal(0.2, 1, 12)
+    values = 0.2 + np.concatenate([half, -half])
     test = stats.ttest_1samp(values, 0)
     low, high = test.confidence_interval(0.95)
-    expected = [values.mean(), stats.sem(values), 24, low, high]
+    expected = [values.mean(), stats.sem(values), 23, low, high]
     assert numbers(crossed_mean(values[:, None])) == pytest.approx(expected)
 
 
@@ -81,7 +102,7 @@ def test_copies_of_a_user_are_no_more_evidence():
     once, tenfold = crossed_mean(values), crossed_mean(np.repeat(values, 10, axis=1))
     assert numbers(tenfold) == pytest.approx(numbers(once))
     copied = crossed_mean(np.repeat(values.T, 30, axis=0))  # users vary, items are copies
-    assert numbers(copied) == pytest.approx(numbers(once))
+    assert (copied.estimate, copied.se, copied.df) == pytest.approx(numbers(once)[:3])
 
 
 @given(matrices(), st.randoms(use_true_random=False))
@@ -146,9 +167,7 @@ def test_empty_rows_and_columns_are_dropped(values, data):
     assert crossed_mean(wide) == crossed_mean(values)
     if values.min() >= 0:
         assert proportion(wide) == proportion(values)
-    assert permutation_p(wide, np.random.default_rng(0), resamples=19) == permutation_p(
-        values, np.random.default_rng(0), resamples=19
-    )
+    assert equivalence_p(wide, 0.1) == equivalence_p(values, 0.1)
 
 
 @given(matrices(st.sampled_from([-1.0, 0.0, 1.0, NAN]), items=(1, 5)))
@@ -156,21 +175,20 @@ def test_no_pattern_of_missing_values_gives_nan(values):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = crossed_mean(values)
-        p = permutation_p(values, np.random.default_rng(0), resamples=9)
+        p = equivalence_p(values, 0.1)
         share = proportion(np.abs(values))
-    for number in [*numbers(result), *numbers(share), p, equivalence_p(result, 0.1)]:
+    for number in [*numbers(result), *numbers(share), result.p, p]:
         assert number is None or np.isfinite(number)
     assert (result.estimate is None) == (result.n == 0)
-    assert (result.low is None) == (result.n_items < 2) == (p is None)
+    assert (result.low is None) == (result.n_items < 2) == (result.p is None) == (p is None)
 
 
 def test_nothing_and_one_item():
     nothing = crossed_mean(np.full((3, 2), NAN))
+    assert equivalence_p(np.full((3, 2), NAN), 0.1) is equivalence_p(np.ones((1, 4)), 0.1) is None
     assert nothing == Estimate(None, None, None, None, None, 0, 0, 0) == proportion([[NAN]])
     one = crossed_mean(np.array([[1.0, 0.0, 0.0, 1.0]]))
     assert one == Estimate(0.5, None, None, None, None, 4, 1, 4)
-    assert equivalence_p(nothing, 0.1) is equivalence_p(one, 0.1) is None
-    assert permutation_p(np.array([[1.0, 0.5]]), np.random.default_rng(0)) is None
 
 
 # -- constant values, shares ---------------------------------------------------------------------
@@ -178,18 +196,10 @@ def test_nothing_and_one_item():
 
 def test_constant_values_are_never_a_point():
     result = crossed_mean(np.zeros((10, 9)))
-    bound = 1 - 0.025 ** (1 / 90)  # Clopper & Pearson for 0 of 90
-    assert numbers(result) == pytest.approx([0, 0, None, -bound, bound])
-    assert bound == pytest.approx(stats.binomtest(0, 90).proportion_ci().high)
+    bound = 1 - 0.025 ** (1 / 10)  # Clopper & Pearson for 0 of 10 items
+    assert numbers(result) == pytest.approx([0, 0, None, -bound, bound]) and result.p == 1
+    assert bound == pytest.approx(stats.binomtest(0, 10).proportion_ci().high)
     assert crossed_mean(np.full((10, 9), 0.25)).low == pytest.approx(0.25 - bound)
-
-
-@pytest.mark.parametrize("shape", [(2, 1), (2, 30), (10, 1), (10, 3), (10, 10), (40, 30)])
-def test_constant_values_are_no_narrower_than_one_answer_that_differs(shape):
-    one = np.zeros(shape)
-    one[0, 0] = 1.0
-    constant, result = crossed_mean(np.zeros(shape)), crossed_mean(one)
-    assert constant.high >= 0.99 * (result.high - result.estimate)
 
 
 @given(matrices(RATES))
@@ -225,194 +235,102 @@ def test_a_higher_level_is_wider(values, level):
     assert wide.low <= narrow.low + 1e-12 and narrow.high <= wide.high + 1e-12
 
 
-# -- permutation ---------------------------------------------------------------------------------
+# -- p and interval ------------------------------------------------------------------------------
+
+BEYOND = st.sampled_from([-0.2, 0.0, 0.1, 0.4, 0.9])
 
 
-def absolute_t(values: np.ndarray) -> float:
-    mean, variance = mean_and_variance(values)
-    return abs(float(mean)) / float(variance.total) ** 0.5
+@given(matrices(), BEYOND, st.integers(1, 5))
+def test_p_is_below_the_level_only_where_the_interval_excludes_zero(values, beyond, copies):
+    result = crossed_mean(np.repeat(values, copies, axis=0) + beyond)
+    assume(min(abs(result.low), abs(result.high), abs(result.p - 0.05)) > 1e-7)
+    assert (result.p < 0.05) == (result.low > 0 or result.high < 0)
 
 
-def enumerated_p(values: np.ndarray, within: str) -> float:
-    """All patterns of signs."""
-    shape = (values.shape[0], values.shape[1] if within == "cells" else 1)
-    observed, count, extreme = absolute_t(values), 0, 0
-    for signs in itertools.product((1.0, -1.0), repeat=shape[0] * shape[1]):
-        count += 1
-        flipped = np.array(signs).reshape(shape) * values
-        extreme += absolute_t(flipped) >= observed * (1 - 1e-9)
-    return extreme / count
+def test_p_and_interval_where_only_users_differ():
+    values = np.tile(np.linspace(0.9, 1.0, 20), (3, 1))  # as in all three items
+    result = crossed_mean(values)
+    assert result.p == pytest.approx(2 * (1 - 0.95) ** 3) and result.low > 0
+    weaker = crossed_mean(values - 0.5)
+    assert weaker.p > 0.05 and weaker.low < 0
 
 
-SMALL = [
-    [[1, 1, 0], [0, 1, 1], [1, 0, 1]],
-    [[1, 1, 1], [1, 1, 1], [1, 1, 1]],
-    [[0.5, -1, 0], [1, 1, 0], [0, 0, 0.25]],
-    [[1, 0.5], [1, -0.5], [1, 0], [0, 0.5]],
-    [[1], [1], [1], [-0.5], [0.25], [1], [1]],
-]
+@given(matrices(items=(3, 8)))
+def test_the_interval_holds_both_the_crossed_and_johnsons(values):
+    result = crossed_mean(values)
+    low, high = johnson_interval(values)
+    assert result.low <= low + 1e-12 and high - 1e-12 <= result.high
+    if result.df is not None:
+        half = result.se * stats.t.ppf(0.975, result.df)
+        assert result.low <= result.estimate - half and result.estimate + half <= result.high
 
 
-@pytest.mark.parametrize("within", ["cells", "items"])
-@pytest.mark.parametrize("values", SMALL)
-def test_permutation_against_all_patterns(values, within):
-    values = np.array(values, dtype=float)
-    exact = enumerated_p(values, within)
-    result = permutation_p(values, np.random.default_rng(0), within, resamples=20_000)
-    assert result == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 20_000) ** 0.5 + 1e-4)
+@given(matrices(items=(4, 9)), st.sampled_from([0.8, 0.9, 0.95]))
+def test_johnson_against_its_formula(values, level):
+    r = values.mean(axis=1)
+    assume(np.ptp(r) > 0.01)
+    low, high = johnson_interval(values, level)
+    assert [low, high] == pytest.approx(skewed_interval(r, level), abs=1e-6)
+    at_most, at_least = johnson_p(values, 0.1)
+    assert at_most == pytest.approx(stats.t.sf(skewed_t(r, 0.1), len(r) - 1), abs=1e-9)
+    assert at_most + at_least == pytest.approx(1)
+    # neither bound is rejected by less or more than half of what is left
+    assert johnson_p(values, low)[0] == pytest.approx((1 - level) / 2)
+    assert johnson_p(values, high)[1] == pytest.approx((1 - level) / 2)
 
 
-def test_flips_of_items_are_fewer_than_flips_of_cells():
-    """Six items that all react alike in ten users: items can say no more than 2 / 2^6."""
-    values = np.ones((6, 10)) + np.random.default_rng(0).normal(0, 0.01, (6, 10))
-    by_item = permutation_p(values, np.random.default_rng(0), "items", resamples=4000)
-    assert by_item == pytest.approx(2 / 64, abs=0.01)
-    assert permutation_p(values, np.random.default_rng(0), "cells", resamples=4000) < 0.001
+def test_johnson_where_item_means_do_not_vary():
+    """Zero events among the items, whatever the users do."""
+    values = np.tile([0.0, 1.0, 0.2, 0.8], (12, 1))
+    low, high = johnson_interval(values)
+    assert johnson_p(values, low)[0] == pytest.approx(0.025)
+    assert johnson_p(values, high)[1] == pytest.approx(0.025)
 
 
-@settings(max_examples=50)
-@given(matrices())
-def test_permutation_does_not_mind_the_sign(values):
-    p = [permutation_p(v, np.random.default_rng(0), resamples=99) for v in (values, -values)]
-    assert p[0] == p[1] and 0 < p[0] <= 1
-
-
-def test_permutation_of_nothing_is_one():
-    assert permutation_p(np.zeros((5, 4)), np.random.default_rng(0)) == 1.0
-
-
-def test_permutation_of_many_items_is_near_the_t_test():
-    values = np.random.default_rng(1).normal(0.15, 1, (200, 1))
-    p = permutation_p(values, np.random.default_rng(0), resamples=4000)
-    assert p == pytest.approx(stats.ttest_1samp(values[:, 0], 0).pvalue, abs=0.02)
-
-
-def test_the_size_of_chunks_changes_nothing(monkeypatch):
-    values = np.random.default_rng(4).normal(0.1, 1, (30, 1))
-    whole = permutation_p(values, np.random.default_rng(0), resamples=500)
-    wide = np.hstack([values, np.full((30, 1), NAN)])
-    assert permutation_p(wide, np.random.default_rng(0), resamples=500) == whole
-
-
-def test_permutation_holds_its_level_under_exchange():
-    rng = np.random.default_rng(5)
-    p = [
-        permutation_p(rng.integers(-1, 2, (8, 6)).astype(float), rng, resamples=199)
-        for _ in range(400)
-    ]
-    assert np.mean(np.array(p) <= 0.05) < 0.05 + 3 * (0.05 * 0.95 / 400) ** 0.5
+@pytest.mark.parametrize("reacting", [2, 3])
+def test_a_few_items_that_react_fully_show_neither_a_difference_nor_equivalence(reacting):
+    values = np.zeros((41, 30))
+    values[:reacting] = 1.0
+    result = crossed_mean(values)
+    assert result.low < 0 < result.high and result.p > 0.05
+    assert equivalence_p(values, 0.05) > 0.05
 
 
 # -- equivalence ---------------------------------------------------------------------------------
 
 
-@given(matrices(), st.floats(0.005, 1))
-def test_equivalence_is_the_90_percent_interval(values, margin):
+@given(matrices(), st.floats(0.005, 0.9))
+def test_equivalence_is_the_largest_of_its_parts(values, margin):
+    p, n = equivalence_p(values, margin), len(values)
+    parts = [(1 - margin) ** n, johnson_p(values, -margin)[0], johnson_p(values, margin)[1]]
+    result = crossed_mean(values)
+    if result.df is not None:
+        parts += [
+            stats.t.sf((result.estimate + margin) / result.se, result.df),
+            stats.t.cdf((result.estimate - margin) / result.se, result.df),
+        ]
+    assert p == pytest.approx(max(parts)) and 0 <= p <= 1
+
+
+@given(matrices(), st.floats(0.005, 0.9))
+def test_equivalence_needs_the_90_percent_interval_and_enough_items(values, margin):
     ninety = crossed_mean(values, level=0.9)
-    p = equivalence_p(crossed_mean(values), margin)
-    assert 0 <= p <= 1
+    p = equivalence_p(values, margin)
     assume(abs(p - 0.05) > 1e-9)
-    assert (p < 0.05) == (-margin < ninety.low and ninety.high < margin)
+    enough = len(values) >= fewest_items(margin)
+    assert (p < 0.05) == (enough and -margin < ninety.low and ninety.high < margin)
 
 
-@given(st.floats(-0.3, 0.3), st.integers(2, 80), st.floats(0.01, 0.5))
-def test_equivalence_of_equal_differences_is_their_90_percent_interval(value, n, margin):
-    values = np.full((n, 1), value)
-    ninety = crossed_mean(values, level=0.9)
-    p = equivalence_p(crossed_mean(values), margin)
-    assume(abs(p - 0.05) > 1e-9)
-    assert (p < 0.05) == (-margin < ninety.low and ninety.high < margin)
+@pytest.mark.parametrize(("margin", "least"), [(0.05, 59), (0.02, 149), (0.1, 29)])
+def test_too_few_items_show_no_equivalence(margin, least):
+    assert fewest_items(margin) == least
+    for n, shown in ((least - 1, False), (least, True)):
+        assert (equivalence_p(np.zeros((n, 30)), margin) < 0.05) == shown
+        near = np.random.default_rng(0).normal(0, 1e-3, (n, 30))
+        assert (equivalence_p(near, margin) < 0.05) == shown
 
 
-def test_equivalence_by_hand():
-    values = np.random.default_rng(6).normal(0.02, 0.1, (50, 1))
-    p = equivalence_p(crossed_mean(values), 0.05)
-    below = stats.ttest_1samp(values[:, 0], -0.05, alternative="greater").pvalue
-    above = stats.ttest_1samp(values[:, 0], 0.05, alternative="less").pvalue
-    assert p == pytest.approx(max(below, above))
-    # nothing differs: as likely as no event in 100 answers at a rate of the margin
-    assert equivalence_p(crossed_mean(np.zeros((50, 20))), 0.02) == pytest.approx(0.98**1000)
-    assert equivalence_p(crossed_mean(np.full((50, 20), 0.5)), 0.02) == 1.0
-    # with two users, one answer that differs would say more
-    assert equivalence_p(crossed_mean(np.zeros((50, 2))), 0.02) == stats.t.sf(0.02 * 100, 1)
-
-
-# -- components and power ------------------------------------------------------------------------
-
-
-def test_components_are_recovered():
-    rng = np.random.default_rng(7)
-    result = []
-    for _ in range(200):
-        values = rng.normal(0, 0.3, (15, 1)) + rng.normal(0, 0.2, (1, 10))
-        result.append(components(values + rng.normal(0, 0.5, (15, 10))))
-    means = [np.mean([getattr(f, key) for f in result]) for key in ("items", "users", "cells")]
-    assert means == pytest.approx([0.09, 0.04, 0.25], rel=0.15)
-
-
-@given(matrices())
-def test_components_are_finite_and_not_negative(values):
-    result = components(values)
-    assert min(result.items, result.users, result.cells) >= 0
-    assert max(result.items, result.users, result.cells) > 0
-
-
-PARTS = Components(0.01, 0.004, 0.09)
-
-
-def test_simulated_studies_behave_as_analysed_ones():
-    """Power from drawn mean squares equals the share among simulated and analysed matrices."""
-    rng = np.random.default_rng(8)
-    result = equivalent = 0
-    for _ in range(1000):
-        values = 0.08 + rng.normal(0, 0.1, (20, 1)) + rng.normal(0, 0.004**0.5, (1, 12))
-        study = crossed_mean(values + rng.normal(0, 0.3, (20, 12)))
-        result += study.low > 0 or study.high < 0
-        equivalent += equivalence_p(study, 0.15) < 0.05
-    power = simulated_power(PARTS, 20, 12, 0.08, 0.15)
-    assert power == pytest.approx((result / 1000, equivalent / 1000), abs=0.055)
-
-
-def test_power_without_a_difference_is_the_level():
-    detected, _ = simulated_power(PARTS, 40, 30, 0.0, 0.1)
-    assert detected <= 0.05 + 0.012
-
-
-def test_power_grows():
-    by_items = [simulated_power(PARTS, n, 20, 0.05, 0.05) for n in (10, 40, 160, 640)]
-    assert [d for d, _ in by_items] == sorted(d for d, _ in by_items)
-    by_size = [simulated_power(PARTS, 40, 20, d, 0.05)[0] for d in (0, 0.02, 0.05, 0.1)]
-    assert by_size == sorted(by_size)
-    by_margin = [simulated_power(PARTS, 40, 20, 0.0, m)[1] for m in (0.02, 0.05, 0.1)]
-    assert by_margin == sorted(by_margin)
-
-
-def test_the_same_seed_gives_the_same_power():
-    assert simulated_power(PARTS, 9, 8, 0.1, 0.1) == simulated_power(PARTS, 9, 8, 0.1, 0.1)
-
-
-def test_detectable_differences_shrink_with_items():
-    result = [minimal_detectable(PARTS, n, 20) for n in (5, 20, 80, 320)]
-    assert result == sorted(result, reverse=True) and result[0] > 1.5 * result[-1]
-    for n, size in zip((5, 20, 80, 320), result, strict=True):
-        assert simulated_power(PARTS, n, 20, size, 0.0)[0] >= 0.8
-        assert simulated_power(PARTS, n, 20, size - 0.001, 0.0)[0] < 0.8
-    assert minimal_detectable(Components(25.0, 0.0, 0.0), 3, 1) is None
-
-
-def test_numbers_needed_are_the_smallest_that_are_enough():
-    def enough(n_items, n_users):
-        finds = simulated_power(PARTS, n_items, n_users, 0.06, 0.06)[0]
-        return finds >= 0.8 and simulated_power(PARTS, n_items, n_users, 0.0, 0.06)[1] >= 0.8
-
-    items, users = needed(PARTS, 40, 30, 0.06, "items"), needed(PARTS, 40, 30, 0.06, "users")
-    assert enough(items, 30) and not enough(items - 1, 30)
-    assert enough(40, users) and not enough(40, users - 1)
-    assert needed(PARTS, 40, 30, 0.05, "items") > items
-    assert needed(PARTS, 40, 60, 0.06, "items") < items
-    assert needed(Components(0.0, 0.0, 0.0), 40, 1, 0.02, "items") == 2
-
-
-def test_no_number_is_enough_where_the_other_factor_varies():
-    assert needed(Components(0.04, 0.0, 0.1), 20, 10, 0.01, "users") is None
-    assert needed(Components(0.0, 0.04, 0.1), 20, 10, 0.01, "items") is None
+def test_equivalence_of_no_differing_answer_counts_items_not_answers():
+    assert equivalence_p(np.zeros((50, 20)), 0.02) == pytest.approx(0.98**50)
+    assert equivalence_p(np.full((50, 20), 0.01), 0.02) == pytest.approx(0.99**50)
+    assert equivalence_p(np.full((50, 20), 0.5), 0.02) == 1.0

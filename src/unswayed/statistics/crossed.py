@@ -130,7 +130,7 @@ def crossed_mean(values: np.ndarray, level: float = LEVEL) -> Estimate:
     mean, variance = mean_and_variance(values)
     mean = float(mean)
     if not varies(values):
-        half = 1 - ((1 - level) / 2) ** (1 / shape["n_items"])
+        half = no_event_half(shape["n_items"], level)
         p = min(1.0, 2 * no_event_p(abs(mean), shape["n_items"]))
         return Estimate(mean, 0.0, None, mean - half, mean + half, **shape, p=p)
     se, df = float(np.sqrt(variance.total)), float(variance.df)
@@ -218,6 +218,9 @@ def johnson_p(values: np.ndarray, mean: float) -> tuple[float, float]:
 def johnson_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """Means that neither one-sided test of `johnson_p` rejects at half of 1 - level."""
     center, se, k, n = _skewed_mean(values)
+    if se <= EQUAL:
+        half = no_event_half(n, level)
+        return center - half, center + half
     reach = float(stats.t.ppf((1 + level) / 2, n - 1))
     return (
         float(center - se * _untransformed(reach, k)),
@@ -241,6 +244,11 @@ def _skewed_mean(values: np.ndarray) -> tuple[float, float, float, int]:
 def no_event_p(share: float, n: int) -> float:
     """Probability that none of n independent items shows what a share of them does."""
     return float((1 - min(share, 1.0)) ** n)
+
+
+def no_event_half(n: int, level: float) -> float:
+    """Half the width of an interval where n items show no event: Clopper & Pearson's bound."""
+    return float(1 - ((1 - level) / 2) ** (1 / n))
 
 
 def fewest_items(margin: float) -> int:
