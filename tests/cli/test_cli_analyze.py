@@ -10,17 +10,16 @@ import pytest
 from made_runs import chance, emotions, make_run, pairs
 
 from unswayed.audit.trials import SCHEMA
-from unswayed.audit.verdict import EQUIVALENT
 from unswayed.cli import main
 from unswayed.core.files import write_json, write_table
 from unswayed.data.personas import grid_personas
-from unswayed.statistics import crossed
+from unswayed.statistics import max_t, power
 
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(crossed.permutation_p, "__defaults__", ("cells", 199))
-    monkeypatch.setattr(crossed, "DRAWS", 200)
+    monkeypatch.setattr(max_t.max_t, "__defaults__", (None, 199))
+    monkeypatch.setattr(power, "DRAWS", 200)
 
 
 def right_for(share: float, skew: float = 0.0):
@@ -34,8 +33,11 @@ def right_for(share: float, skew: float = 0.0):
     return answer
 
 
-def run_of(path: Path, share: float = 0.8, skew: float = 0.0, users=None, model: str = "m") -> Path:
-    make_run(path, emotions(20), right_for(share, skew), users or pairs(6))
+def run_of(
+    path: Path, share: float = 0.8, skew: float = 0.0, users=None, model="m", scoring="option"
+) -> Path:
+    answer = right_for(share, skew)
+    make_run(path, emotions(20), answer, users or pairs(6), scoring=scoring)
     run = json.loads((path / "run.json").read_text("utf-8"))
     run["identity"]["model"] = model
     write_json(path / "run.json", run)
@@ -52,27 +54,23 @@ def refusal(capsys, *argv: str) -> str:
     return err
 
 
-def test_a_skewed_run_is_called_so_and_the_margin_counts(tmp_path, capsys):
-    out = run_of(tmp_path / "run", skew=0.6)
+def test_a_skewed_run_is_called_so(tmp_path, capsys):
+    out = run_of(tmp_path / "run", skew=0.6, scoring="generate")
     assert main(["analyze", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "Skewed: the model does better for advantaged than for disadvantaged users" in shown
+    assert "advantaged users get better answers than disadvantaged ones" in shown
     assert (out / "report.html").exists() and (out / "report.md").exists()
-    assert main(["analyze", str(out), "--margin", "95"]) == 0
-    assert "Equivalent within 95 points" in capsys.readouterr().out
-    content = json.loads((out / "summary.json").read_text("utf-8"))
-    assert content["margin"] == 0.95 and content["verdict"]["status"] == EQUIVALENT
 
 
 def test_report_draws_what_analyze_wrote(tmp_path, capsys):
     out = run_of(tmp_path / "run")
     assert "run `unswayed analyze" in refusal(capsys, "report", str(out))
-    main(["analyze", str(out), "--margin", "7"])
+    main(["analyze", str(out)])
     before = (out / "summary.json").read_bytes()
     (out / "report.html").unlink()
     assert main(["report", str(out)]) == 0
     assert (out / "summary.json").read_bytes() == before
-    assert "7 points" in (out / "report.html").read_text("utf-8")
+    assert "5 points" in (out / "report.html").read_text("utf-8")
 
 
 def test_interactions_on_request(tmp_path, capsys):
@@ -104,12 +102,6 @@ def test_runs_that_cannot_be_compared_are_refused_before_any_work(tmp_path, caps
     assert "did not ask the same" in refusal(capsys, *both, "--out", str(tmp_path / "x"))
     assert not (first / "summary.json").exists() and not (tmp_path / "x").exists()
     assert "--out is for" in refusal(capsys, "analyze", str(first), "--out", str(tmp_path / "x"))
-
-
-@pytest.mark.parametrize("margin", ["0", "-1", "100", "nan"])
-def test_a_margin_that_is_none(tmp_path, capsys, margin):
-    out = run_of(tmp_path / "run")
-    assert "between 0 and 100" in refusal(capsys, "analyze", str(out), "--margin", margin)
 
 
 def test_one_pair_says_nothing_of_other_users(tmp_path, capsys):
