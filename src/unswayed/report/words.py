@@ -23,6 +23,7 @@ CONDITION_TEXTS = {
 }
 EFFECT_LABELS = {
     "gap": "Gap: advantaged − disadvantaged",
+    "identity": "Advantaged to disadvantaged − neutral to neutral",
     "neutral - none": "Neutral memory − no memory",
     "persona - none": "Both personas − no memory",
     "persona - neutral": "Both personas − neutral memory",
