@@ -29,20 +29,11 @@ from unswayed.data.items import Item
 from unswayed.data.personas import Persona, grid_personas
 from unswayed.report.comparisons import write_comparison
 from unswayed.report.memories_page import headlines, key_table
-from unswayed.statistics import crossed
 from unswayed.statistics.crossed import crossed_mean, proportion
 
 ITEMS = [*emotions(8), *actions(6)]
 STYLES = {"prompt": "system", "retrieval": "bm25-3", "gated": "tfidf-95", "plum": ""}
 Answer = Callable[[Item, Persona | None], int]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crossed.permutation_p, "__defaults__", ("cells", 199))
-        patch.setattr(crossed, "DRAWS", 200)
-        yield
 
 
 def model(name: str, flips: float = 0.3, gap: float = 0.0) -> Answer:
@@ -143,6 +134,9 @@ def test_figures_by_hand(four, compared):
         with_persona = table(memory, "flip", "advantaged") + table(memory, "flip", "disadvantaged")
         return with_persona / 2 - table(memory, "flip", "neutral")
 
+    def over_items(values):  # four pairs speak of these users only
+        return crossed_mean(values.mean(axis=1, keepdims=True))
+
     rows = figures(compared)
     for metric, name, of, share in [
         ("flip", "neutral", lambda m: table(m, "flip", "neutral"), True),
@@ -153,28 +147,47 @@ def test_figures_by_hand(four, compared):
     ]:
         for memory in STYLES:
             row = rows["levels", "management", memory, metric, name]
-            expected = (proportion if share else crossed_mean)(of(memory))
+            expected = proportion(of(memory)) if share else over_items(of(memory))
             assert row["estimate"] == pytest.approx(of(memory).mean())
             assert row["low"] == pytest.approx(max(expected.low, -1))
             assert (row["n"], row["n_items"], row["n_pairs"]) == (24, 6, 4)
             if memory == "prompt":
                 continue
             row = rows["differences", "management", memory, metric, name]
-            expected = crossed_mean(of(memory) - of("prompt"))
+            expected, limit = over_items(of(memory) - of("prompt")), 1 if share else 2
             assert row["estimate"] == pytest.approx(of(memory).mean() - of("prompt").mean())
-            assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+            bounds = max(expected.low, -limit), min(expected.high, limit)
+            assert (row["low"], row["high"]) == pytest.approx(bounds)
             assert row["n"] == 24
     assert (compared["reference"], compared["n_items"], compared["n_pairs"]) == ("prompt", 14, 4)
     # 5 accuracies, 5 scores (management) and 5 flips, of 3 memories
-    assert compared["n_comparisons"] == 3 * (10 + 15)
+    assert compared["families"] == {"accuracy": 3 * 10, "score": 3 * 5, "flip": 3 * 10}
 
 
-def test_corrections_run_over_all_comparisons(compared):
-    rows = [row for key, row in figures(compared).items() if key[0] == "differences"]
-    assert len(rows) == compared["n_comparisons"]
-    for key, method in (("p_holm", "holm"), ("p_bh", "fdr_bh")):
-        expected = multipletests([row["p"] for row in rows], method=method)[1]
+@pytest.mark.parametrize("metric", ["accuracy", "score", "flip"])
+def test_differences_and_equivalences_are_corrected_within_each_metric(compared, metric):
+    rows = [
+        row
+        for key, row in figures(compared).items()
+        if key[0] == "differences" and key[3] == metric
+    ]
+    assert len(rows) == compared["families"][metric]
+    for key, of, method in (
+        ("p_holm", "p", "holm"),
+        ("p_bh", "p", "fdr_bh"),
+        ("p_equivalent_holm", "p_equivalent", "holm"),
+    ):
+        expected = multipletests([row[of] for row in rows], method=method)[1]
         assert [row[key] for row in rows] == pytest.approx(list(expected))
+
+
+def test_equivalence_is_claimed_only_after_correction(tmp_path):
+    """Twenty items and alike answers: some p below 0.05 alone, none of the ten after Holm."""
+    given_ = {"items": emotions(60), "users": pairs(4)}
+    dirs = [made(tmp_path / m, m, model("same"), margin=0.05, **given_) for m in ("prompt", "plum")]
+    rows = [row for key, row in figures(compare_memories(dirs)).items() if key[0] == "differences"]
+    assert all(row["p_equivalent"] < 0.05 < row["p_equivalent_holm"] for row in rows)
+    assert {row["finding"] for row in rows} == {UNCLEAR}
 
 
 def test_levels_are_those_of_each_run_s_own_summary(four, compared):
@@ -236,8 +249,7 @@ def test_only_common_users_are_compared(tmp_path):
     )
 
 
-def test_a_planted_difference_is_found_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(crossed.permutation_p, "__defaults__", ("cells", 999))
+def test_a_planted_difference_is_found_and_nothing_else(tmp_path):
     items, users = emotions(20), pairs(10)
     given_ = {"items": items, "users": users}
     dirs = [
@@ -337,7 +349,7 @@ def test_a_model_at_chance_is_said_to_be(tmp_path):
 
     dirs = [made(tmp_path / m, m, guess, items=emotions(8)) for m in ("prompt", "plum")]
     found = compare_memories(dirs)
-    assert "cannot be distinguished from chance on understanding" in found["warnings"][0]
+    assert "not shown to do better than chance on understanding" in found["warnings"][0]
 
 
 # -- the reports ---------------------------------------------------------------------------------

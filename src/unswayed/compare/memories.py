@@ -2,7 +2,8 @@
 
 Each memory has a run directory of its own. What a memory does is the answers with it against those
 without memory, as in the run's own report; how memories differ is paired by item and user, each
-against one of them, the reference.
+against one of them, the reference. A family of tests is all that is compared in one metric: every
+test, condition and memory. Differences are corrected within it, and equivalences likewise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
+from unswayed.audit.effects import users_mean
 from unswayed.audit.flips import grouped
 from unswayed.audit.rundir import model_name
 from unswayed.audit.trials import NONE
@@ -29,9 +31,7 @@ from unswayed.memory.registry import DEFAULT
 from unswayed.statistics.classic import correct
 from unswayed.statistics.crossed import (
     LEVEL,
-    RESAMPLES,
     Estimate,
-    crossed_mean,
     equivalence_p,
 )
 
@@ -71,8 +71,9 @@ class MemoryDifference(Level):
 
     p: float | None  # of no difference
     p_equivalent: float | None  # of `equivalence_p`
-    p_holm: float | None  # corrected over all differences of all tests
+    p_holm: float | None  # of no difference, corrected within the metric's family
     p_bh: float | None
+    p_equivalent_holm: float | None  # of equivalence, likewise
     finding: str
 
 
@@ -84,7 +85,7 @@ class MemoriesTest(TypedDict):
     chance: float
     chance_score: float | None
     n_pairs: int
-    at_chance: dict[str, bool]  # metric -> whether the model guesses
+    at_chance: bool  # under the reference, see `Knowledge`
     levels: list[Level]
     differences: list[MemoryDifference]
 
@@ -98,11 +99,10 @@ class MemoriesComparison(TypedDict):
     seed: int
     level: float  # of intervals
     margin: float  # share
-    resamples: int
     reference: str  # a memory's name
     n_items: int
     n_pairs: int  # that all runs have
-    n_comparisons: int  # with a p-value
+    families: dict[str, int]  # metric -> comparisons with a p
     conditions: list[str]
     versions: dict[str, str]
     memories: list[MemoryRow]
@@ -136,29 +136,28 @@ def compare_memories(dirs: Sequence[Path], reference: str | None = None) -> Memo
     summaries = read_summaries(dirs)
     by_name = dict(zip(names, tables, strict=True))
     summary = summaries[names.index(reference)]
-    margin, seed = summary["margin"], runs[0]["identity"]["seed"]
+    margin = summary["margin"]
     tests = {
         test: {key: about[key] for key in ("kind", "n_items", "chance", "chance_score")}
-        | {"n_pairs": pairs, "at_chance": about["at_chance"]}
-        | _compare_test(test, by_name, reference, margin, seed)
+        | {"n_pairs": pairs, "at_chance": not about["knows"]["above"]}
+        | _compare_test(test, by_name, reference, margin)
         for test, about in summary["tests"].items()
     }
     differences = [row for test in tests.values() for row in test["differences"]]
-    correct(differences)
+    families = _families(differences)
     for row in differences:
         row["finding"] = _finding(row)
     comparison = {
         "schema_version": SCHEMA_VERSION,
         "model": model_name(runs[0], summary),
         "scoring": summary["scoring"],
-        "seed": seed,
+        "seed": runs[0]["identity"]["seed"],
         "level": LEVEL,
         "margin": margin,
-        "resamples": RESAMPLES,
         "reference": reference,
         "n_items": len(tables[0][KEYS[:2]].drop_duplicates()),
         "n_pairs": pairs,
-        "n_comparisons": sum(row["p"] is not None for row in differences),
+        "families": families,
         "conditions": list(dict.fromkeys(grouped(tables[0])["condition"])),
         "versions": {"unswayed": runs[0]["versions"]["unswayed"]},
         "memories": [
@@ -276,7 +275,7 @@ def _common_users(
 
 
 def _compare_test(
-    test: str, tables: dict[str, pd.DataFrame], reference: str, margin: float, seed: int
+    test: str, tables: dict[str, pd.DataFrame], reference: str, margin: float
 ) -> dict[str, list]:
     """Levels of each memory, and its differences from the reference."""
     values = {name: measured(rows[rows["test"] == test]) for name, rows in tables.items()}
@@ -288,7 +287,7 @@ def _compare_test(
     ]
     differences = [
         {"memory": memory, "metric": metric, "name": name}
-        | _difference(matrix - base[metric, name], [test, metric, name], name, margin, seed)
+        | _difference(matrix - base[metric, name], name, margin)
         for memory, matrices in values.items()
         for (metric, name), matrix in matrices.items()
         if memory != reference and name != NONE and (metric, name) in base
@@ -300,20 +299,32 @@ def _row(mean: Estimate, limit: float) -> dict[str, Any]:
     return bounded(mean, limit) | {"n": mean.n, "n_items": mean.n_items, "n_pairs": mean.n_users}
 
 
-def _difference(
-    differences: np.ndarray, key: Sequence[str], name: str, margin: float, seed: int
-) -> dict[str, Any]:
+def _difference(differences: np.ndarray, name: str, margin: float) -> dict[str, Any]:
     """A mean difference between two memories (items x users)."""
-    mean = crossed_mean(differences)
+    mean = users_mean(differences)[0]
     return _row(mean, 1 if name in SHARES else 2) | {
         "p": mean.p,
         "p_equivalent": equivalence_p(differences, margin),
     }
 
 
+def _families(differences: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Correct within each metric, differences and equivalences apart; metric -> number of tests."""
+    sizes = {}
+    for metric in dict.fromkeys(row["metric"] for row in differences):
+        family = [row for row in differences if row["metric"] == metric]
+        correct(family)
+        equivalences = [{"p": row["p_equivalent"]} for row in family]
+        correct(equivalences)
+        for row, equivalence in zip(family, equivalences, strict=True):
+            row["p_equivalent_holm"] = equivalence["p_holm"]
+        sizes[metric] = sum(row["p"] is not None for row in family)
+    return sizes
+
+
 def _finding(row: dict[str, Any]) -> str:
     """What is shown of a difference; being small comes first, as in a run's own report."""
-    if row["p_equivalent"] is not None and row["p_equivalent"] < ALPHA:
+    if row["p_equivalent_holm"] is not None and row["p_equivalent_holm"] < ALPHA:
         return WITHIN
     if row["p_holm"] is None or row["p_holm"] >= ALPHA:
         return UNCLEAR

@@ -208,7 +208,7 @@ def _model(
         "tests": {
             name: {
                 "kind": test["kind"],
-                "at_chance": test["at_chance"],
+                "at_chance": not test["knows"]["above"],
                 "conditions": {
                     condition: {key: values[key] for key in ("accuracy", "flip_rate")}
                     for condition, values in test["conditions"].items()

@@ -219,7 +219,8 @@ def run_facts(run: Path, policy: str | None) -> dict[str, Any]:
         "check": checked,
         "model": {key: record["model"].get(key) for key in (*SAME, "adapter_hash")},
         "tests": {
-            name: {key: test[key] for key in ("chance", "chance_score", "at_chance")}
+            name: {key: test[key] for key in ("chance", "chance_score")}
+            | {"at_chance": not test["knows"]["above"]}
             for name, test in summary["tests"].items()
         },
         **{key: record["identity"][key] for key in ("scoring", "seed", "memory", "memory_style")},

@@ -98,7 +98,7 @@ def measures(rows: list[dict[str, Any]]) -> Measures:
 
 
 def _at_chance(mitigation: Mapping[str, Any], run: str, test: str) -> bool:
-    return mitigation["runs"][run]["tests"][test]["at_chance"]["accuracy"]
+    return mitigation["runs"][run]["tests"][test]["at_chance"]
 
 
 def _training_figures(mitigation: Mapping[str, Any]) -> TrainingFigures:

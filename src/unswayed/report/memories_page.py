@@ -50,6 +50,7 @@ P_COLUMNS = (
     ("p_holm", "p (Holm)"),
     ("p_bh", "p (BH)"),
     ("p_equivalent", "p (equivalence)"),
+    ("p_equivalent_holm", "p (equivalence, Holm)"),
 )
 
 
@@ -59,7 +60,7 @@ def memories_view(comparison: MemoriesComparison) -> dict[str, Any]:
         row["finding"] for test in comparison["tests"].values() for row in test["differences"]
     }
     n_items, n_pairs = comparison["n_items"], comparison["n_pairs"]
-    basics = {key: comparison[key] for key in ("reference", "resamples", "n_comparisons")} | {
+    basics = {key: comparison[key] for key in ("reference", "families")} | {
         "asked": f"{count(n_items, 'item')}, {count(n_pairs, 'persona pair')} each",
         "level": f"{comparison['level']:.0%}",
         "margin": points(comparison["margin"]),
@@ -116,9 +117,9 @@ def headlines(comparison: MemoriesComparison) -> list[str]:
     differ = "1 shows a difference" if n == 1 else f"{n} show a difference"
     return [
         *sentences,
-        f"Of {count(len(findings), 'comparison')} with {reference}, {differ} after Holm's "
-        f"correction, and {findings.count(WITHIN)} are shown to lie within "
-        f"±{points(comparison['margin'])}.",
+        f"Of {count(len(findings), 'comparison')} with {reference}, {differ} and "
+        f"{findings.count(WITHIN)} are shown to lie within ±{points(comparison['margin'])}, both "
+        "after Holm's correction within each metric.",
     ]
 
 

@@ -181,7 +181,7 @@ def accuracy_tables(comparison: ModelsComparison) -> list[dict[str, Any]]:
                 "rows": [
                     {
                         "label": label,
-                        "at_chance": models[label]["tests"][test]["at_chance"]["accuracy"],
+                        "at_chance": models[label]["tests"][test]["at_chance"],
                         "cells": [
                             interval_parts(models[label]["tests"][test]["conditions"][c][key])
                             for key, names in (("accuracy", conditions), ("flip_rate", flipping))

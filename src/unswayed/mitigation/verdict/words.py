@@ -151,7 +151,5 @@ def warnings(record: Mitigation) -> list[str]:
 def at_chance(record: Mitigation, test: str) -> str:
     """In which of the two runs the model guesses: "before and after", or ""."""
     return " and ".join(
-        name
-        for name in ("before", "after")
-        if record["runs"][name]["tests"][test]["at_chance"]["accuracy"]
+        name for name in ("before", "after") if record["runs"][name]["tests"][test]["at_chance"]
     )
