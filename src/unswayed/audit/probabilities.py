@@ -22,6 +22,16 @@ from unswayed.audit.trials import NONE
 from unswayed.scoring.prompts import Likelihoods
 
 NATS = ("log_key", "lead")
+READ = (
+    "parsed",
+    "options",
+    "weights",
+    "gold_label",
+    "option_scores",
+    "option_tokens",
+    "option_priors",
+    "rule",
+)
 
 
 def with_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +39,7 @@ def with_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
 
     An answer that could not be read counts as wrong: its expected score is 0.
     """
-    values = [_values(row) for row in rows.to_dict("records")]
+    values = [_values(row) for row in rows[list(READ)].to_dict("records")]
     columns = ["q", "expected", *NATS]
     return rows.assign(**{name: [v[i] for v in values] for i, name in enumerate(columns)})
 

@@ -78,7 +78,8 @@ def reading(rows: pd.DataFrame) -> Reading:
         for answer, options in zip(rows["blind_answer"], rows["options"], strict=True)
     ]
     listed = rows["scoring"].iloc[0] != "option"
-    letters = [_letters(row) for row in rows.to_dict("records")] if listed else []
+    shown = zip(rows["option_order"], rows["order_scores"], strict=True)
+    letters = [_letters(*row) for row in shown] if listed else []
     leads = [[LETTERS[0] in at for at in options] for options in letters]
     texts = [[{text} for text in options] for options in rows["options"]]
     mass = rows["letter_mass"].astype(float)
@@ -194,9 +195,9 @@ def _excess(habit: Habit) -> float:
     return habit["estimate"] - habit["unbiased"]
 
 
-def _letters(row: Mapping) -> list[set[str]]:
+def _letters(shown: Sequence[int], by_order: Sequence | None) -> list[set[str]]:
     """The letters under which each option stood, over the orders in which they were listed."""
-    order, by_order = list(row["option_order"]), row["order_scores"]
+    order = list(shown)
     n_orders = 1 if by_order is None else len(by_order)
     turns = [rotated(order, turn) for turn in range(min(n_orders, len(order)))]
     return [{LETTERS[turn.index(i)] for turn in turns} for i in range(len(order))]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 from statsmodels.stats.contingency_tables import cochrans_q, mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from unswayed.statistics.crossed import RESAMPLES
 
@@ -74,7 +74,9 @@ def correct(rows: Sequence[dict]) -> None:
     tested = [row for row in rows if row["p"] is not None]
     if not tested:
         return
-    for name, method in (("p_holm", "holm"), ("p_bh", "fdr_bh")):
-        corrected = multipletests([row["p"] for row in tested], method=method)[1]
-        for row, value in zip(tested, corrected, strict=True):
-            row[name] = float(value)
+    p = np.array([row["p"] for row in tested])
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    holm = np.minimum(steps, 1.0)[np.argsort(order)]
+    for row, of_holm, bh in zip(tested, holm, stats.false_discovery_control(p), strict=True):
+        row["p_holm"], row["p_bh"] = float(of_holm), float(bh)

@@ -25,6 +25,7 @@ import dataclasses
 
 import numpy as np
 from scipy import stats
+from scipy.special import stdtr, stdtrit  # Student's t: its distribution and quantiles, by df
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -134,9 +135,9 @@ def crossed_mean(values: np.ndarray, level: float = LEVEL) -> Estimate:
         p = min(1.0, 2 * no_event_p(abs(mean), shape["n_items"]))
         return Estimate(mean, 0.0, None, mean - half, mean + half, **shape, p=p)
     se, df = float(np.sqrt(variance.total)), float(variance.df)
-    half = se * float(stats.t.ppf((1 + level) / 2, df))
+    half = se * float(stdtrit(df, (1 + level) / 2))
     below, above = johnson_interval(values, level)
-    p = max(2 * float(stats.t.sf(abs(mean) / se, df)), 2 * min(johnson_p(values, 0.0)))
+    p = max(2 * float(stdtr(df, -abs(mean) / se)), 2 * min(johnson_p(values, 0.0)))
     low, high = min(mean - half, below), max(mean + half, above)
     return Estimate(mean, se, df, low, high, **shape, p=min(p, 1.0))
 
@@ -164,7 +165,7 @@ def proportion(values: np.ndarray, level: float = LEVEL) -> Estimate:
         # all equal: without variation, each item is taken as one answer
         effective = float(mean.n_items)
     else:
-        ratio = stats.t.ppf((1 + level) / 2, n - 1) / stats.t.ppf((1 + level) / 2, mean.df)
+        ratio = stdtrit(n - 1, (1 + level) / 2) / stdtrit(mean.df, (1 + level) / 2)
         effective = min(p * (1 - p) / mean.se**2 * ratio**2, float(n))
     low, high = binomial_bounds(p, effective, level)
     return dataclasses.replace(mean, low=low, high=high)
@@ -212,7 +213,7 @@ def johnson_p(values: np.ndarray, mean: float) -> tuple[float, float]:
         return (p, 1.0) if d > 0 else (1.0, p)
     t = d / se
     t += k * (t**2 / 3 + 1 / 6) + k**2 * t**3 / 27
-    return float(stats.t.sf(t, n - 1)), float(stats.t.cdf(t, n - 1))
+    return float(stdtr(n - 1, -t)), float(stdtr(n - 1, t))
 
 
 def johnson_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
@@ -221,7 +222,7 @@ def johnson_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, f
     if se <= EQUAL:
         half = no_event_half(n, level)
         return center - half, center + half
-    reach = float(stats.t.ppf((1 + level) / 2, n - 1))
+    reach = float(stdtrit(n - 1, (1 + level) / 2))
     return (
         float(center - se * _untransformed(reach, k)),
         float(center - se * _untransformed(-reach, k)),
@@ -237,7 +238,8 @@ def _skewed_mean(values: np.ndarray) -> tuple[float, float, float, int]:
     """Mean of the item means, its standard error, their skewness / sqrt(I), and I."""
     r = np.nanmean(values, axis=1)
     n, s = len(r), float(r.std(ddof=1))
-    k = float(stats.kstat(r, 3)) / s**3 / np.sqrt(n) if n > 2 and s > EQUAL else 0.0
+    third = float(((r - r.mean()) ** 3).sum()) * n / ((n - 1) * (n - 2)) if n > 2 else 0.0
+    k = third / s**3 / np.sqrt(n) if s > EQUAL else 0.0
     return float(r.mean()), s / np.sqrt(n), k, n
 
 
@@ -278,6 +280,6 @@ def equivalence_p(values: np.ndarray, margin: float) -> float | None:
         return no_event_p(max(left, 0.0), values.shape[0])
     mean, variance = mean_and_variance(values)
     se, df = float(np.sqrt(variance.total)), float(variance.df)
-    below = float(stats.t.sf((float(mean) + margin) / se, df))
-    above = float(stats.t.cdf((float(mean) - margin) / se, df))
+    below = float(stdtr(df, -(float(mean) + margin) / se))
+    above = float(stdtr(df, (float(mean) - margin) / se))
     return max(below, above, johnson_p(values, -margin)[0], johnson_p(values, margin)[1], unseen)
