@@ -73,3 +73,11 @@ def test_what_is_in_the_file_is_not_simulated_again(bench, monkeypatch, tmp_path
     calibration.main()
     again = json.loads(out.read_text("utf-8"))
     assert again["designs"][key] == kept
+
+
+def test_few_users_who_lose_are_not_called_equivalent_at_large(bench):
+    calibration, _ = bench
+    design = next(d for d in calibration.designs() if d["n_users"] == 60)
+    found = calibration.of_pairs(design, 100, calibration.Progress(100, "audits", quiet=True))
+    assert found["false_equivalent"]["n"] == 100
+    assert found["false_equivalent"]["low"] <= 0.06

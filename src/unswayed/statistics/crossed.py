@@ -267,6 +267,7 @@ def equivalence_p(values: np.ndarray, margin: float) -> float | None:
 
     It is the largest of the two one-sided crossed t tests (Schuirmann 1987), of Johnson's at item
     level, and of the probability that items at a rate of the margin stay unseen (`fewest_items`).
+    With as many users the claim is about users at large, and Johnson's test holds over them too.
 
     Args:
         values: (I, J) differences in [-1, 1], NaN is missing.
@@ -282,4 +283,9 @@ def equivalence_p(values: np.ndarray, margin: float) -> float | None:
     se, df = float(np.sqrt(variance.total)), float(variance.df)
     below = float(stdtr(df, -(float(mean) + margin) / se))
     above = float(stdtr(df, (float(mean) - margin) / se))
-    return max(below, above, johnson_p(values, -margin)[0], johnson_p(values, margin)[1], unseen)
+    at_large = values.shape[1] >= fewest_items(margin)
+    skewed = [
+        max(johnson_p(means, -margin)[0], johnson_p(means, margin)[1])
+        for means in ([values, values.T] if at_large else [values])
+    ]
+    return max(below, above, *skewed, unseen)
