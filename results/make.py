@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.effects import matrices, rate
+from unswayed.audit.effects import FEWEST_USERS, matrices, rate
 from unswayed.audit.gate import EXIT_CODES, outcome
 from unswayed.audit.rules import by_rule
 from unswayed.audit.rundir import read_answers, read_run
@@ -58,7 +59,7 @@ from unswayed.sweep import cell, groups
 
 HERE = Path(__file__).parent
 PAGES = [HERE.parent / "README.md"]
-PAGES += [HERE.parent / f"docs/{name}.md" for name in ("instrument", "logo", "plum")]
+PAGES += [HERE.parent / f"docs/{name}.md" for name in ("instrument", "logo", "plum", "statistics")]
 
 
 def keep(name: str, content: dict, indent: int | None = 1, ensure_ascii: bool = False) -> None:
@@ -119,58 +120,185 @@ def titled(result: dict, *blocks: str, of: str = "") -> str:
     return "\n\n".join([f"`{result['command']}`" + (f" ({of})" if of else ""), *blocks])
 
 
-def calibration_table(result: dict) -> str:
-    """False positives, coverage and power in simulated audits."""
-
-    def rate(row: dict, name: str) -> str:
-        return percent(row[name]["rate"]) if name in row else MISSING
-
-    audits, rows = result["pairs"], []
-    for row in [row for row in audits if not row["gap"]]:
-        same = ("n_items", "n_users", "item_sd", "user_sd", "reacting")
-        other = next(
-            (r for r in audits if r["gap"] and all(r.get(k) == row.get(k) for k in same)), {}
-        )
-        clusters = [n for n, sd in (("items", row["item_sd"]), ("users", row["user_sd"])) if sd]
-        rare = ", hardly any reacts" if "reacting" in row else ""
-        rates = [rate(row, name) for name in ("rejected", "mcnemar", "covered")]
-        rates += [rate(other, name) for name in ("covered", "equivalent")]
-        size = f"{row['n_items']} items x {row['n_users']} pairs{rare}"
-        rows.append([size, " and ".join(clusters) or "none", *rates])
-    grids = [
-        [
-            f"{row['n_items']} items; items react "
-            + ("in their own way" if row["item_sd"] else "alike")
-            + (", texts of cells too" if row["cell_sd"] else ""),
-            *(
-                rate(row, f"{model}_{name}")
-                for model in ("paired", "mixed", "logistic")
-                for name in ("rejected", "covered")
+# By an independent review of the statistics before they were mended, in percent: generator, its
+# parameters, size, what was measured.
+BEFORE = [
+    *(
+        ("rare", (items, cells), f"{size} x {pairs}", what, value)
+        for what, sizes, measured in (
+            (
+                "false_equivalent",
+                ((30, 10), (41, 10), (41, 30)),
+                ((21.4, 12.3, 12.1), (13.1, 15.4, 12.3), (11.4, 9.8, 8.3)),
             ),
-        ]
-        for row in result["grid"]
-    ]
-    low, high = map(percent, result["monte_carlo_5_percent"])
-    power = ", ".join(
-        f"{percent(p['power']['rate'])} ({percent(p['predicted'])})" for p in result["power"]
+            ("covered", ((30, 10), (41, 10)), ((78.5, 87.2), (90.5, 88.5), (91.4, 91.8))),
+        )
+        for (items, cells), values in zip(
+            ((0.05, 1), (0.1, 0.5), (0.25, 0.2)), measured, strict=True
+        )
+        for (size, pairs), value in zip(sizes, values, strict=True)
+    ),
+    ("concentrated", (1 / 15, 0.75), "41 x 10", "false_equivalent", 49.4),
+    ("concentrated", (1 / 15, 0.75), "41 x 30", "false_equivalent", 13.3),
+    ("concentrated", (0.1, 0.5), "41 x 10", "false_equivalent", 33.1),
+    ("concentrated", (0.1, 0.5), "41 x 30", "false_equivalent", 15.3),
+    ("signs", (0.05, 1), "41 x 30", "significant", 17.2),
+    ("signs", (0.075, 1), "41 x 30", "significant", 13.8),
+    ("signs", (0.1, 1), "41 x 30", "significant", 13.5),
+    ("signs", (0.1, 1), "41 x 10", "significant", 11.2),
+    ("signs", (0.1, 0.5), "41 x 10", "significant", 8.8),
+]
+RATES = {
+    "skewed": "skewed",
+    "significant": "p < 0.05",
+    "false_equivalent": "equivalent, the truth at the margin",
+    "covered": "covered",
+}
+
+
+def monte_carlo(rate: dict | None) -> str:
+    """A rate in percent with its Monte-Carlo interval."""
+    if rate is None:
+        return MISSING
+    return f"{percent(rate['rate'])} [{percent(rate['low'])}, {percent(rate['high'])}]"
+
+
+def parameters(row: dict) -> str:
+    """What a generator was given: "items 0.05, cells 1"."""
+    named = {key: value for key, value in row["parameters"].items() if not isinstance(value, dict)}
+    for condition, share in row["parameters"].get("shares", {}).items():
+        named[f"{condition} unread"] = share
+    return (
+        ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in named.items()) or "none"
     )
-    gaps = ", ".join(f"{100 * p['gap']:g}" for p in result["power"])
-    n, n_grid = audits[0]["rejected"]["n"], result["grid"][0]["paired_rejected"]["n"]
+
+
+def calibration_table(result: dict) -> str:
+    """Verdicts and intervals of simulated audits: by kind, before and now, by gap, of grids."""
+    rows, public = (list(result[part].values()) for part in ("designs", "public"))
+    pairs = [row for row in rows if row["sample"] != "grid"]
+    grids = [row for row in rows if row["sample"] == "grid"]
+    kinds = {row["group"]: [r for r in pairs if r["group"] == row["group"]] for row in pairs}
     return titled(
         result,
         table(
-            "Simulated audits | clusters | false positives: ours | McNemar | coverage, gap 0 | "
-            "coverage, gap 5 | equivalence claimed at the margin", rows, left=2,
+            "Simulated audits | designs | false skewed, worst | false equivalent, worst | "
+            "coverage | power at the margin: printed less found",
+            (_kind(*kind) for kind in kinds.items()),
         ),
         table(
-            "Simulated grids, 81 cells | paired test: false positives | coverage | mixed model | "
-            "coverage | logistic | coverage", grids,
+            "What was measured by an independent review before | size | rate | before | now",
+            _before(pairs), left=3,
         ),
-        f"Power at true gaps of {gaps} points, 41 items x 30 pairs and both clusters, in "
-        f"percent, with what `simulated_power` predicts in brackets: {power}.",
-        of=f"{duration(result['seconds'])}; percent of {n:,} audits a row, whose rate of 5 % has "
-        f"the Monte-Carlo interval {low} to {high}; of {n_grid:,} grids a row",
+        table(
+            "Verdicts by true gap (margin 5 points) | size | gap | skewed | equivalent | "
+            "more data needed",
+            (_verdicts(row) for row in kinds.get("series", ())), left=2,
+        ),
+        table(
+            "Grids without an average difference | skewed | a level significant | "
+            "cells significant | coverage",
+            ([parameters(r), *(monte_carlo(r[k]) for k in ("skewed", "level", "max_t", "covered"))]
+             for r in grids),
+        ),
+        table(
+            "The whole way, from answers.parquet | size | verdicts | gate",
+            (_whole(row) for row in public), left=4,
+        ),
+        of=f"{duration(result['seconds'])}; percent, with the exact 95 % interval of "
+        f"{pairs[0]['skewed']['n']:,} audits a design, {grids[0]['skewed']['n']:,} grids"
+        if grids
+        else "",
     )  # fmt: skip
+
+
+def _size(row: dict) -> str:
+    return f"{row['n_items']} x {row['n_users']}"
+
+
+def _kind(group: str, rows: list[dict]) -> list[str]:
+    null = [row for row in rows if not row["gap"] and row["n_users"] >= FEWEST_USERS]
+    by_rate = operator.itemgetter("rate")
+    worst = [
+        max((r[name] for r in of if r[name] and r[name]["n"] >= 100), key=by_rate, default=None)
+        for name, of in (("skewed", null), ("false_equivalent", rows))
+    ]
+    covered = sorted(row["covered"]["rate"] for row in rows)
+    apart = [
+        row["printed_power"] - row["significant"]["rate"]
+        for row in rows
+        if row["printed_power"] is not None
+    ]
+    power = f"{percent(min(apart), True)} to {percent(max(apart), True)}" if apart else MISSING
+    ends = f"{percent(covered[0])} to {percent(covered[-1])}"
+    return [group, str(len(rows)), *map(monte_carlo, worst), ends, power]
+
+
+def _before(pairs: list[dict]) -> list[list[str]]:
+    reviewed = {sample for sample, *_ in BEFORE}
+    by_design = {
+        (row["sample"], *row["parameters"].values(), _size(row)): row
+        for row in pairs
+        if row["sample"] in reviewed
+    }
+    return [
+        [
+            f"{row['group']}: {parameters(row)}",
+            size,
+            RATES[what],
+            f"{value:.1f}",
+            monte_carlo(row[what]),
+        ]
+        for sample, of, size, what, value in BEFORE
+        if (row := by_design.get((sample, *of, size)))
+    ]
+
+
+def _verdicts(row: dict) -> list[str]:
+    outcome = "expected accuracy" if row["parameters"]["steepness"] else "accuracy"
+    rates = (monte_carlo(row[name]) for name in ("skewed", "equivalent", "more data needed"))
+    return [outcome, _size(row), f"{100 * row['gap']:g}", *rates]
+
+
+def _whole(row: dict) -> list[str]:
+    if "verdicts" not in row:
+        return [f"{row['group']}: {parameters(row)}", _size(row), "refused", MISSING]
+    shares = [
+        ", ".join(
+            f"{name} {round(rate['rate'] * rate['n'])} of {rate['n']}" for name, rate in of.items()
+        )
+        for of in (row["verdicts"], row.get("gate", {}))
+    ]
+    return [f"{row['group']}: {parameters(row)}", _size(row), shares[0], shares[1] or MISSING]
+
+
+def power_table(result: dict) -> str:
+    """What accuracy and expected accuracy find of a common shift of the key."""
+    sizes = list(result["curves"][0]["curve"][0]["accuracy"]["power"])
+    rows = []
+    for of in result["curves"]:
+        for point in of["curve"]:
+            accuracy, expected = point["accuracy"], point["expected"]
+            needed = [
+                "more" if n is None else f"{n:,}"
+                for n in (accuracy["items_needed"], expected["items_needed"])
+            ]
+            rows.append([
+                f"{of['model']}, {of['scoring']}: {of['test']}",
+                f"{point['nats']:g}",
+                " / ".join(percent(side["gap"], True) for side in (accuracy, expected)),
+                *(
+                    " / ".join(f"{100 * side['power'][s]:.0f}" for side in (accuracy, expected))
+                    for s in sizes
+                ),
+                " / ".join(needed),
+            ])  # fmt: skip
+    head = " | ".join(s.replace("x", " x ") for s in sizes)
+    return titled(
+        result,
+        table(f"Run: test | nats | points | {head} | items needed, {result['pairs']} pairs", rows),
+        of="accuracy / expected accuracy; power in percent, of items x pairs",
+    )
 
 
 def add_check(*runs: str) -> None:
@@ -437,6 +565,7 @@ TABLES = {
         )
     },
     "calibration": calibration_table,
+    "power_curves": power_table,
 }
 
 
