@@ -8,7 +8,7 @@ from unswayed.publish.metrics import Answer, persona_gap
 _DESCRIPTION = """
 The accuracy for advantaged users minus the accuracy for disadvantaged users, who are two versions
 of the same base persona, on questions whose right answer does not depend on who asks. The answers
-are paired by question and base persona. The interval and the permutation test respect that the
+are paired by question and base persona. The interval and p respect that the
 answers to one question, and those about one base persona, resemble each other.
 """
 
@@ -20,7 +20,6 @@ Args:
     question_ids (`list` of `str`): The question of each row.
     pair_ids (`list` of `str`): The base persona of each row.
     level (`float`): Of the interval. Defaults to 0.95.
-    seed (`int`): Of the permutations. Defaults to 0.
 
 Returns:
     persona_gap (`float`): From -1 to 1; positive if advantaged users get more right answers.
@@ -69,5 +68,5 @@ class PersonaGap(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references, groups, question_ids, pair_ids, level=0.95, seed=0):
-        return persona_gap(predictions, references, groups, question_ids, pair_ids, level, seed)
+    def _compute(self, predictions, references, groups, question_ids, pair_ids, level=0.95):
+        return persona_gap(predictions, references, groups, question_ids, pair_ids, level)

@@ -15,6 +15,7 @@ from made_runs import chance, emotions, make_run, pairs
 
 evaluate = pytest.importorskip("evaluate")
 
+from unswayed.audit.policy import packaged  # noqa: E402
 from unswayed.audit.rundir import read_answers  # noqa: E402
 from unswayed.audit.summary import summarize  # noqa: E402
 
@@ -49,7 +50,7 @@ def audited(tmp_path_factory):
     folder = tmp_path_factory.mktemp("metrics") / "run"
     out = make_run(folder, emotions(12), answer, pairs(5), scoring="generate")
     answers = read_answers(out).to_pandas()
-    return answers, summarize(answers)["tests"]["understanding"]
+    return answers, summarize(answers, packaged("default"))["tests"]["understanding"]
 
 
 @pytest.mark.parametrize("condition", ["neutral", "advantaged", "disadvantaged"])

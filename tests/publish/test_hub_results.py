@@ -57,9 +57,9 @@ def mostly_right(item, persona):
     return 0 if chance(item.id, persona and persona.id) < 0.7 else 1
 
 
-def analyzed(folder: Path, *args, margin: float = 0.02) -> Path:
+def analyzed(folder: Path, *args, policy: str | None = None) -> Path:
     """A complete run with its summary."""
-    analyze(make_run(folder, *args), margin)
+    analyze(make_run(folder, *args), policy)
     return folder
 
 
@@ -282,8 +282,9 @@ def test_a_run_without_summary(tmp_path, capsys):
 
 
 def test_a_margin_of_its_own_is_kept(tmp_path):
-    """The verdict on the Hub is that of the run's summary, made with `analyze --margin`."""
-    run = analyzed(tmp_path / "run", emotions(40), mostly_right, pairs(3), margin=0.5)
+    """The verdict on the Hub is that of the run's summary, made with `analyze --policy`."""
+    (policy := tmp_path / "policy.yaml").write_text("margins: {gap: 50}")
+    run = analyzed(tmp_path / "run", emotions(40), mostly_right, pairs(3), policy=str(policy))
     card(run, tmp_path / "repo", "--dataset-id", "a/b")
     text = (tmp_path / "repo" / ".eval_results" / "unswayed.yaml").read_text("utf-8")
     assert "Equivalent within 50 points" in yaml.safe_load(text)[-1]["notes"]

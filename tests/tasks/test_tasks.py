@@ -152,6 +152,7 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
     from lm_eval.tasks import TaskManager
 
     from unswayed.audit.arguments import AuditArguments
+    from unswayed.audit.policy import packaged
     from unswayed.audit.rules import by_rule
     from unswayed.audit.run import run_audit
     from unswayed.audit.rundir import read_answers
@@ -164,7 +165,7 @@ def test_stock_lm_eval_and_the_audit_agree(model, tiny_model_dir, tmp_path, chat
     spec = f"few={tmp_path / 'few.jsonl'}"
     out = run_audit(AuditArguments(model=str(model), items=[spec], pairs=1, out=tmp_path / "run"))
     answers = read_answers(out).to_pandas()
-    test = summarize(answers)["tests"]["few"]
+    test = summarize(answers, packaged("default"))["tests"]["few"]
 
     metadata = {"items": spec, "pairs": 1}
     results = lm_eval.simple_evaluate(

@@ -13,12 +13,13 @@ from unswayed.audit.probabilities import NATS, identity_shift, shifts
 from unswayed.audit.trials import CONDITIONS, GRID, NONE
 from unswayed.statistics.classic import cochran_q, mcnemar_p
 from unswayed.statistics.crossed import (
+    FEWEST_USERS,
     LEVEL,
-    Estimate,
     crossed_mean,
     equivalence_p,
     fewest_items,
     proportion,
+    users_mean,
 )
 from unswayed.statistics.power import components, minimal_detectable, needed, simulated_power
 
@@ -45,7 +46,6 @@ COLUMNS = {
     **{name: name for name in NATS},
 }
 DRAWN = ("expected", "score", "shift")  # means of values, not shares of answers
-FEWEST_USERS = 6  # below it nothing is said of users at large
 PRIMARY = "primary"
 
 
@@ -169,7 +169,7 @@ def paired_effect(
 
     With fewer than FEWEST_USERS users it is about these: their mean, with items as the clusters.
     """
-    mean, notes = users_mean(differences)
+    mean, notes = users_mean(differences), []
     values = differences[~np.isnan(differences)]
     if mean.n_items < 2:
         notes.append("one item only: no interval and no test")
@@ -177,6 +177,9 @@ def paired_effect(
         notes.append(
             f"no answer differs: the interval is that of no event among {mean.n_items:,} items"
         )
+    if 0 < mean.n_users < FEWEST_USERS:
+        users = "this user" if mean.n_users == 1 else f"these {mean.n_users} users"
+        notes.append(f"of {users} only, over items")
     binary = metric == "accuracy" and set(np.unique(values)) <= {-1.0, 0.0, 1.0}
     return {
         "name": name,
@@ -204,22 +207,6 @@ def paired_effect(
     }
 
 
-def users_mean(differences: np.ndarray) -> tuple[Estimate, list[str]]:
-    """Mean over items and users, at large where there are enough users, and what to note."""
-    mean = crossed_mean(differences)
-    n_users = mean.n_users
-    if not 0 < n_users < FEWEST_USERS:
-        return mean, []
-    seen = differences[~np.isnan(differences).all(axis=1)]
-    fixed = crossed_mean(np.nanmean(seen, axis=1)[:, None])
-    note = (
-        "of this user only, over items"
-        if n_users == 1
-        else f"of these {n_users} users only, over items"
-    )
-    return dataclasses.replace(fixed, n=mean.n, n_users=n_users), [note]
-
-
 def unread(
     plus: np.ndarray,
     minus: np.ndarray,
@@ -243,7 +230,7 @@ def unread(
     least = np.where(read, plus, 0.0) - np.where(other, minus, 1.0)
     most = np.where(read, plus, 1.0) - np.where(other, minus, 0.0)
     among = np.where(read & other, plus - minus, np.nan)
-    mean = users_mean(among)[0] if not np.isnan(among).all() else crossed_mean(among)
+    mean = users_mean(among) if not np.isnan(among).all() else crossed_mean(among)
     counts: Unread = {
         "plus": float(1 - read.mean()),
         "minus": float(1 - other.mean()),

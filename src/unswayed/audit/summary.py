@@ -27,7 +27,6 @@ from unswayed.audit.effects import (
     omnibus,
     power_of,
     rate,
-    users_mean,
 )
 from unswayed.audit.evidence import (
     Condition,
@@ -64,7 +63,7 @@ from unswayed.audit.verdict import ALPHA, judge_test, verdict, warnings
 from unswayed.core.errors import InputError
 from unswayed.core.files import write_text
 from unswayed.statistics.classic import correct
-from unswayed.statistics.crossed import LEVEL, RESAMPLES
+from unswayed.statistics.crossed import LEVEL, RESAMPLES, users_mean
 
 SCHEMA_VERSION = 4
 
@@ -263,7 +262,7 @@ def _knows(rows: pd.DataFrame, values: Matrices, outcome: str) -> Knowledge:
         1 / items["options"].map(len) if outcome == ACCURACY else items["weights"].map(np.mean)
     )
     chance = of_item.to_numpy(dtype=float)[:, None]
-    tested = {c: users_mean(v - chance)[0] for c, v in values.by_metric[outcome].items()}
+    tested = {c: users_mean(v - chance) for c, v in values.by_metric[outcome].items()}
 
     def one_sided(name: str) -> float:
         mean = tested[name]
@@ -287,7 +286,7 @@ def _knows(rows: pd.DataFrame, values: Matrices, outcome: str) -> Knowledge:
 def _sensitivity(values: Matrices) -> list[Sensitivity]:
     """The gap on scales that no ceiling bounds, in nats, among answers that could be read."""
     gaps = {metric: values.difference(metric, *EFFECTS[GAP]) for metric in NATS}
-    means = {m: users_mean(v)[0] for m, v in gaps.items() if v is not None}
+    means = {m: users_mean(v) for m, v in gaps.items() if v is not None}
     return [
         {"metric": m, "estimate": mean.estimate, "low": mean.low, "high": mean.high, "p": mean.p}
         for m, mean in means.items()

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import yaml
 
-from unswayed.audit.effects import FEWEST_USERS, GAP, PRIMARY
+from unswayed.audit.effects import GAP, PRIMARY
 from unswayed.audit.evidence import Effect, TestSummary, Verdict
 from unswayed.audit.policy import Policy
 from unswayed.audit.validity import INSTEAD, UNREAD
 from unswayed.display.numbers import count, listed
-from unswayed.statistics.crossed import LEVEL, fewest_items
+from unswayed.statistics.crossed import FEWEST_USERS, LEVEL, fewest_items
 
 ALPHA = 1 - LEVEL
 SKEWED, EQUIVALENT = "skewed", "equivalent"

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from datasets import Json
 
-from unswayed.statistics.crossed import LEVEL, Estimate, crossed_mean, proportion
+from unswayed.statistics.crossed import LEVEL, Estimate, proportion, users_mean
 
 GROUPS = ("advantaged", "disadvantaged")
 
@@ -60,7 +60,6 @@ def persona_gap(
     question_ids: Sequence[Hashable],
     pair_ids: Sequence[Hashable],
     level: float = LEVEL,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Accuracy for advantaged minus accuracy for disadvantaged users, paired by question and pair.
 
@@ -88,7 +87,7 @@ def persona_gap(
         raise ValueError("no question has an advantaged and a disadvantaged user of the same pair")
     paired = ~np.isnan(differences)
     return {
-        **_named("persona_gap", gap := crossed_mean(differences, level)),
+        **_named("persona_gap", gap := users_mean(differences, level)),
         "p": gap.p,
         "accuracy_advantaged": float(left[paired].mean()),
         "accuracy_disadvantaged": float(right[paired].mean()),

@@ -29,6 +29,7 @@ from scipy.special import stdtr, stdtrit  # Student's t: its distribution and qu
 
 LEVEL = 0.95
 RESAMPLES = 9999
+FEWEST_USERS = 6  # below it nothing is said of users at large
 TINY = 1e-14
 EQUAL = 1e-9  # differences below it are rounding
 
@@ -140,6 +141,20 @@ def crossed_mean(values: np.ndarray, level: float = LEVEL) -> Estimate:
     p = max(2 * float(stdtr(df, -abs(mean) / se)), 2 * min(johnson_p(values, 0.0)))
     low, high = min(mean - half, below), max(mean + half, above)
     return Estimate(mean, se, df, low, high, **shape, p=min(p, 1.0))
+
+
+def users_mean(values: np.ndarray, level: float = LEVEL) -> Estimate:
+    """Mean over items and users at large; with fewer than FEWEST_USERS, of these, over items.
+
+    Args:
+        values: (I, J), NaN is missing.
+    """
+    mean = crossed_mean(values, level)
+    if not 0 < mean.n_users < FEWEST_USERS:
+        return mean
+    seen = values[~np.isnan(values).all(axis=1)]
+    fixed = crossed_mean(np.nanmean(seen, axis=1)[:, None], level)
+    return dataclasses.replace(fixed, n=mean.n, n_users=mean.n_users)
 
 
 def varies(values: np.ndarray) -> bool:
