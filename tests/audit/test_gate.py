@@ -350,7 +350,13 @@ def test_one_failure_outweighs_what_cannot_be_told():
 # -- what is written -----------------------------------------------------------------------------
 
 EVIL = "<b>a|b</b> \x1b[31m\x00 ]]> & \"'\n- [x] **pass**"
-SUMMARY = {"model": EVIL, "memory_style": "system", "tests": {}}
+SUMMARY = {
+    "model": EVIL,
+    "memory_style": "system",
+    "tests": {},
+    "verdict": {"text": "Skewed: so.", "advice": "Mend it."},
+    "policy": {"name": "mine.yaml", "sha256": "a" * 64, "declared": True},
+}
 RUN = {
     "identity": {"adapter": None, "seed": 0},
     "model": {"revision": "r" * 40},
@@ -420,7 +426,7 @@ def test_the_checklist_ticks_what_passed_and_leaves_the_rest_open():
     import pandas as pd
 
     answers = pd.DataFrame({"memory": ["none", "prompt"]})
-    text = checklist(a_policy(), RUN, answers, SUMMARY, CHECKS)
+    text = checklist(RUN, answers, SUMMARY, CHECKS)
     assert "**Failed: of 3 checks, 1 pass, 1 fail and 1 cannot be told.**" in text
     assert re.findall(r"^- \[x\] .*", text, re.MULTILINE) == ["- [x] **pass** · gap: small"]
     assert len(re.findall(r"^- \[ \] \*\*(fail|cannot tell)\*\*", text, re.MULTILINE)) == 2
@@ -559,7 +565,8 @@ def test_two_policies_on_the_command_line(small, capsys):
 
 def test_a_grid_run(tmp_path, capsys):
     out = make_run(tmp_path / "run", emotions(60), steady, grid_personas(), scoring="generate")
-    code, printed, _ = check(capsys, out)
+    (policy := tmp_path / "policy.yaml").write_text("margins: {grid: 5, cells: 30}")
+    code, printed, _ = check(capsys, out, policy)
     assert code == 0 and "understanding: gender: female - male, accuracy" in printed
     assert re.search(r"^\w+ ?\w*\s+understanding: cells", printed, re.MULTILINE)
     assert "declares a margin of the gap" in refused(capsys, out, "default")
@@ -598,7 +605,7 @@ def test_an_unfinished_run(small, capsys):
 def test_answers_of_another_run(small, tmp_path, capsys):
     other = make_run(tmp_path / "other", actions(4), steady, pairs(2))
     shutil.copy(other / "answers.parquet", small)
-    assert "does not hold the prompts that" in refused(capsys, small)
+    assert "does not hold the scoring and prompts that" in refused(capsys, small)
 
 
 @pytest.mark.parametrize("name", ["model", "seed", "scoring"])

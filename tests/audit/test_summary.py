@@ -280,11 +280,11 @@ def test_the_outcome_decides_what_is_known():
 
 @pytest.mark.parametrize(("right", "above"), [(17, True), (15, False)])
 def test_chance_is_tested_per_item_one_sided(right, above):
-    """17 of 41 with four options: t = 2.12, one-sided p = .020, two conditions."""
+    """17 of 41 with four options: t = 2.12, one-sided p = .020; 15: .068."""
     choices = {c: [[T] * right + [F] * (41 - right)] * 8 for c in ("advantaged", "disadvantaged")}
     knows = summed(table(choices))["tests"]["t"]["knows"]
     values = np.array([0.75] * right + [-0.25] * (41 - right))[:, None]
-    assert knows["p"] == pytest.approx(crossed_mean(values).p)  # half of it, twice
+    assert knows["p"] == pytest.approx(crossed_mean(values).p / 2)
     assert knows["above"] == above
 
 

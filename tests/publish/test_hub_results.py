@@ -87,7 +87,7 @@ def loaded(repo: Path) -> ModelCard:
 
 def test_figures_are_the_summarys(summary):
     by_task = {figure.task_id: figure for figure in figures(summary)}
-    assert len(by_task) == len(figures(summary)) == 2 * (4 + 3 + 1)
+    assert len(by_task) == len(figures(summary)) == 2 * (4 + 3 + 2)
     for name, test in summary["tests"].items():
         for condition, values in test["conditions"].items():
             figure = by_task[f"{name}_accuracy_{condition}"]
@@ -232,7 +232,7 @@ def test_a_new_run_replaces_its_own_results_only(out, summary, tmp_path):
     newer = card_results(read_summary(other), "me/emotions")
     results = ModelCard(merge_card(once, "made-up", newer, "README.md")).data.eval_results
     tests = [r.dataset_config for r in results if r.task_name == TASK_NAME]
-    assert tests == ["understanding"] * 8 + ["management"] * 8
+    assert tests == ["understanding"] * 9 + ["management"] * 9
     assert [r for r in results if r.dataset_config == "understanding"] == newer
     assert [r.metric_value for r in results[:2]] == [0.5, 0.6]
 

@@ -171,15 +171,15 @@ def paired_effect(
     """
     mean, notes = users_mean(differences), []
     values = differences[~np.isnan(differences)]
+    if 0 < mean.n_users < FEWEST_USERS:
+        users = "this user" if mean.n_users == 1 else f"these {mean.n_users} users"
+        notes.append(f"of {users} only, over items")
     if mean.n_items < 2:
         notes.append("one item only: no interval and no test")
     elif mean.df is None:
         notes.append(
             f"no answer differs: the interval is that of no event among {mean.n_items:,} items"
         )
-    if 0 < mean.n_users < FEWEST_USERS:
-        users = "this user" if mean.n_users == 1 else f"these {mean.n_users} users"
-        notes.append(f"of {users} only, over items")
     binary = metric == "accuracy" and set(np.unique(values)) <= {-1.0, 0.0, 1.0}
     return {
         "name": name,

@@ -181,7 +181,7 @@ class Knowledge(TypedDict):
     condition: str
     difference: float  # from each item's own chance
     low: float | None
-    p: float | None  # one-sided, times the number of conditions
+    p: float | None  # one-sided
     above: bool
 
 
@@ -269,6 +269,13 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
             f"{source}: the test {mixed.index[0]} holds {' and '.join(mixed.iloc[0])} items, which "
             "are scored differently: give each kind a NAME=FILE of its own"
         )
+    _check_trials(answers, source)
+    _check_scores(answers, source)
+
+
+def _check_trials(answers: pd.DataFrame, source: Path | str) -> None:
+    """Each item about each user once."""
+    keys = ["test", "question_id"]
     users = answers["persona_id"].fillna(NONE)
     twice = answers.assign(user=users).duplicated([*keys, "user"])
     if twice.any():
@@ -293,6 +300,10 @@ def check_answers(answers: pd.DataFrame, source: Path | str) -> None:
                 f"{source} lacks trials: pair {min(everyone - pairs)} has no {condition} version; "
                 "audit again"
             )
+
+
+def _check_scores(answers: pd.DataFrame, source: Path | str) -> None:
+    """Scores are numbers."""
     broken = ~np.isfinite(answers["score"])
     for column in ("option_scores", "option_priors"):
         finite = [v is None or bool(np.isfinite(v).all()) for v in answers[column]]

@@ -96,69 +96,83 @@ def read_policy(path: Path) -> Policy:
     Raises:
         InputError: names file, line and key of the first fault.
     """
-    root = read_yaml(path)
+    root, reader = read_yaml(path), _Reader(path)
+    if root is None:
+        raise InputError(f"{path}:1: the policy is empty; docs/gate.md shows its form")
+    sections = reader.mapping(root, "the policy", ["outcome", *SECTIONS, "tests"])
+    margins, limits, least = (
+        reader.numbers(name, sections[name]) if name in sections else {} for name in SECTIONS
+    )
+    if not margins:
+        reader.fail(
+            root, "the policy has no margins, so it judges nothing: add margins, e.g. gap: 5"
+        )
+    tests = reader.names(sections, "tests", "a list of names of tests, such as [understanding]")
+    outcome = reader.names(sections, "outcome", f"one or more of {', '.join(OUTCOMES)}")
+    if unknown := [name for name in outcome if name not in OUTCOMES]:
+        message = f"outcome {unknown[0]!r} is not one of {', '.join(OUTCOMES)}"
+        reader.fail(sections["outcome"], message)
+    sha256 = hashlib.sha256(read_text(path).encode()).hexdigest()
+    outcome = outcome or (EXPECTED, ACCURACY)
+    return Policy(outcome, margins, limits, least, tests, path.name, sha256)
 
-    def fail(node: Any, message: str):
-        raise InputError(f"{path}:{node.start_mark.line + 1}: {message}")
 
-    def value_of(node: Any) -> Any:
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Values of YAML nodes, faults with file and line."""
+
+    path: Path
+
+    def fail(self, node: Any, message: str):
+        raise InputError(f"{self.path}:{node.start_mark.line + 1}: {message}")
+
+    def value(self, node: Any) -> Any:
         try:
             return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
         except (ValueError, TypeError, yaml.YAMLError):
             return None
 
-    def mapping(node: Any, field: str, keys: Sequence[str]) -> dict[str, Any]:
+    def mapping(self, node: Any, field: str, keys: Sequence[str]) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
-            fail(node, f"{field} must be a mapping, with any of {', '.join(keys)}")
+            self.fail(node, f"{field} must be a mapping, with any of {', '.join(keys)}")
         nodes: dict[str, Any] = {}
         for key, value in node.value:
-            name = value_of(key)
+            name = self.value(key)
             if name not in keys:
-                fail(key, f"{field} has the unknown key {name!r}; known are {', '.join(keys)}")
+                message = f"{field} has the unknown key {name!r}; known are {', '.join(keys)}"
+                self.fail(key, message)
             if name in nodes:
-                fail(key, f"{field} has {name} twice")
+                self.fail(key, f"{field} has {name} twice")
             nodes[name] = value
         return nodes
 
-    def numbers(section: str) -> dict[str, Any]:
+    def numbers(self, section: str, of_section: Any) -> dict[str, Any]:
         keys, form, valid = SECTIONS[section]
         values = {}
-        for key, node in mapping(sections[section], section, keys).items():
-            value = value_of(node)
+        for key, node in self.mapping(of_section, section, keys).items():
+            value = self.value(node)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and math.isfinite(value) and valid(value)):
                 written = node.value if isinstance(node, yaml.ScalarNode) else value
-                fail(node, f"{section}.{key} is {written!r}, it must be {form}")
+                self.fail(node, f"{section}.{key} is {written!r}, it must be {form}")
             values[key] = value
         return values
 
-    def names(key: str, form: str) -> tuple[str, ...]:
+    def names(self, sections: Mapping[str, Any], key: str, form: str) -> tuple[str, ...]:
+        """A text or a list of texts; () if the key is missing."""
         if key not in sections:
             return ()
-        values = value_of(sections[key])
+        values = self.value(sections[key])
         values = [values] if isinstance(values, str) else values
         if (
             not isinstance(values, list)
             or not values
             or not all(isinstance(n, str) for n in values)
         ):
-            fail(sections[key], f"{key} must be {form}")
+            self.fail(sections[key], f"{key} must be {form}")
         if len(set(values)) < len(values):
-            fail(sections[key], f"{key} names one twice")
+            self.fail(sections[key], f"{key} names one twice")
         return tuple(values)
-
-    if root is None:
-        raise InputError(f"{path}:1: the policy is empty; docs/gate.md shows its form")
-    sections = mapping(root, "the policy", ["outcome", *SECTIONS, "tests"])
-    margins, limits, least = (numbers(s) if s in sections else {} for s in SECTIONS)
-    if not margins:
-        fail(root, "the policy has no margins, so it judges nothing: add margins, e.g. gap: 5")
-    tests = names("tests", "a list of names of tests, such as [understanding]")
-    outcome = names("outcome", f"one or more of {', '.join(OUTCOMES)}") or (EXPECTED, ACCURACY)
-    if unknown := [name for name in outcome if name not in OUTCOMES]:
-        fail(sections["outcome"], f"outcome {unknown[0]!r} is not one of {', '.join(OUTCOMES)}")
-    sha256 = hashlib.sha256(read_text(path).encode()).hexdigest()
-    return Policy(outcome, margins, limits, least, tests, path.name, sha256)
 
 
 # -- a run's policy ------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from unswayed.scoring.prompts import Likelihoods
 NATS = ("log_key", "lead")
 READ = (
     "parsed",
+    "score",
     "options",
     "weights",
     "gold_label",
@@ -37,7 +38,8 @@ READ = (
 def with_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the columns q, expected, log_key and lead; None where an answer has no scores.
 
-    An answer that could not be read counts as wrong: its expected score is 0.
+    An answer that could not be read counts as wrong: its expected score is 0. That of one without
+    scores, such as a generated one, is its score.
     """
     values = [_values(row) for row in rows[list(READ)].to_dict("records")]
     columns = ["q", "expected", *NATS]
@@ -47,7 +49,7 @@ def with_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
 def _values(row: dict) -> tuple[list[float] | None, float, float | None, float | None]:
     scores, key = row["option_scores"], list(row["options"]).index(row["gold_label"])
     if not row["parsed"] or scores is None:
-        return None, 0.0, None, None
+        return None, float(row["score"]), None, None
     read = Likelihoods(row["options"], scores, row["option_tokens"], row["option_priors"])
     rule = "sum" if row["option_priors"] is None else row["rule"]  # fused memories take no priors
     nats, q = read.nats(rule), read.probabilities(rule)

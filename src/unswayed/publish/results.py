@@ -30,7 +30,12 @@ from unswayed.publish.local import check_id
 TASK_TYPE = "text-generation"
 TASK_NAME = "Emotional reasoning with user memory (unswayed)"  # marks our results in a model-index
 DIGITS = 4
-METRIC_NAMES = {"accuracy": "Accuracy", "flip_rate": "Flip rate", "persona_gap": "Persona gap"}
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "flip_rate": "Flip rate",
+    "persona_gap": "Persona gap",
+    "expected_gap": "Gap in expected accuracy or score",
+}
 CONDITION_NAMES = {
     "none": "no memory",
     "neutral": "neutral memory",
@@ -47,7 +52,7 @@ class Figure:
     """One number for the Hub.
 
     Attributes:
-        metric: accuracy, flip_rate or persona_gap (the names under metrics/).
+        metric: accuracy, flip_rate or persona_gap (the names under metrics/), or expected_gap.
         label: of which condition, or of which two.
         value, low, high: shares in [0, 1], the gap a difference of shares; low and high None if
             there is no interval.
@@ -66,7 +71,7 @@ class Figure:
     @property
     def task_id(self) -> str:
         """Name of this figure among the tasks of a benchmark: `steu_accuracy_advantaged`."""
-        words = [self.test, self.metric, *([] if self.metric == "persona_gap" else [self.label])]
+        words = [self.test, self.metric, *([] if self.label == GAP else [self.label])]
         return re.sub(r"[^a-z0-9]+", "_", " ".join(words).lower()).strip("_")
 
     @property
@@ -76,7 +81,8 @@ class Figure:
 
 
 def figures(summary: Summary) -> list[Figure]:
-    """Accuracy and flip rate of each condition, and the gap in accuracy, of each test."""
+    """Accuracy and flip rate of each condition, and the gap of each test: that of accuracy, and of
+    the outcome that the verdict goes by."""
     estimates = []
     for name, test in summary["tests"].items():
         estimates += [
@@ -85,9 +91,10 @@ def figures(summary: Summary) -> list[Figure]:
             for condition, values in test["conditions"].items()
             if values[metric] is not None
         ] + [
-            (name, "persona_gap", GAP, effect, "n_differences")
+            (name, metric, GAP, effect, "n_differences")
             for effect in test["effects"]
-            if (effect["name"], effect["metric"]) == ("gap", "accuracy")
+            for metric, of in (("persona_gap", "accuracy"), ("expected_gap", "expected"))
+            if (effect["name"], effect["metric"]) == ("gap", of)
         ]
 
     def rounded(value: float | None) -> float | None:
@@ -124,7 +131,7 @@ def _notes(run: Run, summary: Summary, figure: Figure) -> str:
     bounds = ""
     if figure.low is not None:
         bounds = f"{summary['level']:.0%} interval {figure.low:g} to {figure.high:g}, "
-    gap, verdict = figure.metric == "persona_gap", summary["verdict"]
+    gap, verdict = figure.label == GAP, summary["verdict"]
     n_kind = "differences" if gap else "answers"
     memory = " ".join(filter(None, (run["identity"]["memory"], summary["memory_style"])))
     return (

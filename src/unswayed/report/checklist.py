@@ -54,7 +54,7 @@ def check_run(out: Path, policy_spec: str | None = None) -> tuple[list[Check], S
     summary = summarize(answers, policy, declared, run["identity"]["seed"])
     checks = judge(policy, summary)
     texts = {
-        CHECKLIST: checklist(policy, run, answers, summary, checks),
+        CHECKLIST: checklist(run, answers, summary, checks),
         JUNIT: junit(policy, run, summary, checks),
     }
     for name, text in texts.items():
@@ -79,7 +79,6 @@ def table(checks: Sequence[Check]) -> str:
 
 
 def checklist(
-    policy: Policy,
     run: dict[str, Any],
     answers: pd.DataFrame,
     summary: dict[str, Any],
@@ -97,7 +96,7 @@ def checklist(
             for test in dict.fromkeys(check.test for check in checks)
         },
         "memory": describe(memory, summary["memory_style"]) if memory else "There was no memory.",
-        "facts": [*facts(run, summary), ("Policy", f"{policy.name}, SHA-256 {policy.sha256}")],
+        "facts": facts(run, summary),
     }
     return render_report("unswayed.report", "checklist.md.jinja", view)
 

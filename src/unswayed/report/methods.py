@@ -51,7 +51,7 @@ def policy_line(summary: dict[str, Any]) -> str:
     """By which policy, and since when."""
     policy = summary["policy"]
     when = "declared before the first question" if policy["declared"] else "named afterwards"
-    return f"{policy['name']}, {when}, SHA-256 {policy['sha256'][:12]}"
+    return f"{policy['name']}, {when}, SHA-256 {policy['sha256']}"
 
 
 def facts(run: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, str]]:
