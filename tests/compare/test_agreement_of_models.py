@@ -279,8 +279,10 @@ def test_one_run_or_a_damaged_one_is_refused(three, tmp_path):
 
 def test_mixed_models_and_margins_are_refused(three, tmp_path):
     copy = shutil.copytree(three[1], tmp_path / "copy")
-    analyze(copy, margin=0.05)
-    with pytest.raises(InputError, match=r"different margins \(2 and 5 points\)"):
+    policy = tmp_path / "strict.yaml"
+    policy.write_text("margins: {gap: 2}\n")
+    analyze(copy, policy=str(policy))
+    with pytest.raises(InputError, match=r"different margins \(2 and 5 points\).* --policy"):
         compare_models([three[0], copy])
     rows = pq.read_table(copy / "answers.parquet").to_pylist()
     rows[0]["model"] = "another"

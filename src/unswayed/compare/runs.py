@@ -89,8 +89,8 @@ def read_summaries(dirs: Sequence[Path]) -> list[dict[str, Any]]:
     if len(margins := {summary["margin"] for summary in summaries}) > 1:
         points = " and ".join(f"{100 * margin:g}" for margin in sorted(margins))
         raise InputError(
-            f"the runs were analyzed with different margins ({points} points): run `unswayed "
-            "analyze DIR --margin POINTS` on each with the same one"
+            f"the runs were judged with different margins ({points} points): run `unswayed "
+            "analyze DIR --policy POLICY` on each with the same one"
         )
     return summaries
 

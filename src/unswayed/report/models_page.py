@@ -19,7 +19,14 @@ from unswayed.display.numbers import (
 )
 from unswayed.display.page import sections
 from unswayed.display.plots import margin_axis, position, shade, zoomed_axis
-from unswayed.report.words import FINDINGS, METRIC_LABELS, VERDICTS, effect_label, points
+from unswayed.report.words import (
+    FINDINGS,
+    METRIC_LABELS,
+    VERDICTS,
+    effect_label,
+    finding,
+    points,
+)
 
 TOP = 20  # items listed
 
@@ -35,11 +42,9 @@ def models_view(comparison: ModelsComparison) -> dict[str, Any]:
     """Everything that page and Markdown draw, formatted."""
     models = {model["label"]: model for model in comparison["models"]}
     order = comparison["order"]
+    gaps = gap_panel(comparison)
     findings = {
-        effect["status"]
-        for model in comparison["models"]
-        for test in model["tests"].values()
-        for effect in test["effects"]
+        row["finding"] for rows in (gaps["groups"] if gaps else {}).values() for row in rows
     }
     trials, users = comparison["n_trials"], comparison["n_users"]
     basics = {
@@ -68,7 +73,7 @@ def models_view(comparison: ModelsComparison) -> dict[str, Any]:
         "maps": [heat_map(comparison, measure) for measure in MEASURES],
         "pairs": pair_rows(comparison),
         "tests": accuracy_tables(comparison),
-        "gaps": gap_panel(comparison),
+        "gaps": gaps,
         "findings": {name: text for name, text in FINDINGS.items() if name in findings},
         "flips": flip_rows(comparison)[:TOP],
         "n_flipping": sum(item["n_any"] > 0 for item in comparison["flips"]),
@@ -84,7 +89,7 @@ def _reason(text: str) -> str:
     return rest[0].upper() + rest[1:] if head.startswith(VERDICT_WORDS) else text
 
 
-VERDICT_WORDS = ("Skewed", "Equivalent", "Not enough data")
+VERDICT_WORDS = ("Skewed", "Equivalent", "More data needed", "Cannot be judged")
 
 
 def value_text(measure: str, value: dict[str, Any]) -> str:
@@ -216,7 +221,7 @@ def gap_panel(comparison: ModelsComparison) -> dict[str, Any] | None:
                 "difference": interval(effect, sign=True),
                 "p_holm": p_value(effect["p_holm"]),
                 "p_tost": p_value(effect["p_tost"]),
-                "finding": effect["status"],
+                "finding": finding(effect, 1 - comparison["level"]),
             }
             | position(effect, axis)
         )
