@@ -8,6 +8,7 @@
     python results/make.py logo NAME OUT OPTION ...   results/NAME.json of `unswayed logo evaluate`
     python results/make.py logo_compare NAME OUT      results/NAME.json of `unswayed logo compare`
     python results/make.py tables                 the tables of PAGES between their markers
+    python results/make.py plots                  docs/images/NAME.svg of the results in PLOTS
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a file here, if need
 be with a word for which of its tables it is.
@@ -21,7 +22,7 @@ import json
 import operator
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ from unswayed.datasets.cards import funnel_table
 from unswayed.datasets.trees import card_metadata
 from unswayed.display.numbers import MISSING, count, interval, p_value, percent
 from unswayed.display.page import render_report
+from unswayed.logo.tables import draw as draw_logo
 from unswayed.logo.tables import tables as logo_tables
 from unswayed.memory.registry import DEFAULT
 from unswayed.mitigation.sweep_report import (
@@ -48,7 +50,11 @@ from unswayed.mitigation.sweep_report import (
     seed_table,
     training_table,
 )
+from unswayed.mitigation.sweep_report import (
+    draw as draw_dpo,
+)
 from unswayed.models.embedded import model_label
+from unswayed.plum.sweep import draw as draw_plum
 from unswayed.plum.sweep import tables
 from unswayed.report import duration, result_table, write_report
 from unswayed.report.checklist import check_run
@@ -568,6 +574,20 @@ TABLES = {
     "power_curves": power_table,
 }
 
+PLOTS: dict[str, Callable[[dict], str]] = {
+    "logo_builtin": draw_logo,
+    "logo_movielens": draw_logo,
+    "plum_oasst": lambda sweep: draw_plum(sweep["results"]),
+    "dpo_main": lambda sweep: draw_dpo(sweep["references"], sweep["results"]),
+}
+
+
+def plot() -> None:
+    """Draw docs/images/NAME.svg of PLOTS."""
+    for name, draw in PLOTS.items():
+        result = json.loads((HERE / f"{name}.json").read_text("utf-8"))
+        (HERE.parent / f"docs/images/{name}.svg").write_text(draw(result), "utf-8")
+
 
 def fill() -> None:
     """Fill every marked table of README and docs."""
@@ -601,5 +621,7 @@ if __name__ == "__main__":
             add_logo(name, result, ["compare", *result["evaluations"]])
         case ["tables"]:
             fill()
+        case ["plots"]:
+            plot()
         case _:
             sys.exit(__doc__)

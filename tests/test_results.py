@@ -47,3 +47,13 @@ def test_every_result_names_its_command_and_no_path_of_a_machine():
         text = file.read_text("utf-8")
         assert json.loads(text)["command"].startswith(("unswayed ", "python ")), file.name
         assert not re.search(r"/(home|root|tmp|work|Users)/", text), file.name
+
+
+def test_the_plots_show_the_stored_results(maker):
+    def lines(svg: str) -> list[float]:
+        return [float(number) for at in re.findall(r"[ML] (\S+) (\S+)", svg) for number in at]
+
+    for name, draw in maker.PLOTS.items():
+        drawn = draw(json.loads((ROOT / f"results/{name}.json").read_text("utf-8")))
+        stored = (ROOT / f"docs/images/{name}.svg").read_text("utf-8")
+        assert lines(stored) == pytest.approx(lines(drawn), abs=0.1), name
