@@ -5,6 +5,7 @@
     python results/make.py preferences NAME=TREE=SECONDS ...      results/preferences.json
     python results/make.py memories runs/a runs/b ...             results/memories.json, of audits
     python results/make.py rules runs/a runs/b ...                results/rules.json, of audits
+    python results/make.py difficulty runs/a ...  results/difficulty.json, of audits of the bank
     python results/make.py logo NAME OUT OPTION ...   results/NAME.json of `unswayed logo evaluate`
     python results/make.py logo_compare NAME OUT      results/NAME.json of `unswayed logo compare`
     python results/make.py tables                 the tables of PAGES between their markers
@@ -28,8 +29,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import unswayed.data.items
 from unswayed.audit.effects import FEWEST_USERS, matrices, rate
 from unswayed.audit.gate import EXIT_CODES, outcome
+from unswayed.audit.probabilities import with_probabilities
 from unswayed.audit.rules import by_rule
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.summary import analyze
@@ -37,6 +40,7 @@ from unswayed.audit.trials import NONE
 from unswayed.audit.validity import reading
 from unswayed.compare.memories import compare_memories
 from unswayed.core.cards import CARD
+from unswayed.data.items import load_items
 from unswayed.datasets.cards import funnel_table
 from unswayed.datasets.trees import card_metadata
 from unswayed.display.numbers import MISSING, count, interval, p_value, percent
@@ -65,7 +69,10 @@ from unswayed.sweep import cell, groups
 
 HERE = Path(__file__).parent
 PAGES = [HERE.parent / "README.md"]
-PAGES += [HERE.parent / f"docs/{name}.md" for name in ("instrument", "logo", "plum", "statistics")]
+PAGES += [
+    HERE.parent / f"docs/{name}.md"
+    for name in ("instrument", "items", "logo", "plum", "statistics")
+]
 
 
 def keep(name: str, content: dict, indent: int | None = 1, ensure_ascii: bool = False) -> None:
@@ -429,6 +436,71 @@ def rules_table(result: dict) -> str:
     )  # fmt: skip
 
 
+def add_difficulty(*run_dirs: str) -> None:
+    """Write results/difficulty.json: how hard built-in items are for models, without memory."""
+    audits, rows = [], []
+    files = (Path(unswayed.data.items.__file__).parent / "bank").glob("*.jsonl")
+    lines = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+    first = {item.id for item in load_items(["builtin:89"])}
+    written = {
+        line["id"]: "first edition" if line["id"] in first else line.get("difficulty", "new")
+        for line in lines
+    }
+    for run_dir in map(Path, run_dirs):
+        run, answers = read_run(run_dir), read_answers(run_dir).to_pandas()
+        audits.append({"command": audit_command(run), "seconds": run["seconds"]})
+        answers = with_probabilities(answers)
+        answers["key"] = [
+            q[list(options).index(gold)]
+            for q, options, gold in zip(
+                answers["q"], answers["options"], answers["gold_label"], strict=True
+            )
+        ]
+        answers["written"] = answers["question_id"].map(written)
+        both = pd.concat([answers, answers.assign(written="all")])
+        for (test, group), of_group in both.groupby(["test", "written"]):
+            bins = np.histogram(of_group["key"], [0, 0.2, 0.4, 0.6, 0.8, 1.0 + 1e-9])[0]
+            rows.append(
+                {
+                    "model": answers["model"].iloc[0],
+                    "scoring": run["identity"]["scoring"],
+                    "test": test,
+                    "written": group,
+                    "accuracy": rate(of_group["correct"].to_numpy(dtype=float)[:, None]),
+                    "key": rate(of_group["key"].to_numpy(dtype=float)[:, None], drawn=True),
+                    "items_by_key": bins.tolist(),
+                }
+            )
+    command = "python results/make.py difficulty DIR ..."
+    keep("difficulty", {"command": command, "audits": audits, "rows": rows})
+
+
+def difficulty_table(result: dict) -> str:
+    """Accuracy, and over the items how probable the key is."""
+    rows = [
+        [
+            *(row[key] for key in ("model", "scoring", "test", "written")),
+            f"{row['key']['n']}",
+            interval(row["accuracy"]),
+            interval(row["key"]),
+            *map(str, row["items_by_key"]),
+        ]
+        for row in result["rows"]
+    ]
+    audits = "; ".join(
+        f"`{audit['command']}` ({duration(audit['seconds'])})" for audit in result["audits"]
+    )
+    head = (
+        "Model | scoring | test | written as | items | accuracy | probability of the key "
+        "| 0-20 | 20-40 | 40-60 | 60-80 | 80-100"
+    )
+    of = (
+        "percent, in brackets 95 % intervals over items; at the right, how many items have a key "
+        "of such a probability"
+    )
+    return titled(result, table(head, rows, left=4), f"Of {audits}.", of=of)
+
+
 def sweep_table(result: dict) -> str:
     """Recall of the memories of a sweep."""
     return titled(result, tables(result["results"]))
@@ -557,6 +629,7 @@ TABLES = {
     ),
     "preferences": preferences_table,
     "rules": rules_table,
+    "difficulty": difficulty_table,
     **dict.fromkeys(["demo", "steu"], functools.partial(drawn, "audit")),
     **{
         name: functools.partial(drawn, name)
@@ -613,6 +686,8 @@ if __name__ == "__main__":
             add_memories(*runs)
         case ["rules", *runs] if runs:
             add_rules(*runs)
+        case ["difficulty", *runs] if runs:
+            add_difficulty(*runs)
         case ["logo", name, out, *options] if options:
             result = json.loads((Path(out) / "result.json").read_text("utf-8"))
             add_logo(name, result, ["evaluate", *options])

@@ -13,7 +13,7 @@ from unswayed.audit.trials import (
     PAIR_CONDITIONS,
     other_personas,
 )
-from unswayed.core.arguments import REQUIRED, option
+from unswayed.core.arguments import REQUIRED, Once, option
 from unswayed.core.commands import batch_size
 from unswayed.core.errors import InputError
 from unswayed.data.items import BUILTIN
@@ -83,6 +83,7 @@ class AuditArguments:
         "what is declared before the first question: outcome, margins and least numbers; default, "
         "grid, or a YAML file, see docs/gate.md; default: default, with --personas grid grid",
         metavar="NAME",
+        action=Once,
     )
     scoring: str = option("option", "option, letter or generate")
     rule: str | None = option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from unswayed.core.arguments import Once
 from unswayed.core.commands import OK
 
 
@@ -26,21 +27,22 @@ def add_policy(parser: argparse.ArgumentParser, otherwise: str) -> None:
     parser.add_argument(
         "--policy",
         metavar="NAME",
+        action=Once,
         help="outcome, margins and least numbers: default, grid, or a YAML file, see docs/gate.md"
         + otherwise,
     )
 
 
 def print_report(out: Path) -> int:
-    """Print a drawn report's verdict, validity, table and warnings."""
+    """Print a drawn report's validity, table, verdict and warnings."""
     from unswayed.audit.summary import read_summary
     from unswayed.report import result_table
     from unswayed.report.validity import other_warnings, validity_lines
 
     summary = read_summary(out)
-    print(f"{summary['verdict']['text']} {summary['verdict']['advice']}", end="\n\n")
     print("\n".join(validity_lines(summary)), end="\n\n")
-    print(result_table(summary))
+    print(result_table(summary), end="\n\n")
+    print(f"{summary['verdict']['text']} {summary['verdict']['advice']}")
     for warning in other_warnings(summary):
         print(f"Warning: {warning}")
     print(f"\nReport: {out / 'report.html'}")

@@ -22,6 +22,15 @@ TRUTHS = {"yes": True, "true": True, "t": True, "y": True, "1": True}
 TRUTHS |= {"no": False, "false": False, "f": False, "n": False, "0": False}
 
 
+class Once(argparse.Action):
+    """An option that is given at most once; of others the last one counts."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if getattr(namespace, self.dest, None) is not None:
+            parser.error(f"{option_string} is given twice: leave one out")
+        setattr(namespace, self.dest, values)
+
+
 def option(default: Any, help: str, **details: Any) -> Any:
     """A field of a dataclass that is an option of a command.
 

@@ -7,7 +7,7 @@ import logging
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from unswayed.core.arguments import add_options
@@ -30,19 +30,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.fills is not None:
             add_options(self, pkgutil.resolve_name(self.fills))
-        self._refuse_twice(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
-
-    def _refuse_twice(self, args: Sequence[str]) -> None:
-        """Of an option with one value the last would win without a word."""
-        seen: set[str] = set()
-        for text in args:
-            action = self._option_string_actions.get(text.partition("=")[0])
-            if action is None or not isinstance(action, argparse._StoreAction):
-                continue
-            if action.dest in seen:
-                self.error(f"{action.option_strings[-1]} is given twice: leave one out")
-            seen.add(action.dest)
 
     def error(self, message: str):
         raise InputError(f"{message} (see `{self.prog} --help`)")
