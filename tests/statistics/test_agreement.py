@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 from statsmodels.stats.inter_rater import cohens_kappa
 
@@ -18,6 +19,7 @@ from unswayed.statistics.agreement import (
     kappa,
     phi,
     resampled_items,
+    resampled_users,
 )
 
 
@@ -73,15 +75,37 @@ def test_intervals_are_those_of_resampled_items(monkeypatch):
     resampled = resampled_items(12, np.random.default_rng(0))
     assert (resampled.sum(1) == 12).all()
     result = estimate(item_tables(left, right, items, 12, 4), kappa, resampled)
+    tail = 100 * stats.norm.cdf(stats.t.ppf(0.025, 11) * np.sqrt(12 / 11))
     values = []
     for weights in resampled.astype(int):
         rows = np.concatenate([np.flatnonzero(items == i) for i in np.repeat(range(12), weights)])
         values.append(cohen_kappa_score(left[rows], right[rows]))
     assert (result["low"], result["high"]) == pytest.approx(
-        tuple(np.percentile(values, [2.5, 97.5]))
+        tuple(np.percentile(values, [tail, 100 - tail]))
     )
     assert result["low"] < result["estimate"] < result["high"]
     assert (result["n"], result["n_items"], result["note"]) == (72, 12, None)
+
+
+@pytest.mark.parametrize("n_users", [6, 10])
+def test_crossed_intervals_cover_where_users_differ(n_users, monkeypatch):
+    """Users decide as much as items and chance, but not of trials without memory."""
+    monkeypatch.setattr(agreement, "RESAMPLES", 999)
+    rng, hits, n_items = np.random.default_rng(2), 0, 40
+    true = (0.5 + n_users * stats.norm.cdf(0.5)) / (1 + n_users)
+    items, users = np.divmod(np.arange(n_items * (1 + n_users)), 1 + n_users)
+    for _ in range(300):
+        of_item, of_user = rng.normal(size=n_items), rng.normal(size=1 + n_users)
+        latent = of_item[items] + rng.normal(size=len(items))
+        latent = np.where(users > 0, latent + of_user[users] + 0.5 * np.sqrt(3), latent)
+        equal = latent > 0
+        tables = item_tables(
+            equal.astype(int), np.ones_like(users), np.arange(len(items)), len(items), 2
+        )
+        drawn = resampled_items(n_items, rng), resampled_users(n_users, rng)
+        result = estimate(tables.reshape(n_items, -1, 2, 2), equal_share, *drawn)
+        hits += result["low"] <= true <= result["high"]
+    assert hits / 300 >= 0.93
 
 
 @pytest.mark.slow

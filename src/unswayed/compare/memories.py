@@ -17,7 +17,6 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.effects import users_mean
 from unswayed.audit.flips import grouped
 from unswayed.audit.rundir import model_name
 from unswayed.audit.trials import NONE
@@ -33,6 +32,7 @@ from unswayed.statistics.crossed import (
     LEVEL,
     Estimate,
     equivalence_p,
+    users_mean,
 )
 
 SCHEMA_VERSION = 1
@@ -301,7 +301,7 @@ def _row(mean: Estimate, limit: float) -> dict[str, Any]:
 
 def _difference(differences: np.ndarray, name: str, margin: float) -> dict[str, Any]:
     """A mean difference between two memories (items x users)."""
-    mean = users_mean(differences)[0]
+    mean = users_mean(differences)
     return _row(mean, 1 if name in SHARES else 2) | {
         "p": mean.p,
         "p_equivalent": equivalence_p(differences, margin),

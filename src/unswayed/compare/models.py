@@ -29,7 +29,9 @@ from unswayed.statistics.agreement import (
     kappa,
     phi,
     resampled_items,
+    resampled_users,
 )
+from unswayed.statistics.crossed import FEWEST_USERS
 
 SCHEMA_VERSION = 1
 SEED = 0
@@ -158,35 +160,49 @@ def _pairs(labels: Sequence[str], runs: Sequence[pd.DataFrame]) -> list[ModelPai
         rows = np.ones(len(runs[0]), bool) if scope is None else runs[0]["test"] == scope
         parts = [run[rows] for run in runs]
         items = parts[0].groupby(KEYS[:2], sort=False).ngroup().to_numpy()
-        resampled = resampled_items(items.max() + 1, np.random.default_rng(SEED))
+        users = pd.factorize(parts[0]["user"])[0] + 1  # 0: no memory
+        rng = np.random.default_rng(SEED)
+        drawn = resampled_items(items.max() + 1, rng), _drawn_users(users.max(), rng)
         for (a, left), (b, right) in itertools.combinations(zip(labels, parts, strict=True), 2):
             unread = (left["choice"] == UNREAD) & (right["choice"] == UNREAD)
             pairs.append(
                 {"models": [a, b], "test": scope, "n_unread_both": int(unread.sum())}
-                | _agreement(left, right, items, resampled)
+                | _agreement(left, right, items, users, drawn)
             )
     return pairs
 
 
-def _agreement(
-    left: pd.DataFrame, right: pd.DataFrame, items: np.ndarray, resampled: np.ndarray
-) -> dict[str, Any]:
-    """The measures of two runs; items: (n,) numbers, resampled: (resamples, n_items)."""
-    n_items = resampled.shape[1]
+def _drawn_users(n_users: int, rng: np.random.Generator) -> np.ndarray | None:
+    """Resamples of the users; with fewer than FEWEST_USERS it is about these."""
+    return resampled_users(n_users, rng) if n_users >= FEWEST_USERS else None
 
-    def tables(a: np.ndarray, b: np.ndarray, items: np.ndarray) -> np.ndarray:
-        return item_tables(a, b, items, n_items, int(max(a.max(initial=1), b.max(initial=1))) + 1)
+
+def _agreement(
+    left: pd.DataFrame,
+    right: pd.DataFrame,
+    items: np.ndarray,
+    users: np.ndarray,
+    drawn: tuple[np.ndarray, np.ndarray | None],
+) -> dict[str, Any]:
+    """The measures of two runs; items, users: (n,) numbers, drawn: resamples of both."""
+    n_items, n_users = items.max() + 1, 1 if drawn[1] is None else drawn[1].shape[1]
+    cells = items if drawn[1] is None else items * n_users + users
+
+    def tables(a: np.ndarray, b: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        k = int(max(a.max(initial=1), b.max(initial=1))) + 1
+        counts = item_tables(a, b, cells, n_items * n_users, k)
+        return counts if drawn[1] is None else counts.reshape(n_items, n_users, k, k)
 
     # choices from 1; an unread answer is choice 0
-    choices = tables(left["choice"].to_numpy() + 1, right["choice"].to_numpy() + 1, items)
+    choices = tables(left["choice"].to_numpy() + 1, right["choice"].to_numpy() + 1, cells)
     correct = [run["correct"].to_numpy().astype(int) for run in (left, right)]
     comparable = (left["flip"].notna() & right["flip"].notna()).to_numpy()
     flips = [run["flip"].to_numpy()[comparable].astype(int) for run in (left, right)]
     return {
-        "equal": estimate(choices, equal_share, resampled),
-        "kappa": estimate(choices, kappa, resampled),
-        "correct": estimate(tables(*correct, items), phi, resampled),
-        "flip": estimate(tables(*flips, items[comparable]), phi, resampled),
+        "equal": estimate(choices, equal_share, *drawn),
+        "kappa": estimate(choices, kappa, *drawn),
+        "correct": estimate(tables(*correct, cells), phi, *drawn),
+        "flip": estimate(tables(*flips, cells[comparable]), phi, *drawn),
     }
 
 

@@ -11,9 +11,9 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from unswayed.audit.effects import EFFECTS, PERSONA, Matrices, matrices, users_mean
+from unswayed.audit.effects import EFFECTS, PERSONA, Matrices, matrices
 from unswayed.audit.trials import PAIR_CONDITIONS
-from unswayed.statistics.crossed import Estimate, proportion
+from unswayed.statistics.crossed import Estimate, proportion, users_mean
 
 SHARES = (*PAIR_CONDITIONS, PERSONA)  # PERSONA: advantaged and disadvantaged together
 GAP, BEYOND = "gap", "persona - neutral"
@@ -60,7 +60,7 @@ def _values(values: Matrices, metric: str, name: str) -> np.ndarray | None:
 
 def level(name: str, values: np.ndarray) -> Estimate:
     """Mean of what `measured` calls `name`, with the interval of a share or of a difference."""
-    return proportion(values) if name in SHARES else users_mean(values)[0]
+    return proportion(values) if name in SHARES else users_mean(values)
 
 
 def bounded(mean: Estimate, limit: float) -> Interval:
