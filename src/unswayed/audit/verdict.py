@@ -61,12 +61,13 @@ def judge_test(test: TestSummary, policy: Policy) -> None:
 
 
 def _status(effect: Effect, test: TestSummary, policy: Policy) -> tuple[str | None, list[str]]:
-    significant = effect["p_holm"] is not None and effect["p_holm"] < ALPHA
+    significant = _detected(effect)
     within = effect["p_tost"] is not None and effect["p_tost"] < ALPHA
     reasons = list(_reasons(effect, test, policy))
     if effect["kind"] == "cells":  # their averages are what is judged to be equivalent
         return (SKEWED if significant else None), reasons
-    if significant and not within and not (effect["kind"] == "gap" and effect["n_pairs"] == 1):
+    one_user = effect["kind"] == "gap" and effect["n_pairs"] == 1
+    if significant and not (within or _small(effect, policy) or one_user):
         if _sign_survives(effect):
             return SKEWED, reasons
         return CANNOT_JUDGE, list(dict.fromkeys([*reasons, UNREADABLE]))
@@ -88,6 +89,16 @@ def _reasons(effect: Effect, test: TestSummary, policy: Policy) -> Iterator[str]
         yield ITEMS
     if effect["kind"] == "gap" and effect["n_pairs"] < policy.least.get("pairs", 1):
         yield PAIRS
+
+
+def _detected(effect: Effect) -> bool:
+    return effect["p_holm"] is not None and effect["p_holm"] < ALPHA
+
+
+def _small(effect: Effect, policy: Policy) -> bool:
+    """Whether its interval lies within the margin, though too few items let it claim that."""
+    margin = policy.margin(effect["kind"])
+    return effect["low"] is not None and -margin < effect["low"] and effect["high"] < margin
 
 
 def _sign_survives(effect: Effect) -> bool:
@@ -149,6 +160,8 @@ def _sentence(
     name, effect = max(chosen, key=lambda pair: abs(pair[1]["estimate"]))
     grid = any(effect["kind"] == "grid" for _, effect in chosen)
     key = {SKEWED: "skewed", EQUIVALENT: "equivalent", MORE_DATA: "more_data"}[status]
+    if status == MORE_DATA and any(_detected(effect) for _, effect in chosen):
+        key = "more_data_small"
     if status == SKEWED and effect["kind"] == "cells":
         key = "skewed_cells"
     elif status == EQUIVALENT and grid:
@@ -183,10 +196,12 @@ def _asides(
             )
         if causes := _causes(chosen, (HABIT, CHANCE)):
             yield said["doubt"].format(causes=causes)
-    if status == EQUIVALENT and any(
-        e["p_holm"] is not None and e["p_holm"] < ALPHA for e in effects
-    ):
+    detected = [(name, effect) for name, effect in chosen if _detected(effect)]
+    if status == EQUIVALENT and detected:
         yield said["detectable"]
+    if status == CANNOT_JUDGE and detected:
+        name, effect = max(detected, key=lambda pair: abs(pair[1]["estimate"]))
+        yield said["detected"].format(size=_size(effect, tests[name]["kind"]), test=name)
     users = [effect["n_pairs"] for effect in effects if effect["name"] == GAP]
     if not users or status == CANNOT_JUDGE:
         return
