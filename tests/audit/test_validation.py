@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,6 +15,7 @@ from unswayed.audit.rundir import read_answers
 from unswayed.audit.validation import on_test, recommend, skill_of
 from unswayed.cli import main
 from unswayed.display.numbers import interval
+from unswayed.statistics.crossed import johnson_interval
 
 
 @pytest.fixture
@@ -131,9 +133,11 @@ def test_tests_together_may_be_above_chance_where_none_is_alone():
     """14 of 40 right at a chance of 25%: by hand, skill 2/15, half an interval 0.206 for one."""
     one, four = way(14, 0), {name: way(14, 0)["t"] for name in "tuvw"}
     assert skill_of(one)["estimate"] == pytest.approx((14 / 40 - 0.25) / 0.75)
+    by_item = (np.array([1.0] * 14 + [0.0] * 26)[:, None] - 0.25) / 0.75
     half = 2.0227 * math.sqrt(0.35 * 0.65 / 39) / 0.75
-    assert skill_of(one)["low"] == pytest.approx(2 / 15 - half, abs=1e-4)
-    assert skill_of(four)["low"] == pytest.approx(2 / 15 - half / 2, abs=1e-4)
+    low = min(2 / 15 - half, johnson_interval(by_item)[0])
+    assert skill_of(one)["low"] == pytest.approx(low, abs=1e-4)
+    assert skill_of(four)["low"] == pytest.approx(2 / 15 - (2 / 15 - low) / 2, abs=1e-4)
     assert recommended(sum=one)[0] is None and recommended(sum=four)[0] == "sum"
 
 

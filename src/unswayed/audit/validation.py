@@ -213,14 +213,17 @@ def on_test(rows: pd.DataFrame) -> WayOnTest:
 def skill_of(tests: Mapping[str, WayOnTest]) -> Bounds:
     """How far above chance, mean over tests: 0 at chance, 1 if all is right.
 
-    Tests are independent, so the squares of their intervals' halves add up.
+    Tests are independent, so the squares of their distances to either bound add up.
     """
     skills = [test["skill"] for test in tests.values()]
     estimate = float(np.mean([skill["estimate"] for skill in skills]))
     if any(skill["low"] is None for skill in skills):
         return {"estimate": estimate, "low": None, "high": None}
-    half = math.hypot(*((skill["high"] - skill["low"]) / 2 for skill in skills)) / len(skills)
-    return {"estimate": estimate, "low": estimate - half, "high": estimate + half}
+    below, above = (
+        math.hypot(*(skill["estimate"] - skill[bound] for skill in skills)) / len(skills)
+        for bound in ("low", "high")
+    )
+    return {"estimate": estimate, "low": estimate - below, "high": estimate + above}
 
 
 def recommend(

@@ -265,7 +265,8 @@ def agreement(
         len(items),
         len(LABELS),
     )
-    resampled = resampled_items(len(items), np.random.default_rng(seed)) if items else None
+    rng = np.random.default_rng(seed)
+    resampled = resampled_items(len(items), rng) if items else np.empty((0, 0))
     return {
         "n": len(judged),
         "n_unreadable": len(judged) - len(read),
