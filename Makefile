@@ -31,7 +31,7 @@ setup: $(DONE)  ## make .venv and install everything, the lm-eval tasks too
 demo: setup  ## audit the embedded model on 89 built-in items; ends with the report's path
 	$(BIN)/unswayed audit --model smollm2-135m --items builtin:89 --pairs 6 --out $(RUN) --resume
 
-test: setup  ## tests, offline, under 10 minutes on two cores
+test: setup  ## tests, offline, about a quarter of an hour on two cores
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: setup  ## the long tests
