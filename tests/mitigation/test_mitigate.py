@@ -132,7 +132,7 @@ def test_report(done):
     for words in (
         "mine: flips with a persona in memory", "MMLU", "IFEval", "told to ignore the user",
         "memory gated", "The gate let the memory into these prompts", "Base personas asked about",
-        "cannot be distinguished from chance", "Highest cosine to an item (card of the pairs)",
+        "not shown to do better than chance", "Highest cosine to an item (card of the pairs)",
         "cannot tell",
         "8 pairs to train on, 2 to test on",
     ):  # fmt: skip
@@ -518,9 +518,11 @@ def test_changes_by_hand(tmp_path):
     # Users are alike, items differ: three of ten items change by -1. The sum of squares of the
     # items' means is 3 * 0.49 + 7 * 0.09 = 2.1, V_items = 2.1 / 9 / 10, the others are 0.
     half = math.sqrt(2.1 / 90) * stats.t.ppf(0.975, 9)
+    skewed = johnson_interval(np.array([-1.0] * 3 + [0.0] * 7)[:, None])
     change = flips["change"]
     assert change["estimate"] == pytest.approx(-0.3)
-    assert (change["low"], change["high"]) == pytest.approx((-0.3 - half, -0.3 + half))
+    low, high = min(-0.3 - half, skewed[0]), max(-0.3 + half, skewed[1])
+    assert (change["low"], change["high"]) == pytest.approx((max(low, -1.0), high))
     assert rows["accuracy", "disadvantaged"]["change"]["estimate"] == pytest.approx(0.3)
     gap = rows["accuracy", "gap"]
     assert [gap[k]["estimate"] for k in ("before", "after", "change")] == pytest.approx(
@@ -652,7 +654,7 @@ def test_a_model_that_knows_gets_no_warning(tmp_path):
     guessing = two_runs(tmp_path / "g", emotions(30), {"after": lambda i, p: int(i.id[-1]) % 4})
     facts["after"] = run_facts(guessing["after"], None)
     lines = warnings({"runs": facts, "tests": {"understanding": {}}})
-    assert lines[0].startswith("After: On understanding the model's accuracy cannot be")
+    assert lines[0].startswith("After: On understanding the model is not shown to do better")
     assert "guesses (here on understanding)" in lines[1] and len(lines) == 2
 
 

@@ -205,13 +205,15 @@ def check_same_model(before: Path, after: Path, start: str | None, adapter: str 
 def run_facts(run: Path, policy: str | None) -> dict[str, Any]:
     """Verdict, warnings and notes of a run, and what the policy says of it."""
     record, summary = read_run(run), read_summary(run)
-    checks = check_run(run, policy)[0] if policy else []
-    checked = policy and {
-        "policy": policy,
-        "outcome": outcome(checks),
-        "tally": tally(checks),
-        "checks": [dataclasses.asdict(check) for check in checks],
-    }
+    checked = None
+    if policy:
+        checks, judged = check_run(run, policy)
+        checked = {
+            "policy": judged["policy"]["name"],
+            "outcome": outcome(checks),
+            "tally": tally(checks),
+            "checks": [dataclasses.asdict(check) for check in checks],
+        }
     return {
         "verdict": summary["verdict"],
         "warnings": summary["warnings"],
