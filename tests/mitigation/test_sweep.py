@@ -294,7 +294,7 @@ def test_the_figures_are_those_of_the_mitigations(out: Path):
         asked = asked[asked["condition"].isin(["advantaged", "disadvantaged"])]
         assert known[name]["flips"]["after"]["estimate"] == asked["flip"].astype(float).mean()
     assert known["before"]["flips"] == after["flips"]["before"]
-    text = tables(found["references"], found["results"])
+    text = tables(found["references"], found["results"], found["trainings"])
     assert f"\n\n{text}\n" in (out / "sweep.md").read_text()
     assert draw(found["references"], found["results"]) == (out / "sweep.svg").read_text()
 
