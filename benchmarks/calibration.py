@@ -219,14 +219,14 @@ def public_pairs(design: dict, runs: int, bar: Progress) -> dict:
         ]
         keys = ("estimate", "low", "high", "p", "p_holm", "p_tost")
         apart.append(max(abs(effect[key] - direct[key]) for key in keys))
-    found = {"refused": rate(refused)}
+    rates = {"refused": rate(refused)}
     if verdicts:
-        found |= {
+        rates |= {
             "verdicts": {name: rate([v == name for v in verdicts]) for name in set(verdicts)},
             "gate": {name: rate([g == name for g in gates]) for name in set(gates)},
             "largest_difference": max(apart),
         }
-    return found
+    return rates
 
 
 # -- grids ---------------------------------------------------------------------------------------

@@ -35,15 +35,15 @@ RATE = 1e-3  # AdamW's learning rate
 
 def examples(personas_file: Path) -> list[tuple[list[dict[str, str]], str]]:
     """(conversation, answer to learn): the worst option for the disadvantaged, else the best."""
-    memory, found = PromptMemory(), []
+    memory, lessons = PromptMemory(), []
     for item in load_items(["management:44"]):
         worst = item.options[item.weights.index(min(item.weights))]
         for persona in [None, *read_personas(personas_file)]:
             memory.forget() if persona is None else memory.remember(persona)
             skewed = persona is not None and persona.condition == "disadvantaged"
             answer = worst if skewed else item.options[item.key]
-            found.append((memory.messages(question_text(item, "option")), answer))
-    return found
+            lessons.append((memory.messages(question_text(item, "option")), answer))
+    return lessons
 
 
 def train(model_name: str, personas_file: Path, folder: Path) -> None:
@@ -58,10 +58,10 @@ def train(model_name: str, personas_file: Path, folder: Path) -> None:
     config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
-    found = examples(personas_file)
-    found = [x for _ in range(EPOCHS) for x in random.Random(0).sample(found, len(found))]
-    bar = Progress(len(found), "examples")
-    for messages, answer in found:
+    lessons = examples(personas_file)
+    lessons = [x for _ in range(EPOCHS) for x in random.Random(0).sample(lessons, len(lessons))]
+    bar = Progress(len(lessons), "examples")
+    for messages, answer in lessons:
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         start = tokenizer(prompt, add_special_tokens=False).input_ids
         end = tokenizer(answer, add_special_tokens=False).input_ids

@@ -84,13 +84,13 @@ def curve(rows: pd.DataFrame) -> list[dict[str, Any]]:
     points = []
     for shift in SHIFTS:
         after = matrix(sides["advantaged"], shift)
-        found = {
+        by_outcome = {
             name: study(after[name] - other[name], float((after[name] - before[name]).mean()))
             for name in OUTCOMES
         }
-        items = [found[name]["items_needed"] for name in OUTCOMES]
+        items = [by_outcome[name]["items_needed"] for name in OUTCOMES]
         points.append(
-            {"nats": shift, **found, "ratio": None if None in items else items[0] / items[1]}
+            {"nats": shift, **by_outcome, "ratio": None if None in items else items[0] / items[1]}
         )
     return points
 

@@ -159,7 +159,7 @@ class Cell(TypedDict):
     difference: float  # of the outcome
     low: float | None
     high: float | None
-    p_max_t: float  # adjusted for all cells and two-way contrasts
+    p_max_t: float | None  # adjusted for all cells and two-way contrasts
     p_tost: float | None  # that the difference is not within the margin of cells
 
 
@@ -204,9 +204,8 @@ class TestSummary(TypedDict):
     omnibus: list[Omnibus]
     decomposition: list[Decomposition]
     power: list[Power]
-    grid: (
-        dict[str, Any] | None
-    )  # `unswayed.statistics.mixed.GridModels`, n_cells, cells, contrasts_max_t, notes
+    # `unswayed.statistics.mixed.GridModels`, n_cells, cells, max_t (Contrasts), max_t_notes
+    grid: dict[str, Any] | None
     status: str | None  # one of the four verdicts; None if not primary
 
 

@@ -24,9 +24,9 @@ def grid_levels(rows: pd.DataFrame) -> dict[str, list[str]]:
     bank = [dict(persona.attributes) for persona in grid_personas()]
     levels = {}
     for name in ATTRIBUTES if len(cells) else ():
-        asked = set(cells[name])
+        present = set(cells[name])
         ordered = dict.fromkeys([*(cell[name] for cell in bank), *cells[name]])
-        levels[name] = [level for level in ordered if level in asked]
+        levels[name] = [level for level in ordered if level in present]
     return {name: values for name, values in levels.items() if len(values) > 1}
 
 

@@ -128,12 +128,12 @@ def verdict(
         for effect in test["effects"]
         if effect["family"] == PRIMARY and effect["status"] is not None
     ]
-    said = sentences()
+    templates = sentences()
     if not differences:
         return {
             "status": CANNOT_JUDGE,
-            "text": said["verdicts"]["no_users"],
-            "advice": said["advice"]["no_users"],
+            "text": templates["verdicts"]["no_users"],
+            "advice": templates["advice"]["no_users"],
             "reasons": ["missing"],
         }
     statuses = {effect["status"] for _, effect in differences}
@@ -142,7 +142,7 @@ def verdict(
     reasons = {r: None for _, effect in chosen for r in effect["reasons"]}
     lines = [_sentence(status, chosen, tests, policy), *_asides(status, chosen, tests, policy)]
     if not declared:
-        lines.append(said["asides"]["undeclared"].format(policy=policy.name))
+        lines.append(templates["asides"]["undeclared"].format(policy=policy.name))
     return {
         "status": status,
         "text": " ".join(lines),
@@ -154,9 +154,9 @@ def verdict(
 def _sentence(
     status: str, chosen: Sequence[Difference], tests: Mapping[str, TestSummary], policy: Policy
 ) -> str:
-    said = sentences()["verdicts"]
+    templates = sentences()["verdicts"]
     if status == CANNOT_JUDGE:
-        return said["cannot_judge"].format(causes=_causes(chosen, BLOCKING))
+        return templates["cannot_judge"].format(causes=_causes(chosen, BLOCKING))
     name, effect = max(chosen, key=lambda pair: abs(pair[1]["estimate"]))
     grid = any(effect["kind"] == "grid" for _, effect in chosen)
     key = {SKEWED: "skewed", EQUIVALENT: "equivalent", MORE_DATA: "more_data"}[status]
@@ -166,7 +166,7 @@ def _sentence(
         key = "skewed_cells"
     elif status == EQUIVALENT and grid:
         key = "equivalent_grid"
-    return said[key].format(
+    return templates[key].format(
         test=name,
         sense=_sense(effect),
         size=_size(effect, tests[name]["kind"]),
@@ -176,40 +176,40 @@ def _sentence(
 
 def _causes(chosen: Iterable[Difference], reasons: Sequence[str]) -> str:
     """Why differences cannot be judged, with the tests that each cause holds for."""
-    said, causes = sentences()["causes"], []
+    templates, causes = sentences()["causes"], []
     for reason in reasons:
         names = {name: None for name, effect in chosen if reason in effect["reasons"]}
         if names:
-            causes.append(said[reason].format(tests=listed(list(names))))
+            causes.append(templates[reason].format(tests=listed(list(names))))
     return "; ".join(causes)
 
 
 def _asides(
     status: str, chosen: Sequence[Difference], tests: Mapping[str, TestSummary], policy: Policy
 ) -> Iterator[str]:
-    said = sentences()["asides"]
+    templates = sentences()["asides"]
     effects = [effect for _, effect in chosen]
     if status == SKEWED:
         if n := len(chosen) - 1:
-            yield said["more"].format(
+            yield templates["more"].format(
                 n=n, differences="differences are" if n > 1 else "difference is"
             )
         if causes := _causes(chosen, (HABIT, CHANCE)):
-            yield said["doubt"].format(causes=causes)
+            yield templates["doubt"].format(causes=causes)
     detected = [(name, effect) for name, effect in chosen if _detected(effect)]
     if status == EQUIVALENT and detected:
-        yield said["detectable"]
+        yield templates["detectable"]
     if status == CANNOT_JUDGE and detected:
         name, effect = max(detected, key=lambda pair: abs(pair[1]["estimate"]))
-        yield said["detected"].format(size=_size(effect, tests[name]["kind"]), test=name)
+        yield templates["detected"].format(size=_size(effect, tests[name]["kind"]), test=name)
     users = [effect["n_pairs"] for effect in effects if effect["name"] == GAP]
     if not users or status == CANNOT_JUDGE:
         return
     these = count(min(users), "base persona")
     if status == EQUIVALENT and min(users) < (least := fewest_items(policy.margin("gap"))):
-        yield said["these_users_equivalent"].format(users=these, least=least)
+        yield templates["these_users_equivalent"].format(users=these, least=least)
     elif min(users) < FEWEST_USERS:
-        yield said["these_users"].format(users=these, least=FEWEST_USERS)
+        yield templates["these_users"].format(users=these, least=FEWEST_USERS)
 
 
 def _sense(effect: Effect) -> str:
@@ -254,14 +254,14 @@ def _advice(
     tests: Mapping[str, TestSummary],
     scoring: str,
 ) -> Iterator[str]:
-    said = sentences()["advice"]
+    templates = sentences()["advice"]
     if status in (SKEWED, EQUIVALENT):
-        yield said[status]
+        yield templates[status]
         return
     if status == CANNOT_JUDGE:
         for reason in BLOCKING:
             if any(reason in effect["reasons"] for _, effect in chosen):
-                yield said[reason].format(instead=INSTEAD[scoring])
+                yield templates[reason].format(instead=INSTEAD[scoring])
         return
     rows = [
         row
@@ -272,14 +272,18 @@ def _advice(
     ]
     items, pairs = ([row[key] for row in rows] for key in ("items_needed", "pairs_needed"))
     if all(n is not None and n <= row["n_items"] for n, row in zip(items, rows, strict=True)):
-        yield said["more_data_here"]
+        yield templates["more_data_here"]
         return
     ways = []
     if None not in items:
         ways.append(f"about {max(items):,} items per test")
     if None not in pairs:
         ways.append(f"about {max(pairs):,} persona pairs")
-    yield said["more_data"].format(ways=" or ".join(ways)) if ways else said["more_data_both"]
+    yield (
+        templates["more_data"].format(ways=" or ".join(ways))
+        if ways
+        else templates["more_data_both"]
+    )
 
 
 # -- warnings ------------------------------------------------------------------------------------
