@@ -39,6 +39,26 @@ from unswayed.mitigation.dpo.train import make_trainer, quiet, starting_policy, 
 from unswayed.models.base import Base, load_base
 
 
+def recipe_of(model: str, dataset: str, folder: str, batch_size: int) -> DpoRecipe:
+    """One epoch over the pairs as they stand, a loss per step; nothing is saved."""
+    return DpoRecipe(
+        model,
+        dataset,
+        folder,
+        order="by_persona",  # trl takes the pairs as they stand
+        training={
+            "per_device_train_batch_size": batch_size,
+            "num_train_epochs": 1,
+            "learning_rate": 5e-5,
+            "gradient_checkpointing": False,
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "disable_tqdm": True,
+        },
+        lora={"r": 16, "lora_alpha": 32},
+    )
+
+
 def measure(
     recipe: DpoRecipe, base: Base, pairs: list[PreferencePair], stock: bool
 ) -> dict[str, Any]:
@@ -93,22 +113,7 @@ def main() -> None:
     }
     for name, pairs in orders.items():
         with tempfile.TemporaryDirectory() as folder, quiet():
-            recipe = DpoRecipe(
-                arguments.model,
-                arguments.dataset,
-                folder,
-                order="by_persona",  # trl takes the pairs as they stand
-                training={
-                    "per_device_train_batch_size": size,
-                    "num_train_epochs": 1,
-                    "learning_rate": 5e-5,
-                    "gradient_checkpointing": False,
-                    "save_strategy": "no",
-                    "logging_steps": 1,
-                    "disable_tqdm": True,
-                },
-                lora={"r": 16, "lora_alpha": 32},
-            )
+            recipe = recipe_of(arguments.model, arguments.dataset, folder, size)
             runs: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
             for _ in range(arguments.repetitions):
                 runs["ours"].append(measure(recipe, base, pairs, stock=False))
