@@ -14,6 +14,7 @@ from typing import Any
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.trials import Outcome, Trial
 from unswayed.core.journal import Journal
+from unswayed.core.progress import Progress
 from unswayed.data.items import Item
 from unswayed.memory import FusedMemory, Memory
 from unswayed.scoring.api import OPENS_THOUGHT, THINKING_OFF
@@ -57,12 +58,14 @@ def outcomes(
             for trial, by_order in zip(trials, by_trial, strict=True)
         ]
     questions = [question_text(t.item, arguments.scoring, arguments.seed) for t in trials]
-    by_view = [
-        _likelihoods(
-            lm, chat, trials, view, [view.messages(q) for q in questions], arguments, journal
-        )
-        for view in views
-    ]
+    by_view = []
+    with Progress(len(views), "views") as progress:
+        for view in views:
+            conversations = [view.messages(question) for question in questions]
+            with progress.step(1):
+                by_view.append(
+                    _likelihoods(lm, chat, trials, view, conversations, arguments, journal)
+                )
     return [_fused(memory, of_trial, arguments.rule) for of_trial in zip(*by_view, strict=True)]
 
 
@@ -73,12 +76,18 @@ def _with_reply(outcome: Outcome, prompt: str, journal: Journal) -> Outcome:
     return dataclasses.replace(outcome, raw_text=reply_said(journal.get(prompt)))
 
 
+def answers_in_words(arguments: AuditArguments, served: bool) -> bool:
+    """Whether texts are asked for and no likelihoods; `served`: by a service."""
+    return served or arguments.scoring == "generate"
+
+
 def n_questions(
-    trial_count: int, without_memory: bool, arguments: AuditArguments, served: bool
+    items: Sequence[Item], without_memory: bool, arguments: AuditArguments, served: bool
 ) -> int:
-    """How many answers trials take; `served`: by a service, which gives them one by one."""
-    singly = served or arguments.scoring == "generate"
-    return trial_count * arguments.orders * (1 + without_memory) if singly else trial_count
+    """How many answers a user's trials take, or options that are scored."""
+    if answers_in_words(arguments, served):
+        return len(items) * arguments.orders * (1 + without_memory)
+    return sum(len(item.options) for item in items) * arguments.orders
 
 
 def reading_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:

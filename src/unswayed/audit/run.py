@@ -18,7 +18,7 @@ from typing import Any
 
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.floor import measure_floor
-from unswayed.audit.outcomes import n_questions, outcomes, reading_notes
+from unswayed.audit.outcomes import answers_in_words, n_questions, outcomes, reading_notes
 from unswayed.audit.rundir import (
     Run,
     changes,
@@ -39,7 +39,7 @@ from unswayed.audit.trials import (
 from unswayed.core.errors import InputError
 from unswayed.core.files import file_hash, write_json, write_table
 from unswayed.core.journal import Journal
-from unswayed.core.progress import Progress
+from unswayed.core.progress import Progress, waiting
 from unswayed.data.items import Item, keep_invariant, load_items, notes_on
 from unswayed.data.personas import Persona, load_personas
 from unswayed.memory import Memory
@@ -107,16 +107,17 @@ def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatForm
     Raises:
         InputError: it cannot be loaded, or is not the one with which the run was begun.
     """
-    lm = load_lm(
-        arguments.model,
-        arguments.adapter,
-        arguments.device,
-        arguments.dtype,
-        arguments.batch_size,
-        arguments.backend,
-        arguments.model_args,
-    )
-    info = model_info(lm, arguments.model, arguments.adapter)
+    with waiting(f"loading {model_label(arguments.model)}"):
+        lm = load_lm(
+            arguments.model,
+            arguments.adapter,
+            arguments.device,
+            arguments.dtype,
+            arguments.batch_size,
+            arguments.backend,
+            arguments.model_args,
+        )
+        info = model_info(lm, arguments.model, arguments.adapter)
     if run["model"] not in (None, info) and (changed := changes(run["model"], info)):
         raise InputError(
             f"{out} was begun with other weights or another dtype or device: {changed}. Choose "
@@ -152,7 +153,7 @@ def _score_parts(
         if part not in scored
     }
     sizes = {
-        part: n_questions(len(items), persona is None, arguments, is_service(type(lm)))
+        part: n_questions(items, persona is None, arguments, is_service(type(lm)))
         for part, persona in parts.items()
     }
     answered = sum(map(len, journals.values()))
@@ -160,20 +161,18 @@ def _score_parts(
         more = f", and {answered} answers of others" if answered else ""
         log.info("resuming: %d of %d parts are already scored%s", len(scored), len(parts), more)
     done = sum(sizes[part] for part in scored) + answered
-    progress = Progress(sum(sizes.values()), "trials", done=done)
-    try:
+    what = "answers" if answers_in_words(arguments, is_service(type(lm))) else "options"
+    with Progress(sum(sizes.values()), what, done=done) as progress:
         for part, journal in journals.items():
             trials = list(trials_of(items, parts[part], memory, arguments.scoring, arguments.seed))
-            scored[part] = score(lm, chat, trials, memory, arguments, journal)
+            with progress.step(sizes[part] - len(journal)):  # those in the journal are counted
+                scored[part] = score(lm, chat, trials, memory, arguments, journal)
             write_table(scored[part], SCHEMA, part)
             if run.get("floor") is None:
                 n = len(items) * len(parts)
                 run["floor"] = measure_floor(lm, chat, trials, scored[part], memory, arguments, n)
                 write_json(Path(arguments.out) / "run.json", run, indent=2)
-            progress.add(sizes[part] - len(journal))  # those in the journal are counted
             journal.remove()
-    finally:
-        progress.close()
     return [row for part in parts for row in scored[part]]
 
 

@@ -74,15 +74,15 @@ class Asker:
             requests: prompts, or tuples that begin with a prompt; repeated ones are asked once.
         """
         requests, answers = sorted(set(requests)), {}
-        progress = Progress(len(requests), f"prompts ({what})")
-        for start in range(0, len(requests), BATCH):
-            batch = requests[start : start + BATCH]
-            key = json.dumps([what, state, batch])
-            answers.update(zip(batch, self._ledger.once(key, lambda b=batch: find(b)), strict=True))
-            self.n_prompts[what] += len(batch)
-            self.seconds[what] += self._ledger.seconds(key)
-            progress.add(len(batch))
-        progress.close()
+        with Progress(len(requests), f"prompts ({what})") as progress:
+            for start in range(0, len(requests), BATCH):
+                batch = requests[start : start + BATCH]
+                key = json.dumps([what, state, batch])
+                values = self._ledger.once(key, lambda b=batch: find(b))
+                answers.update(zip(batch, values, strict=True))
+                self.n_prompts[what] += len(batch)
+                self.seconds[what] += self._ledger.seconds(key)
+                progress.add(len(batch))
         return answers
 
 

@@ -105,7 +105,7 @@ def train_samples(
         return manifest
     stages = [new] if settings.joint else [[id] for id in new]
     progress = Progress(settings.epochs * sum(len(samples[id]) for id in new), "samples")
-    with adapted(base, settings.lora(), settings.seed, adapter) as model:
+    with progress, adapted(base, settings.lora(), settings.seed, adapter) as model:
         trainable, optimizer = _prepare(model, settings, accelerator)
         for ids in stages:
             stage = [sample for id in ids for sample in samples[id]]
@@ -124,7 +124,6 @@ def train_samples(
             if accelerator is None or accelerator.is_main_process:
                 config = model.peft_config["default"]
                 manifest = write_checkpoint(folder, manifest, len(done), config, tensors)
-    progress.close()
     return manifest
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from unswayed.core.errors import InputError
 from unswayed.core.journal import Journal
+from unswayed.core.progress import Progress
 from unswayed.scoring.backends import HF_SHARED, check_length, first_line, is_service
 from unswayed.scoring.chat import ChatFormat, Message
 from unswayed.scoring.replies import strip_thinking
@@ -92,6 +94,8 @@ def _scored(lm: Any, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
     encoded = [(pair, *encode_pair(lm, *pair)) for pair in pairs]
     if silent := [text for (_, text), _, ids in encoded if not ids]:
         raise InputError(f"the tokenizer makes no token of {silent[0]!r}: reword it")
+    progress = Progress(len(encoded), "options", quiet=True)  # moves on that of the caller
+    lm.set_cache_hook(SimpleNamespace(add_partial=lambda *_: progress.add(1)))
     answers = lm._loglikelihood_tokens(encoded, disable_tqdm=True)
     return [
         Likelihood(nats, len(ids)) for (nats, _), (_, _, ids) in zip(answers, encoded, strict=True)
