@@ -23,14 +23,16 @@ import pytest
 import requests
 from chat_service import GONE, Service, completion, serving
 
+from unswayed.audit import run as audit_run
 from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.cli import main
 from unswayed.core.errors import InputError
 from unswayed.core.journal import Journal
 from unswayed.models import load
-from unswayed.scoring import api
+from unswayed.scoring import api, backends
 from unswayed.scoring.backends import answers_singly
+from unswayed.scoring.hf import CheckpointLM
 
 KEY = "sk-very-secret"
 N_TRIALS = 3 * 4  # items x (none, neutral, advantaged, disadvantaged) of one pair
@@ -140,7 +142,7 @@ def test_nothing_secret_and_no_address_is_recorded(serve, audit):
     assert run["identity"]["model_args"] == run["arguments"]["model_args"] == {"max_length": 4096}
 
 
-@pytest.mark.parametrize("concurrent", [1, 5])
+@pytest.mark.parametrize("concurrent", [1, 11])  # more than the items of one user
 def test_requests_run_side_by_side_and_rows_stay_in_order(serve, audit, concurrent):
     def slow(number, body):
         time.sleep(0.2 / number)  # the later, the faster
@@ -150,7 +152,7 @@ def test_requests_run_side_by_side_and_rows_stay_in_order(serve, audit, concurre
     _, _, out = audit(service, out=f"run{concurrent}", num_concurrent=concurrent)
     _, _, plain = audit(serve(), out="plain")
     assert rows_of(out) == rows_of(plain)
-    assert service.most_busy == min(concurrent, 6)  # a part has three items, asked twice at most
+    assert service.most_busy == concurrent
 
 
 def test_further_settings_of_generation_reach_the_service(serve, audit):
@@ -314,12 +316,25 @@ def test_a_server_that_dies_loses_nothing_and_is_asked_nothing_twice(
     assert not (out / "parts").exists()
 
 
+@pytest.mark.parametrize("die_after", [5, 9, 14])
+def test_users_beyond_one_call_follow_in_the_next(serve, audit, monkeypatch, die_after):
+    _, _, whole = audit(serve(), out="whole")
+    monkeypatch.setattr(audit_run, "MOST_TOGETHER", 7)  # two users' items
+    first = serve(lambda n, body: answer(n, body) if n <= die_after else GONE)
+    code, _, out = audit(first, num_concurrent=4)
+    assert code == 2 and len(list((out / "parts").glob("*.parquet"))) == 2 * (die_after >= 9)
+    second = serve()
+    code, _, _ = audit(second, "--resume", num_concurrent=4)
+    assert code == 0 and len(second.bodies) == N_ASKED - die_after
+    assert (out / "answers.parquet").read_bytes() == (whole / "answers.parquet").read_bytes()
+
+
 def test_a_half_written_answer_is_asked_again(serve, audit):
     first = serve(lambda n, body: answer(n, body) if n <= 8 else GONE)
     _, _, out = audit(first)
     (journal,) = (out / "parts").glob("*.jsonl")
     whole = journal.read_bytes()
-    assert whole.count(b"\n") == 2  # of the second part; the first is a file of its own
+    assert whole.count(b"\n") == 8
     journal.write_bytes(whole[:-7])
     second = serve()
     code, _, _ = audit(second, "--resume")
@@ -330,7 +345,7 @@ def test_a_half_written_answer_is_asked_again(serve, audit):
 def test_resuming_says_what_is_there(serve, audit, caplog):
     _, _, _ = audit(serve(lambda n, body: answer(n, body) if n <= 8 else GONE))
     audit(serve(), "--resume")
-    assert "resuming: 1 of 4 parts are already scored, and 2 answers of others" in caplog.text
+    assert "resuming: 0 of 4 parts are already scored, and 8 answers of others" in caplog.text
 
 
 def test_another_model_or_setting_is_another_run(serve, audit):
@@ -378,7 +393,7 @@ def test_lasting_troubles_end_in_one_line(serve, audit, reply, tries, text):
     code, err, out = audit(service, max_retries=2)
     assert code == 2 and text in err and err.count("\n") == 1 and KEY not in err
     assert len(service.bodies) == 7 + tries
-    assert sum(1 for _ in next((out / "parts").glob("*.jsonl")).open()) == 1
+    assert sum(1 for _ in next((out / "parts").glob("*.jsonl")).open()) == 7
 
 
 def test_a_server_that_never_answers(serve, audit):
@@ -401,7 +416,7 @@ def test_what_is_under_way_when_one_request_fails_is_kept(serve, audit):
 
     code, _, out = audit(serve(reply), num_concurrent=2)
     assert code == 2
-    assert len(Journal(out / "parts/0000.jsonl")) == 1
+    assert len(Journal(out / "parts/answers.jsonl")) == 1
 
 
 def test_no_noise_on_standard_error(serve, command, tmp_path):
@@ -604,6 +619,24 @@ def test_generation_that_is_interrupted_goes_on_in_the_middle_of_a_part(argument
     resumed = run_audit(arguments("broken", resume=True, **given))
     assert len(set(fresh)) == N_ASKED - 4 and not set(fresh) & set(kept)
     assert (resumed / "answers.parquet").read_bytes() == (whole / "answers.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("memory", ["prompt", "gated", "retrieval"])
+def test_an_engine_gets_the_prompts_of_all_users_in_one_call(arguments, monkeypatch, memory):
+    """lm-eval's stock backend stands for vLLM, which needs a GPU."""
+    given = {"scoring": "generate", "max_gen_toks": 2, "backend": "hf", "pairs": 1}
+    apart = run_audit(arguments("apart", memory=memory, **given))
+    monkeypatch.setattr(backends, "ENGINES", {"hf"})
+    real, sizes = CheckpointLM.generate_until, []
+
+    def counted(self, requests, *args, **kwargs):
+        sizes.append(len(requests))
+        return real(self, requests, *args, **kwargs)
+
+    monkeypatch.setattr(CheckpointLM, "generate_until", counted)
+    together = run_audit(arguments("together", memory=memory, **given))
+    assert len(sizes) == 1
+    assert (together / "answers.parquet").read_bytes() == (apart / "answers.parquet").read_bytes()
 
 
 def test_answers_of_a_batch_are_not_kept_one_by_one(arguments, tmp_path):

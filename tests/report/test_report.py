@@ -103,7 +103,6 @@ def make_run(
                 make_row(
                     trial,
                     Outcome(picked, raw_text=f"I pick {picked}." * (scoring == "generate") or None),
-                    memory=memory,
                     prompt=plain_text(trial.messages),
                     scoring=scoring,
                     rule=arguments.rule,

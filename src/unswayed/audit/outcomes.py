@@ -41,8 +41,8 @@ def outcomes(
     arguments: AuditArguments,
     journal: Journal,
 ) -> list[Outcome]:
-    """Of trials that share one state of `memory`; replies of a service and generated texts go
-    through `journal`.
+    """Of trials under which `memory` leaves the model in one state; replies of a service and
+    generated texts go through `journal`.
 
     Raises:
         InputError: as `scoring.ask.likelihoods` and `generate`; the memory rewrites the question.

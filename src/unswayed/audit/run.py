@@ -2,8 +2,10 @@
 
 The work is cut into parts, one per persona (and one without memory). A finished part is a file
 that appears at once, so a run that is killed goes on with the next part; since a part is always
-scored as a whole, its scores do not depend on how often the run was interrupted. Generated answers
-that do not depend on each other are kept one by one as well (`unswayed.core.journal`).
+scored as a whole, its scores do not depend on how often the run was interrupted. A backend that
+makes batches itself is asked many parts in one call, user by user, so that it never waits for the
+last answers of one. Answers that do not depend on each other are kept one by one as well
+(`unswayed.core.journal`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,14 @@ from unswayed.memory import Memory
 from unswayed.memory.registry import check_memory, find_mechanism
 from unswayed.models.embedded import model_label
 from unswayed.models.load import check_backend, load_lm, model_info
-from unswayed.scoring.backends import HF_SHARED, answers_singly, is_service
+from unswayed.scoring.backends import HF_SHARED, answers_singly, is_service, takes_many
 from unswayed.scoring.chat import ChatFormat
 
 log = logging.getLogger(__name__)
+
+# Trials of parts that are asked in one call: the bank's 89 items with all 30 pairs. Their prompts
+# are in memory together, and vLLM, which gives its answers at the end, loses so many to a kill.
+MOST_TOGETHER = 8192
 
 
 def run_audit(arguments: AuditArguments) -> Path:
@@ -146,34 +152,57 @@ def _score_parts(
 
     After the first of them the numerical floor is measured, unless `run` has it.
     """
-    singly = answers_singly(lm)
-    journals = {
-        part: Journal(part.with_suffix(".jsonl") if singly else None, lambda: progress.add(1))
-        for part in parts
-        if part not in scored
-    }
+    waiting = [part for part in parts if part not in scored]
+    calls = _calls(waiting, len(items), lm, arguments, lambda: progress.add(1))
     sizes = {
         part: n_questions(items, persona is None, arguments, is_service(type(lm)))
         for part, persona in parts.items()
     }
-    answered = sum(map(len, journals.values()))
+    answered = sum(map(len, {journal for _, journal in calls}))
     if scored or answered:
         more = f", and {answered} answers of others" if answered else ""
         log.info("resuming: %d of %d parts are already scored%s", len(scored), len(parts), more)
     done = sum(sizes[part] for part in scored) + answered
     what = "answers" if answers_in_words(arguments, is_service(type(lm))) else "options"
     with Progress(sum(sizes.values()), what, done=done) as progress:
-        for part, journal in journals.items():
-            trials = list(trials_of(items, parts[part], memory, arguments.scoring, arguments.seed))
-            with progress.step(sizes[part] - len(journal)):  # those in the journal are counted
-                scored[part] = score(lm, chat, trials, memory, arguments, journal)
-            write_table(scored[part], SCHEMA, part)
+        for call, journal in calls:
+            trials: list[Trial] = []
+            for part in call:
+                about = (parts[part], memory, arguments.scoring, arguments.seed)
+                trials += trials_of(items, *about)
+            units = sum(sizes[part] for part in call) - len(journal)  # those in it are counted
+            with progress.step(units):
+                rows = score(lm, chat, trials, memory, arguments, journal)
+            for i, part in enumerate(call):
+                scored[part] = rows[i * len(items) : (i + 1) * len(items)]
+                write_table(scored[part], SCHEMA, part)
             if run.get("floor") is None:
-                n = len(items) * len(parts)
-                run["floor"] = measure_floor(lm, chat, trials, scored[part], memory, arguments, n)
+                n, first = len(items) * len(parts), scored[call[0]]
+                run["floor"] = measure_floor(
+                    lm, chat, trials[: len(items)], first, memory, arguments, n
+                )
                 write_json(Path(arguments.out) / "run.json", run, indent=2)
             journal.remove()
     return [row for part in parts for row in scored[part]]
+
+
+def _calls(
+    waiting: Sequence[Path],
+    n_items: int,
+    lm: Any,
+    arguments: AuditArguments,
+    on_answer: Callable[[], None],
+) -> list[tuple[Sequence[Path], Journal]]:
+    """Parts that are asked together, and the journal of their answers."""
+    singly = answers_singly(lm)
+
+    def journal(part: Path) -> Journal:
+        return Journal(part.with_suffix(".jsonl") if singly else None, on_answer)
+
+    if not (takes_many(lm, arguments.backend) and find_mechanism(arguments.memory).in_prompt):
+        return [([part], journal(part)) for part in waiting]
+    size, common = max(1, MOST_TOGETHER // n_items), journal(Path(arguments.out) / "parts/answers")
+    return [(waiting[i : i + size], common) for i in range(0, len(waiting), size)]
 
 
 def _finish(out: Path, run: Run, rows: list[dict]) -> None:
@@ -197,12 +226,12 @@ def score(
     arguments: AuditArguments,
     journal: Journal,
 ) -> list[dict]:
-    """Rows of trials that share one state of `memory`; generated texts go through `journal`."""
+    """Rows of trials under which `memory` leaves the model in one state; generated texts go
+    through `journal`."""
     return [
         make_row(
             trial,
             outcome,
-            memory=memory,
             prompt=chat.render(trial.messages),
             scoring=arguments.scoring,
             rule=arguments.rule,

@@ -72,11 +72,15 @@ class Trial:
     Attributes:
         persona: the remembered user, None without memory.
         messages: the conversation, the question last.
+        memory: the mechanism; "none" without memory.
+        style: of the mechanism.
     """
 
     item: Item
     persona: Persona | None
     messages: list[Message]
+    memory: str
+    style: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,14 +157,14 @@ def trials_of(
     else:
         memory.remember(persona)
     for item in items:
-        yield Trial(item, persona, memory.messages(question_text(item, scoring, seed)))
+        messages = memory.messages(question_text(item, scoring, seed))
+        yield Trial(item, persona, messages, memory.name, memory.style)
 
 
 def make_row(
     trial: Trial,
     outcome: Outcome,
     *,
-    memory: Memory,
     prompt: str,
     scoring: str,
     rule: str | None,
@@ -179,8 +183,8 @@ def make_row(
         "pair_id": persona.pair_id if persona else None,
         **{name: None for name in ATTRIBUTES},
         **(dict(persona.attributes) if persona else {}),
-        "memory": memory.name,
-        "memory_style": memory.style if persona else None,
+        "memory": trial.memory,
+        "memory_style": trial.style if persona else None,
         "system_prompt": first["content"] if first["role"] == "system" else None,
         "user_prompt": trial.messages[-1]["content"],
         "prompt": prompt,

@@ -1,6 +1,6 @@
-"""Generated answers of a part that is under way, kept one by one.
+"""Generated answers of work that is under way, kept one by one.
 
-The file holds a JSON line per answer and lives until the part's own file is written. A line that a
+The file holds a JSON line per answer and lives until what they are for is written. A line that a
 kill cut in half is taken off again.
 """
 
@@ -60,8 +60,9 @@ class Journal:
             self._file = None
 
     def remove(self) -> None:
-        """The part is written: the file goes."""
+        """What the answers were kept for is written: they go, and the file."""
         self.close()
+        self._texts.clear()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 

@@ -174,7 +174,7 @@ def trial_rows(items: Sequence[Item], config: str, scoring: str, seed: int) -> l
     rows = []
     for user in users_of(config):
         for trial in trials_of(items, user, memory, scoring, seed):
-            row = make_row(trial, Outcome(), memory=memory, prompt="", scoring=scoring, rule=None,
+            row = make_row(trial, Outcome(), prompt="", scoring=scoring, rule=None,
                            model="", seed=seed)  # fmt: skip
             rows.append({name: row[name] for name in TRIAL_FEATURES})
     return rows

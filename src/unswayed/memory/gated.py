@@ -152,4 +152,5 @@ MECHANISM = Mechanism(
     describe=describe,
     notes=lambda memory, personas, rows: opened(rows),
     gates=True,
+    in_prompt=True,
 )

@@ -88,4 +88,5 @@ MECHANISM = Mechanism(
     check=lambda options, personas: PromptMemory(options.memory_style),
     make=lambda options, lm, waiting: PromptMemory(options.memory_style),
     describe=describe,
+    in_prompt=True,
 )

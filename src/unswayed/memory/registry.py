@@ -62,6 +62,8 @@ class Mechanism:
         takes_recipe: `--plum-recipe` has a meaning.
         retrieves: which part of the user the prompt holds depends on the question.
         gates: some questions are asked as if there were no memory.
+        in_prompt: the prompt holds all that is known of the user, so that several can be asked
+            about in one call.
     """
 
     default_style: str
@@ -75,6 +77,7 @@ class Mechanism:
     takes_recipe: bool = False
     retrieves: bool = False
     gates: bool = False
+    in_prompt: bool = False
 
 
 @functools.cache

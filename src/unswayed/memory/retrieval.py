@@ -179,4 +179,5 @@ MECHANISM = Mechanism(
     make=_make,
     describe=describe,
     retrieves=True,
+    in_prompt=True,
 )

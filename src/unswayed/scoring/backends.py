@@ -7,6 +7,7 @@ from typing import Any
 from unswayed.core.errors import InputError, one_line
 
 HF_SHARED = "hf-shared"
+ENGINES = {"vllm", "sglang"}  # which arrange batches themselves
 
 
 def is_service(backend: type) -> bool:
@@ -31,6 +32,12 @@ def answers_singly(lm: Any) -> bool:
     """Whether an answer cannot depend on which other requests are still to be asked."""
     size = getattr(lm, "batch_size", getattr(lm, "_batch_size", None))  # the latter over HTTP
     return is_service(type(lm)) or size == 1
+
+
+def takes_many(lm: Any, backend: str) -> bool:
+    """Whether prompts of many users belong in one call: what is asked together decides neither
+    batches nor what is shared, the backend does."""
+    return is_service(type(lm)) or backend in ENGINES
 
 
 def check_length(tokens: int, new_tokens: int, most: int, text: str) -> None:
