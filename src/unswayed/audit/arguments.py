@@ -45,6 +45,9 @@ class AuditArguments:
     decisions: Path | None = option(
         None, "annotators' decisions on persona_invariant, JSONL or CSV", metavar="FILE"
     )
+    limit: int | None = option(
+        None, "only the first N items of each test: a preview, and a run of its own", metavar="N"
+    )
     conditions: Sequence[str] | None = option(
         None,
         "any of none neutral advantaged disadvantaged, with --personas grid any of none grid; "
@@ -145,6 +148,8 @@ class AuditArguments:
             raise InputError(f"--orders {self.orders}: give a number from 1")
         if self.orders > 1 and self.scoring != "letter":
             raise InputError(f"--orders has no meaning with --scoring {self.scoring}, only letter")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"--limit {self.limit}: give a number of items from 1")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")
         if self.max_gen_toks < 1:

@@ -42,8 +42,9 @@ from unswayed.core.errors import InputError
 from unswayed.core.files import file_hash, write_json, write_table
 from unswayed.core.journal import Journal
 from unswayed.core.progress import Progress, waiting
-from unswayed.data.items import Item, keep_invariant, load_items, notes_on
+from unswayed.data.items import Item, first_items, keep_invariant, load_items, notes_on
 from unswayed.data.personas import Persona, load_personas
+from unswayed.display.numbers import count
 from unswayed.memory import Memory
 from unswayed.memory.registry import check_memory, find_mechanism
 from unswayed.models.embedded import model_label
@@ -64,24 +65,10 @@ def run_audit(arguments: AuditArguments) -> Path:
     Raises:
         InputError: wrong input, or `out` holds something else. Finished parts are kept.
     """
-    items = keep_invariant(load_items(arguments.items), arguments.decisions)
-    personas = choose_personas(
-        load_personas(arguments.personas), arguments.conditions, arguments.pairs
-    )
-    check_memory(arguments, personas)
-    if arguments.backend != HF_SHARED or arguments.model_args or arguments.gen_kwargs:
-        check_backend(
-            arguments.backend,
-            arguments.scoring,
-            arguments.model_args,
-            arguments.adapter,
-            arguments.device,
-            arguments.dtype,
-            arguments.batch_size,
-            arguments.gen_kwargs,
-        )
+    items, personas = checked(arguments)
     out = Path(arguments.out)
     run = open_run(out, arguments, items, personas)
+    out.mkdir(parents=True, exist_ok=True)
     if run["status"] == "complete":
         log.info("%s is complete, nothing to score", out)
         read_answers(out)  # says so if it is damaged
@@ -105,6 +92,33 @@ def run_audit(arguments: AuditArguments) -> Path:
     run["notes"] += reading_notes(rows)
     _finish(out, run, add_flips(rows))
     return out
+
+
+def checked(arguments: AuditArguments) -> tuple[list[Item], list[Persona]]:
+    """What is asked about whom, after all checks that need no model and no folder.
+
+    Raises:
+        InputError: wrong input.
+    """
+    items = keep_invariant(load_items(arguments.items), arguments.decisions)
+    if arguments.limit is not None:
+        items = first_items(items, arguments.limit)
+    personas = choose_personas(
+        load_personas(arguments.personas), arguments.conditions, arguments.pairs
+    )
+    check_memory(arguments, personas)
+    if arguments.backend != HF_SHARED or arguments.model_args or arguments.gen_kwargs:
+        check_backend(
+            arguments.backend,
+            arguments.scoring,
+            arguments.model_args,
+            arguments.adapter,
+            arguments.device,
+            arguments.dtype,
+            arguments.batch_size,
+            arguments.gen_kwargs,
+        )
+    return items, personas
 
 
 def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatFormat]:
@@ -132,6 +146,9 @@ def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatForm
     chat = ChatFormat(lm, thinks=arguments.scoring == "generate")
     run["model"], run["notes"] = info, [chat.note] if chat.note else []
     run["notes"] += getattr(lm, "notes", [])
+    if arguments.limit is not None:
+        first = count(arguments.limit, "item")
+        run["notes"].append(f"This is a preview of the first {first} of each test.")
     if info["fallback_reason"]:
         run["notes"].append(f"Prefixes were not shared: {info['fallback_reason']}.")
     write_json(out / "run.json", run, indent=2)

@@ -236,7 +236,6 @@ def open_run(
         return run
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"--out {out} is not empty and no run: choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
     return {
         "schema_version": 2,
         "status": "running",

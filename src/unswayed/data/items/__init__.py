@@ -16,7 +16,7 @@ from unswayed.data.items.readers import READERS, read_flag, read_items
 from unswayed.data.rows import rows_of
 
 __all__ = [
-    "BUILTIN", "KINDS", "LETTERS", "READERS", "Item", "builtin_items", "items_hash",
+    "BUILTIN", "KINDS", "LETTERS", "READERS", "Item", "builtin_items", "first_items", "items_hash",
     "keep_invariant", "load_items", "make_item", "notes_on", "read_items",
 ]  # fmt: skip
 
@@ -123,3 +123,17 @@ def keep_invariant(items: Iterable[Item], decisions: Path | None = None) -> list
     if not invariant:
         raise InputError("no persona-invariant item is left")
     return invariant
+
+
+def first_items(items: Iterable[Item], n: int) -> list[Item]:
+    """The first `n` items of each test.
+
+    Raises:
+        InputError: no test has more.
+    """
+    by_test: dict[str, list[Item]] = {}
+    for item in items:
+        by_test.setdefault(item.test, []).append(item)
+    if n >= (most := max(map(len, by_test.values()))):
+        raise InputError(f"--limit {n}: no test has more than {most} items, leave it out")
+    return [item for of_test in by_test.values() for item in of_test[:n]]
