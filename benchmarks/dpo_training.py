@@ -30,7 +30,7 @@ from trl import DPOTrainer
 from unswayed.mitigation.dpo.pairs import (
     PreferencePair,
     by_persona,
-    fitted,
+    encoded,
     read_splits,
     training_pairs,
 )
@@ -59,6 +59,13 @@ def recipe_of(model: str, dataset: str, folder: str, batch_size: int) -> DpoReci
     )
 
 
+class Stock(DPOTrainer):
+    """trl's, on the same tokens as ours."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+        return dataset
+
+
 def measure(
     recipe: DpoRecipe, base: Base, pairs: list[PreferencePair], stock: bool
 ) -> dict[str, Any]:
@@ -66,10 +73,10 @@ def measure(
     arguments = training_arguments(recipe)
     start = time.perf_counter()
     if stock:
-        trainer = DPOTrainer(
+        trainer = Stock(
             model=base.model,
             args=arguments,
-            train_dataset=Dataset.from_list(fitted(pairs, base.tokenizer)),
+            train_dataset=Dataset.from_list(encoded(pairs, base.tokenizer)),
             processing_class=base.tokenizer,
             peft_config=starting_policy(recipe, base)[1],
         )
