@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM, LlamaForC
 
 from unswayed.scoring import attention
 from unswayed.scoring.attention import layer_kinds
+from unswayed.scoring.hf import CheckpointLM
 from unswayed.scoring.lm import SharedPrefixLM
 
 
@@ -238,3 +239,17 @@ def test_a_very_deep_tree(load, difference):
     requests = [(("", ""), text[:n], [text[n]]) for n in range(1, 1100)]
     lm = load(SharedPrefixLM, "llama", {"max_position_embeddings": 2048})
     assert len(lm._loglikelihood_tokens(requests, disable_tqdm=True)) == len(requests)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_log_probabilities_are_not_rounded_to_the_models_dtype(load, dtype):
+    """One request at a time the logits are those of a plain pass; stock rounds behind them."""
+    lm = load(CheckpointLM, "llama", dtype=dtype, batch_size=1)
+    requests = [(None, list(range(5, 5 + n)), [50 + n, 60, 70]) for n in range(3, 23)]
+    plain = []
+    for _, context, answer in requests:
+        with torch.inference_mode():
+            logits = lm.model(torch.tensor([context + answer[:-1]])).logits[0, -len(answer) :]
+        plain.append(float(logits.float().log_softmax(-1)[range(len(answer)), answer].sum()))
+    scores = [score for score, _ in lm._loglikelihood_tokens(requests, disable_tqdm=True)]
+    assert scores == pytest.approx(plain, abs=1e-4)

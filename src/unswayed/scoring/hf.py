@@ -6,6 +6,8 @@ Other than the stock model it
 * refuses a checkpoint or an adapter that is not complete (`unswayed.scoring.checkpoint`),
 * leaves head and embedding as they were loaded, where stock ties them again,
 * keeps the vocabulary, which stock cuts to the tokenizer's if there is an adapter,
+* takes the softmax in float32; stock rounds a log-probability to the model's dtype, 0.03 nats a
+  token in bfloat16,
 * reads with the tokenizer and chat template that were saved with the adapter, if any,
 * renders conversations so that nothing that was said is lost, scores answers after a thought that
   is closed, and ends generated ones with their turn (`unswayed.scoring.template`),
@@ -67,6 +69,7 @@ class CheckpointLM(HFLM):
         self.difference: float | None = None
         self._adapter = kwargs.get("peft")
         self._plain: Plain | None = None
+        kwargs = {"softmax_dtype": "float32"} | kwargs
         if isinstance(pretrained, str):
             super().__init__(pretrained, **kwargs)
         else:
