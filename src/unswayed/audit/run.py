@@ -15,19 +15,27 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.floor import measure_floor
 from unswayed.audit.outcomes import answers_in_words, n_questions, outcomes, reading_notes
+from unswayed.audit.ranks import (
+    all_rows,
+    begin,
+    check_launch,
+    check_model,
+    in_step,
+    own_arguments,
+    scored_parts,
+)
 from unswayed.audit.rundir import (
     Run,
     changes,
     now,
-    open_run,
     read_answers,
-    read_part,
 )
 from unswayed.audit.trials import (
     NONE,
@@ -42,6 +50,7 @@ from unswayed.core.errors import InputError
 from unswayed.core.files import file_hash, write_json, write_table
 from unswayed.core.journal import Journal
 from unswayed.core.progress import Progress, waiting
+from unswayed.core.ranks import ALONE, Ranks
 from unswayed.data.items import Item, first_items, keep_invariant, load_items, notes_on
 from unswayed.data.personas import Persona, load_personas
 from unswayed.display.numbers import count
@@ -59,38 +68,47 @@ log = logging.getLogger(__name__)
 MOST_TOGETHER = 8192
 
 
-def run_audit(arguments: AuditArguments) -> Path:
+def run_audit(arguments: AuditArguments, ranks: Ranks = ALONE) -> Path:
     """Run or resume an audit; returns the run directory, complete but for its report.
+
+    Args:
+        ranks: processes that share the work.
 
     Raises:
         InputError: wrong input, or `out` holds something else. Finished parts are kept.
     """
     items, personas = checked(arguments)
+    check_launch(ranks, arguments)
     out = Path(arguments.out)
-    run = open_run(out, arguments, items, personas)
-    out.mkdir(parents=True, exist_ok=True)
+    run = begin(ranks, arguments, items, personas)
     if run["status"] == "complete":
         log.info("%s is complete, nothing to score", out)
         read_answers(out)  # says so if it is damaged
         return out
 
-    lm, chat = _load(arguments, out, run)
+    arguments = own_arguments(ranks, arguments)
+    lm, chat = _load(arguments, out, run, ranks)
     profiles: list[Persona | None] = [None] if NONE in arguments.conditions else []
     profiles += personas
     parts = {out / "parts" / f"{i:04d}.parquet": profile for i, profile in enumerate(profiles)}
-    scored = {part: rows for part in parts if (rows := read_part(part, len(items))) is not None}
+    scored = scored_parts(ranks, parts, len(items))
     waiting = [user for part, user in parts.items() if user is not None and part not in scored]
     mechanism = find_mechanism(arguments.memory)
     memory = mechanism.make(arguments, lm, waiting)
+    if waiting:
+        ranks.first(lambda: mechanism.prepare(memory))
     start = time.monotonic()
-    rows = _score_parts(lm, chat, memory, arguments, items, parts, scored, run)
-    run["seconds"] = round(time.monotonic() - start, 1)
-    run["notes"] += mechanism.notes(memory, personas, rows)
-    for note in notes_on(items) if arguments.scoring == "option" else ():
-        log.warning("%s", note)
-        run["notes"].append(note)
-    run["notes"] += reading_notes(rows)
-    _finish(out, run, add_flips(rows))
+    _score_parts(lm, chat, memory, arguments, items, parts, scored, run, ranks)
+    rows = all_rows(ranks, parts, scored, len(items))
+    if ranks.rank == 0:
+        run["seconds"] = round(time.monotonic() - start, 1)
+        run["notes"] += mechanism.notes(memory, personas, rows)
+        for note in notes_on(items) if arguments.scoring == "option" else ():
+            log.warning("%s", note)
+            run["notes"].append(note)
+        run["notes"] += reading_notes(rows)
+        _finish(out, run, add_flips(rows))
+    ranks.meet()
     return out
 
 
@@ -121,13 +139,17 @@ def checked(arguments: AuditArguments) -> tuple[list[Item], list[Persona]]:
     return items, personas
 
 
-def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatFormat]:
+def _load(
+    arguments: AuditArguments, out: Path, run: Run, ranks: Ranks
+) -> tuple[Any, ChatFormat]:
     """The model and its chat format, noted in `run.json`.
 
     Raises:
-        InputError: it cannot be loaded, or is not the one with which the run was begun.
+        InputError: it cannot be loaded, or is not the one with which the run was begun, or not the
+            same on all ranks.
     """
-    with waiting(f"loading {model_label(arguments.model)}"):
+    hidden = nullcontext() if in_step(arguments) else ranks.hidden()
+    with waiting(f"loading {model_label(arguments.model)}"), hidden:
         lm = load_lm(
             arguments.model,
             arguments.adapter,
@@ -143,6 +165,7 @@ def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatForm
             f"{out} was begun with other weights or another dtype or device: {changed}. Choose "
             "another --out."
         )
+    check_model(ranks, info)
     chat = ChatFormat(lm, thinks=arguments.scoring == "generate")
     run["model"], run["notes"] = info, [chat.note] if chat.note else []
     run["notes"] += getattr(lm, "notes", [])
@@ -151,7 +174,7 @@ def _load(arguments: AuditArguments, out: Path, run: Run) -> tuple[Any, ChatForm
         run["notes"].append(f"This is a preview of the first {first} of each test.")
     if info["fallback_reason"]:
         run["notes"].append(f"Prefixes were not shared: {info['fallback_reason']}.")
-    write_json(out / "run.json", run, indent=2)
+    ranks.first(lambda: write_json(out / "run.json", run, indent=2))
     return lm, chat
 
 
@@ -164,10 +187,11 @@ def _score_parts(
     parts: Mapping[Path, Persona | None],
     scored: dict[Path, list[dict]],
     run: Run,
-) -> list[dict]:
-    """Rows of all parts, in order; those that are not `scored` yet are asked and written.
+    ranks: Ranks,
+) -> None:
+    """Ask and write what is not `scored` yet of the parts, this rank's share of it.
 
-    After the first of them the numerical floor is measured, unless `run` has it.
+    With the first of them the numerical floor is measured, unless `run` has it.
     """
     waiting = [part for part in parts if part not in scored]
     calls = _calls(waiting, len(items), lm, arguments, lambda: progress.add(1))
@@ -181,8 +205,10 @@ def _score_parts(
         log.info("resuming: %d of %d parts are already scored%s", len(scored), len(parts), more)
     done = sum(sizes[part] for part in scored) + answered
     what = "answers" if answers_in_words(arguments, is_service(type(lm))) else "options"
-    with Progress(sum(sizes.values()), what, done=done) as progress:
-        for call, journal in calls:
+    together, n_items = in_step(arguments), len(items)
+    ranks.meet()  # nobody reads a journal any more that another goes on with
+    with Progress(sum(sizes.values()), what, done=done) as progress, ranks.counting(progress):
+        for call, journal in ranks.shares(calls, together):
             trials: list[Trial] = []
             for part in call:
                 about = (parts[part], memory, arguments.scoring, arguments.seed)
@@ -190,17 +216,17 @@ def _score_parts(
             units = sum(sizes[part] for part in call) - len(journal)  # those in it are counted
             with progress.step(units):
                 rows = score(lm, chat, trials, memory, arguments, journal)
+            if run.get("floor") is None and (ranks.rank == 0 or together):
+                one, n = (trials[:n_items], rows[:n_items]), n_items * len(parts)
+                run["floor"] = measure_floor(lm, chat, *one, memory, arguments, n)
+                if ranks.rank == 0:
+                    write_json(Path(arguments.out) / "run.json", run, indent=2)
             for i, part in enumerate(call):
-                scored[part] = rows[i * len(items) : (i + 1) * len(items)]
-                write_table(scored[part], SCHEMA, part)
-            if run.get("floor") is None:
-                n, first = len(items) * len(parts), scored[call[0]]
-                run["floor"] = measure_floor(
-                    lm, chat, trials[: len(items)], first, memory, arguments, n
-                )
-                write_json(Path(arguments.out) / "run.json", run, indent=2)
+                scored[part] = rows[i * n_items : (i + 1) * n_items]
+                if ranks.rank == 0 or not together:
+                    write_table(scored[part], SCHEMA, part)
             journal.remove()
-    return [row for part in parts for row in scored[part]]
+        ranks.meet()
 
 
 def _calls(
@@ -211,7 +237,7 @@ def _calls(
     on_answer: Callable[[], None],
 ) -> list[tuple[Sequence[Path], Journal]]:
     """Parts that are asked together, and the journal of their answers."""
-    singly = answers_singly(lm)
+    singly = answers_singly(lm) and not in_step(arguments)
 
     def journal(part: Path) -> Journal:
         return Journal(part.with_suffix(".jsonl") if singly else None, on_answer)

@@ -157,7 +157,10 @@ def read_answers(out: Path) -> pa.Table:
     return table
 
 
-def _identity(arguments: AuditArguments, items: list[Item], personas: list[Persona]) -> Identity:
+def identity_of(
+    arguments: AuditArguments, items: list[Item], personas: list[Persona]
+) -> Identity:
+    """What the run of these arguments is known by."""
     return {
         "model": arguments.model,
         "adapter": arguments.adapter,
@@ -215,7 +218,7 @@ def open_run(
 ) -> Run:
     """A new run's record, or that of the same run begun earlier. A new one is not written before
     the model is there: who mistypes its name may use the same folder again."""
-    identity = _identity(arguments, items, personas)
+    identity = identity_of(arguments, items, personas)
     declared = _declared(arguments, items, personas)
     require_folder(out)
     if (out / "run.json").exists():
@@ -248,8 +251,7 @@ def open_run(
         | {"model_args": identity["model_args"]},
         "hashes": {"items": identity["items"], "personas": identity["personas"]},
         "model": None,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
         "notes": [],
         "started": now(),
         "finished": None,
@@ -260,6 +262,13 @@ def open_run(
         "n_trials": None,
         "floor": None,
         **declared,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and PACKAGES."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in PACKAGES
     }
 
 

@@ -14,6 +14,8 @@ from importlib import import_module
 
 from unswayed import __version__
 from unswayed.core.commands import WRONG_INPUT, Parser, run_command
+from unswayed.core.errors import InputError
+from unswayed.core.ranks import joined
 
 COMMANDS = (
     "audit", "validate", "analyze", "compare", "report", "check", "card", "publish", "traces",
@@ -28,8 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         if argv[:1] == ["lm-eval"]:  # everything after it is lm-eval's own
             return import_module("unswayed.cli.lm_eval").run(argv[1:])
-        arguments = _parser().parse_args(argv)
-        return arguments.run(arguments)
+        with joined() as ranks:
+            arguments = _parser().parse_args(argv, argparse.Namespace(ranks=ranks))
+            if ranks.size > 1 and arguments.command != "audit":
+                raise InputError(
+                    f"`unswayed {arguments.command}` runs in one process, {ranks.size} were "
+                    "started: leave accelerate launch out. It shares the work of `unswayed audit` "
+                    "and of training recipes"
+                )
+            return arguments.run(arguments)
 
     by_itself = argv[:1] in (["remember"], ["mitigate"], ["logo"])
     return run_command(

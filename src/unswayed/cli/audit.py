@@ -6,6 +6,7 @@ import argparse
 
 from unswayed.cli.report import print_report
 from unswayed.core.arguments import filled
+from unswayed.core.commands import OK
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -27,4 +28,6 @@ def run(arguments: argparse.Namespace) -> int:
         name: parse_settings(f"--{name.replace('_', '-')}", getattr(arguments, name))
         for name in ("model_args", "gen_kwargs")
     }
-    return print_report(finished_audit(filled(AuditArguments, arguments, **settings)))
+    ranks = arguments.ranks
+    out = finished_audit(filled(AuditArguments, arguments, **settings), ranks=ranks)
+    return print_report(out) if ranks.rank == 0 else OK

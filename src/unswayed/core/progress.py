@@ -40,6 +40,7 @@ class Progress:
     def __init__(self, total: int, what: str, done: int = 0, quiet: bool = False) -> None:
         self._total, self._what, self._initial, self.done = total, what, done, float(done)
         self._start, self._lock, self._outer = time.monotonic(), threading.Lock(), _STEP.get()
+        self._others = 0.0
         quiet = quiet or self._outer is not None
         self._bar = _bar(quiet, total=total, initial=done, unit=f" {what}", smoothing=0)
         self._clock = None if quiet else _Clock(self._bar, self._say)
@@ -54,6 +55,12 @@ class Progress:
         """Say that `units` more are done."""
         with self._lock:
             self._move(self.done + units)
+
+    def others(self, units: float) -> None:
+        """Say that other processes have done `units` so far."""
+        with self._lock:
+            self._others = units
+            self._move(self.done)
 
     @contextmanager
     def step(self, units: float) -> Iterator[None]:
@@ -78,14 +85,14 @@ class Progress:
 
     def _move(self, done: float) -> None:
         self.done = done
-        self._bar.update(int(done) - self._bar.n)
+        self._bar.update(int(done + self._others) - self._bar.n)
         if self._outer is not None and self._total:
             self._outer(self.done / self._total)
 
     def _say(self) -> None:
         seconds = time.monotonic() - self._start
-        if self.done < self._total:
-            log.info("%s", line(int(self.done), self._total, self._what, self._initial, seconds))
+        if (done := int(self.done + self._others)) < self._total:
+            log.info("%s", line(done, self._total, self._what, self._initial, seconds))
 
 
 def line(done: int, total: int, what: str, initial: int, seconds: float) -> str:

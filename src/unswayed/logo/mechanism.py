@@ -80,6 +80,7 @@ MECHANISM = Mechanism(
     default_style="shrinkage-5",
     check=_check,
     make=_make,
+    prepare=LogoMemory.learn,
     settings=_settings,
     describe=_describe,
     notes=lambda memory, personas, rows: memory.notes(personas),

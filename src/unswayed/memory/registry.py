@@ -56,6 +56,7 @@ class Mechanism:
             which knows no user.
         describe: a style -> a sentence on the mechanism, for reports.
         check: raises InputError if options and personas do not fit; nothing is loaded yet.
+        prepare: the memory -> nothing; makes what all users share, before the first is asked about.
         settings: what else decides what the model knows, for a run's identity.
         notes: the memory, the personas and all rows of a run -> what a reader must know of how well
             it worked, in sentences.
@@ -70,6 +71,7 @@ class Mechanism:
     make: Callable[[Options, Any, Sequence[Persona]], Memory]
     describe: Callable[[str], str]
     check: Callable[[Options, Sequence[Persona]], object] = lambda options, personas: None
+    prepare: Callable[[Any], None] = lambda memory: None
     settings: Callable[[Options], dict[str, Any]] = lambda options: {}
     notes: Callable[[Any, Sequence[Persona], Sequence[Mapping[str, Any]]], list[str]] = (
         lambda memory, personas, rows: []

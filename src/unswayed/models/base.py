@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from typing import Any
 
 from unswayed.core.errors import InputError
+from unswayed.core.ranks import launched
 from unswayed.models.embedded import model_label, model_path
 from unswayed.models.hashes import source_of, weights_hash
 from unswayed.models.load import default_device, default_dtype
@@ -99,7 +99,7 @@ def load_launched(model: str, dtype: str) -> tuple[Any, Base]:
     # Without a GPU accelerate has to be told, or each of several processes takes itself for the
     # only one, and all of them train all users.
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    started = int(os.environ.get("WORLD_SIZE", "1"))
+    started = launched()
     if accelerator.num_processes != started:
         raise InputError(
             f"{started} processes were started, accelerate sees {accelerator.num_processes}: check "

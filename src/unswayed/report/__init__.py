@@ -20,6 +20,7 @@ from unswayed.audit.rules import by_rule
 from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.audit.summary import analyze, read_summary
+from unswayed.core.ranks import ALONE, Ranks
 from unswayed.display.numbers import duration
 from unswayed.display.page import write_reports
 from unswayed.report.run_page import run_view
@@ -28,16 +29,19 @@ from unswayed.report.tables import result_table
 __all__ = ["duration", "finished_audit", "result_table", "write_report"]
 
 
-def finished_audit(arguments: AuditArguments, again: bool = True) -> Path:
+def finished_audit(arguments: AuditArguments, again: bool = True, ranks: Ranks = ALONE) -> Path:
     """The run directory of an audit, with summary and report.
 
     Args:
         again: make a summary that is there anew.
+        ranks: processes that share the audit; the first makes the report.
 
     Raises:
         InputError: as `run_audit`.
     """
-    out = run_audit(arguments)
+    out = run_audit(arguments, ranks)
+    if ranks.rank:
+        return out
     if again or not (out / "summary.json").exists():
         analyze(out)
     write_report(out)
