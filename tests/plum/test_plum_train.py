@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -525,12 +524,8 @@ class TestUsers:
 
 
 def launched(folder: Path, code: str) -> list[str]:
-    """What a script prints that runs in two CPU processes, as the comment in cpu.yaml says."""
-    values = yaml.safe_load((ROOT / "configs" / "accelerate" / "cpu.yaml").read_text())
-    config, script = folder / "config.yaml", folder / "script.py"
-    config.write_text(
-        yaml.safe_dump(values | {"distributed_type": "MULTI_GPU", "num_processes": 2})
-    )
+    """What a script prints that runs in two CPU processes."""
+    config, script = ROOT / "configs" / "accelerate" / "multi_cpu.yaml", folder / "script.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_plum_train import *\n" + code

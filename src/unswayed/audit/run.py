@@ -139,9 +139,7 @@ def checked(arguments: AuditArguments) -> tuple[list[Item], list[Persona]]:
     return items, personas
 
 
-def _load(
-    arguments: AuditArguments, out: Path, run: Run, ranks: Ranks
-) -> tuple[Any, ChatFormat]:
+def _load(arguments: AuditArguments, out: Path, run: Run, ranks: Ranks) -> tuple[Any, ChatFormat]:
     """The model and its chat format, noted in `run.json`.
 
     Raises:

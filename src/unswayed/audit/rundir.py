@@ -157,9 +157,7 @@ def read_answers(out: Path) -> pa.Table:
     return table
 
 
-def identity_of(
-    arguments: AuditArguments, items: list[Item], personas: list[Persona]
-) -> Identity:
+def identity_of(arguments: AuditArguments, items: list[Item], personas: list[Persona]) -> Identity:
     """What the run of these arguments is known by."""
     return {
         "model": arguments.model,

@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unswayed.core.errors import InputError, one_line
-from unswayed.core.progress import Progress
+
+if TYPE_CHECKING:
+    from unswayed.core.progress import Progress
 
 T = TypeVar("T")
 
@@ -55,7 +57,9 @@ class Ranks:
 
     def __init__(self, store: Any = None, rank: int = 0, size: int = 1, local: int = 0) -> None:
         self.rank, self.size, self.local = rank, size, local
-        self._store, self._calls, self._looked = store, 0, 0.0
+        self._store, self._calls = store, 0
+        # Silence is counted in own signs of life: all may have been stopped for a while.
+        self._pulse, self._looked = 0, -1
         self._beats: dict[int, tuple[bytes | None, float]] = {}
         self._progress: Progress | None = None
 
@@ -104,14 +108,19 @@ class Ranks:
 
         self.first(compare)
 
-    def shares(self, work: Sequence[T]) -> Iterator[T]:
-        """This rank's share of the work: the one at its own place first, then whichever is the
-        next that nobody has begun."""
-        key, place = self._next(), self.rank
+    def shares(self, work: Sequence[T], in_step: bool = False) -> Iterator[T]:
+        """This rank's share of the work: what is at its own place first, then whatever is the next
+        that nobody has begun.
+
+        Args:
+            in_step: every rank does everything, in order.
+        """
+        key, together = self._next(), in_step or self.size == 1
+        place = 0 if together else self.rank
         while place < len(work):
             self._look()
             yield work[place]
-            place = self.size + self._store.add(key, 1) - 1 if self.size > 1 else place + 1
+            place = place + 1 if together else self.size + self._store.add(key, 1) - 1
 
     @contextlib.contextmanager
     def hidden(self) -> Iterator[None]:
@@ -152,19 +161,19 @@ class Ranks:
             return
         if self._store.check(["failed"]):
             raise _FailedElsewhere
-        if (now := time.monotonic()) - self._looked < BEAT:
+        if (now := self._pulse) == self._looked:
             return
         self._looked = now
         for other in [0] if self.rank else range(1, self.size):
             key = f"alive/{other}"
             beat = self._store.get(key) if self._store.check([key]) else None
             before, since = self._beats.get(other, (b"", now))
-            self._beats[other] = (beat, since if beat == before else now)
-            if now - self._beats[other][1] > (JOIN if beat is None else SILENCE):
+            self._beats[other] = (beat, since := since if beat == before else now)
+            silence = (now - since) * BEAT
+            if silence > (JOIN if beat is None else SILENCE):
                 raise InputError(
-                    f"rank {other} is gone: no sign of life for {now - since:.0f} s. It was "
-                    "killed, as for want of memory, or its machine cannot be reached; what is "
-                    "finished is kept"
+                    f"rank {other} is gone: no sign of life for {silence:.0f} s. It was killed, as "
+                    "for want of memory, or its machine cannot be reached; what is finished is kept"
                 )
 
     @contextlib.contextmanager
@@ -173,10 +182,10 @@ class Ranks:
         stopped, key = threading.Event(), f"alive/{self.rank}"
 
         def run() -> None:
-            count = 0
             with contextlib.suppress(RuntimeError):  # the store is gone; who waits for it says so
                 while not stopped.wait(BEAT):
-                    self._store.set(key, str(count := count + 1))
+                    self._pulse += 1
+                    self._store.set(key, str(self._pulse))
                     if (progress := self._progress) is not None:
                         self._count(progress)
 
