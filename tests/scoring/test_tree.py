@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -170,3 +171,17 @@ def test_a_pack_of_a_node_without_its_descendants(requests, data):
     node, path = data.draw(st.sampled_from(list(walk(tree))))
     check_pack([node], path[: node.start], requests, whole=False)
     assert make_pack([node], node.start, whole=False).ids.tolist() == list(node.tokens)
+
+
+@given(forests, st.integers(0, 3), st.integers(1, 9))
+def test_blocks_hold_each_row_once_and_every_key_that_it_sees(requests, prefix, block_tokens):
+    tree = build_tree(requests)
+    for whole in (True, False):
+        pack = make_pack(tree, prefix, whole, block_tokens)
+        rows = [row for block in pack.blocks for row in range(*block.rows)]
+        assert rows == list(range(len(pack.ids)))
+        for block in pack.blocks:
+            assert all(end < first for (_, end), (first, _) in pairwise(block.keys))
+            keys = [key for first, end in block.keys for key in range(first, end)]
+            seen = pack.mask[slice(*block.rows)].any(0)
+            assert seen.nonzero().flatten().tolist() == keys

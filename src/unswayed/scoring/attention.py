@@ -6,14 +6,21 @@ and a position's embedding depends on nothing but its number.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from unswayed.scoring.tree import Pack
+from unswayed.scoring.tree import Block, Pack
 
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 LENGTH_DEPENDENT_ROPE = {"longrope", "dynamic"}
+CHANGES_SCORES = ("softcap", "position_bias", "s_aux", "cache")  # arguments of attention functions
 
 
 def tree_obstacle(model: Any) -> str | None:
@@ -57,6 +64,111 @@ def tree_mask(model: Any, pack: Pack, device: Any) -> torch.Tensor | dict[str, t
 
     masks = {kind: ready(kind) for kind in sorted(kinds)}
     return next(iter(masks.values())) if len(masks) == 1 else masks
+
+
+class _Blockwise:
+    """Attention of one pack, block by block; transformers' own wherever that is not the same.
+
+    Queries that share a key-value head stand one below the other, so no key is repeated.
+    """
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self._blocks = blocks
+        self._masks: dict[tuple[int, int], tuple[torch.Tensor, list[torch.Tensor]]] = {}
+
+    def __call__(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        """(1, T, heads, width) from a query (1, heads, T, width) and keys of P + T tokens."""
+        heads, shared = query.shape[1], key.shape[1]
+        out = []
+        for block, seen in zip(
+            self._blocks, self._block_masks(mask, heads // shared, query.dtype), strict=True
+        ):
+            rows = query[:, :, slice(*block.rows)]
+            mixed = scaled_dot_product_attention(
+                rows.reshape(1, shared, -1, rows.shape[-1]),
+                _picked(key, block, -2),
+                _picked(value, block, -2),
+                attn_mask=seen,
+                scale=scaling,
+            )
+            out.append(mixed.reshape(1, heads, rows.shape[2], -1))
+        return torch.cat(out, dim=2).transpose(1, 2).contiguous()
+
+    def _block_masks(
+        self, mask: torch.Tensor, repeats: int, dtype: torch.dtype
+    ) -> list[torch.Tensor]:
+        """Of each block what is added to its scores; made once for all layers with this mask."""
+        kept = self._masks.get((id(mask), repeats))
+        if kept is None:
+            masks = []
+            for block in self._blocks:
+                seen = _picked(mask[0, 0, slice(*block.rows)], block, -1).repeat(repeats, 1)
+                masks.append(torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf))
+            kept = self._masks[id(mask), repeats] = (
+                mask,
+                masks,
+            )  # kept, so that its id stays its own
+        return kept[1]
+
+
+def _picked(tensor: torch.Tensor, block: Block, dim: int) -> torch.Tensor:
+    """What a block sees of a tensor with the keys in dimension `dim`."""
+    parts = [tensor.narrow(dim, first, end - first) for first, end in block.keys]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+_blockwise: ContextVar[_Blockwise | None] = ContextVar("blockwise", default=None)
+
+
+def _sdpa(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' kernel "sdpa", block by block while a pack is read (`blockwise`)."""
+    ours = _blockwise.get()
+    if (
+        ours is None
+        or attention_mask is None
+        or attention_mask.dtype != torch.bool
+        or attention_mask.shape[:2] != (1, 1)
+        or attention_mask.shape[2:] != (query.shape[2], key.shape[2])
+        or dropout
+        or any(kwargs.get(name) is not None for name in CHANGES_SCORES)
+    ):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    return ours(query, key, value, attention_mask, scaling), None
+
+
+AttentionInterface.register("sdpa", _sdpa)
+
+
+@contextmanager
+def blockwise(pack: Pack) -> Iterator[None]:
+    """Inside, attention with the pack's mask leaves out what the mask hides from whole blocks.
+
+    The result is the same but for rounding. Models that do not take their attention from
+    transformers' table go on reading the mask.
+    """
+    token = _blockwise.set(_Blockwise(pack.blocks))
+    try:
+        yield
+    finally:
+        _blockwise.reset(token)
 
 
 def layer_kinds(config: Any) -> tuple[set[str], int | None]:

@@ -21,7 +21,9 @@ from unswayed.scoring.tree import build_tree
 
 LIMIT = 2e-4  # nats per token on the copy: rounding stays below 2e-5, faults are above 5e-3
 NOISE = 5  # times that, or what another batch shape changes, on the model itself
-BUDGETS = (6, 10**6)  # tokens in one pass: through the cache, and all at once
+# Tokens in one pass, and rows of attention at a time: through the cache, and all at once, by blocks
+# and without.
+SIZES = ((6, 4), (10**6, 4), (10**6, 10**6))
 TRUNK = 16  # tokens that the texts of a probe share; longer than the window of a small copy
 
 
@@ -58,9 +60,9 @@ def _own_fault(model: Any, trunk: int = TRUNK) -> str | None:
 
 def _fault(model: Any, texts: Sequence[list[int]], alone: torch.Tensor, limit: float) -> str | None:
     """What differs by more than `limit` between a tree and the texts alone."""
-    for budget in BUDGETS:
+    for budget, block_tokens in SIZES:
         try:
-            together = _together(model, texts, budget)
+            together = _together(model, texts, budget, block_tokens)
         except Exception as error:  # whatever a model raises on a tree mask
             return f"a pass with a tree mask failed ({_line(error)})"
         difference = float((together - alone).abs().max())
@@ -119,11 +121,13 @@ def _picked(logits: Sequence[torch.Tensor], texts: Sequence[list[int]]) -> torch
     )
 
 
-def _together(model: Any, texts: Sequence[list[int]], budget: int) -> torch.Tensor:
+def _together(
+    model: Any, texts: Sequence[list[int]], budget: int, block_tokens: int
+) -> torch.Tensor:
     """The same from one tree."""
     values = [torch.zeros(len(text) - 1) for text in texts]
     tree = build_tree([(text[:1], text[1:]) for text in texts])
-    for pack, cache in passes(tree, budget, done=int):
+    for pack, cache in passes(tree, budget, int, block_tokens):
         for read, log_prob, _ in read_pack(model, pack, cache, model.device):
             values[read.request][read.rank] = log_prob
     return torch.cat(values)

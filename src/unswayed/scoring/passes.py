@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from unswayed.scoring.attention import tree_mask
-from unswayed.scoring.tree import Node, Pack, Read, make_pack
+from unswayed.scoring.attention import blockwise, tree_mask
+from unswayed.scoring.tree import BLOCK_TOKENS, Node, Pack, Read, make_pack
 
 
 def passes(
-    tree: list[Node], budget: int, done: Callable[[int], Any]
+    tree: list[Node], budget: int, done: Callable[[int], Any], block_tokens: int = BLOCK_TOKENS
 ) -> Iterator[tuple[Pack, DynamicCache]]:
     """Depth first over the tree: packs together with the cache of their prefix.
 
@@ -25,6 +25,7 @@ def passes(
         tree: roots, see `build_tree`.
         budget: tokens in one pass.
         done: told after a pass how many distinct sequences ended in it.
+        block_tokens: as in `make_pack`.
     """
 
     def visit(nodes: list[Node], cache: DynamicCache, prefix: int):
@@ -32,7 +33,7 @@ def passes(
 
         def flush():
             if waiting:
-                pack = make_pack(waiting, prefix)
+                pack = make_pack(waiting, prefix, block_tokens=block_tokens)
                 yield pack, cache
                 crop(cache, len(pack.ids))
                 done(sum(node.n_leaves for node in waiting))
@@ -41,7 +42,7 @@ def passes(
         for node in nodes:
             if node.n_tokens > budget:
                 yield from flush()
-                pack = make_pack([node], prefix, whole=False)
+                pack = make_pack([node], prefix, whole=False, block_tokens=block_tokens)
                 yield pack, cache
                 done(node.n_leaves - sum(child.n_leaves for child in node.children))
                 yield from visit(node.children, cache, prefix + len(node.tokens))
@@ -79,14 +80,15 @@ def read_pack(
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     # Some forwards project chosen positions onto the vocabulary, others the whole sequence.
     chooses = "logits_to_keep" in inspect.signature(base.forward).parameters
-    logits = model(
-        input_ids=pack.ids[None].to(device),
-        position_ids=pack.positions[None].to(device),
-        attention_mask=tree_mask(model, pack, device),
-        past_key_values=cache,
-        use_cache=True,
-        **({"logits_to_keep": keep} if chooses else {}),
-    ).logits[0]
+    with blockwise(pack):
+        logits = model(
+            input_ids=pack.ids[None].to(device),
+            position_ids=pack.positions[None].to(device),
+            attention_mask=tree_mask(model, pack, device),
+            past_key_values=cache,
+            use_cache=True,
+            **({"logits_to_keep": keep} if chooses else {}),
+        ).logits[0]
     if not rows:
         return []
     if not chooses:

@@ -4,15 +4,19 @@ An audit asks the same items under many personas, and every item has several opt
 sequences these form a tree (persona, then item, then option). This module builds that tree from
 plain token lists and packs pieces of it into forward passes. It knows nothing of models: a pack is
 token ids, position ids and an attention mask in which a token sees its ancestors and nothing else
-(tree attention, as in SpecInfer, arXiv 2305.09781, section 4.2).
+(tree attention, as in SpecInfer, arXiv 2305.09781, section 4.2). A pack is also cut into blocks of
+rows that see the same few ranges of keys, so that attention need not look at what the mask hides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+
+BLOCK_TOKENS = 128  # smaller blocks look at fewer hidden keys, but each takes a call per layer
+MOST_BLOCKS = 16  # in a pack of one size of subtrees, about
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,19 @@ def build_tree(requests: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[
     return [grow(part, 0) for part in split(order, 0)]
 
 
+@dataclass(frozen=True)
+class Block:
+    """Rows of a pack, and the only keys that any of them may see.
+
+    Attributes:
+        rows: (first, end) in the pack.
+        keys: ranges (first, end) in the cached prefix and the pack behind it, in order and apart.
+    """
+
+    rows: tuple[int, int]
+    keys: tuple[tuple[int, int], ...]
+
+
 @dataclass
 class Pack:
     """Tree tokens that go through the model in one pass, after a cached prefix.
@@ -89,22 +106,27 @@ class Pack:
     Attributes:
         ids, positions: (T,) long tensors.
         mask: (T, P + T) bool tensor, True where a token may look; P is the cached prefix length.
+        blocks: all rows, in order.
         reads: for each wanted log-probability the row (token index in the pack) and the Read.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     mask: torch.Tensor
+    blocks: list[Block]
     reads: list[tuple[int, Read]]
 
 
-def make_pack(nodes: Sequence[Node], prefix: int, whole: bool = True) -> Pack:
+def make_pack(
+    nodes: Sequence[Node], prefix: int, whole: bool = True, block_tokens: int = BLOCK_TOKENS
+) -> Pack:
     """Lay out `nodes` (siblings at position `prefix`) for one pass.
 
     Args:
         nodes: siblings that all continue the same cached prefix.
         prefix: number of tokens in the cache, P.
         whole: include all descendants; otherwise only the nodes' own tokens.
+        block_tokens: rows of a block at most, but a sixteenth of a large pack in any case.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -130,4 +152,55 @@ def make_pack(nodes: Sequence[Node], prefix: int, whole: bool = True) -> Pack:
             tree[first:end, :first] = tree[parent_row, :first]
         tree[first:end, first:end] = torch.ones(end - first, end - first, dtype=torch.bool).tril()
     mask = torch.cat([torch.ones(size, prefix, dtype=torch.bool), tree], dim=1)
-    return Pack(torch.tensor(ids), torch.tensor(positions), mask, reads)
+    most = max(block_tokens, size // MOST_BLOCKS)
+    blocks = list(_blocks(nodes, prefix, 0, ((0, prefix),), whole, most))
+    return Pack(torch.tensor(ids), torch.tensor(positions), mask, blocks, reads)
+
+
+def _blocks(
+    nodes: Sequence[Node],
+    prefix: int,
+    row: int,
+    seen: tuple[tuple[int, int], ...],
+    whole: bool,
+    most: int,
+) -> Iterator[Block]:
+    """Siblings laid out from `row` on: small subtrees together, a large one by its parts.
+
+    Args:
+        seen: ranges of keys that all of them see.
+        most: rows of a block.
+    """
+
+    def block(first: int, end: int, key: int) -> Block:
+        """Rows that see each other's keys from row `key` on."""
+        return Block((first, end), _joined(*seen, (prefix + key, prefix + end)))
+
+    first = row  # of siblings that wait for more
+    for node in nodes:
+        own = len(node.tokens)
+        tokens = node.n_tokens if whole else own
+        if row > first and row + tokens - first > most:
+            yield block(first, row, first)
+            first = row
+        if tokens > most:
+            for part in range(row, row + own, most):
+                yield block(part, min(part + most, row + own), row)
+            if whole:
+                past = _joined(*seen, (prefix + row, prefix + row + own))
+                yield from _blocks(node.children, prefix, row + own, past, whole, most)
+            first = row + tokens
+        row += tokens
+    if row > first:
+        yield block(first, row, first)
+
+
+def _joined(*ranges: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Ranges in order, without empty ones; those that touch become one."""
+    apart: list[tuple[int, int]] = []
+    for first, end in ranges:
+        if apart and apart[-1][1] == first:
+            apart[-1] = (apart[-1][0], end)
+        elif end > first:
+            apart.append((first, end))
+    return tuple(apart)

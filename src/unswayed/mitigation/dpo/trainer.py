@@ -311,10 +311,10 @@ def alike(sequences: Sequence[list[int]]) -> list[list[int]]:
 
 
 def padded(pack: Pack, width: int) -> Pack:
-    """A pack, its reads left out, with tokens at its end that see themselves and nobody sees."""
+    """A pack without blocks and reads; tokens at its end see themselves, and nobody sees them."""
     more = width - len(pack.ids)
     mask = F.pad(pack.mask, (0, more, 0, more)) | torch.eye(width, dtype=torch.bool)
-    return Pack(F.pad(pack.ids, (0, more)), F.pad(pack.positions, (0, more)), mask, [])
+    return Pack(F.pad(pack.ids, (0, more)), F.pad(pack.positions, (0, more)), mask, [], [])
 
 
 def _stacked(masks: Sequence[Any]) -> Any:
