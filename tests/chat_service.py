@@ -67,6 +67,7 @@ class Service(ThreadingHTTPServer):
         self.behave, self.lock = behave, threading.Lock()
         self.bodies: list[dict] = []
         self.headers: list[dict] = []
+        self.clients: list[tuple[str, int]] = []
         self.busy = self.most_busy = 0
         self.url = f"http://127.0.0.1:{self.server_port}/v1/chat/completions"
 
@@ -87,6 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         service = self.server
         with service.lock:
             service.bodies.append(body)
+            service.clients.append(self.client_address)
             service.headers.append({k.lower(): v for k, v in self.headers.items()})
             number = len(service.bodies)
             service.busy += 1

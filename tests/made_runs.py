@@ -82,7 +82,6 @@ def make_run(
         make_row(
             trial,
             Outcome(answer(trial.item, trial.persona)),
-            memory=memory,
             prompt=plain_text(trial.messages),
             scoring=scoring,
             rule=arguments.rule,

@@ -7,6 +7,7 @@ question always gets the same answer; a test tells it when to be slow, broken or
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import hashlib
 import json
 import re
@@ -20,8 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import requests
-from chat_service import GONE, Service, completion, serving
+from chat_service import GONE, Handler, Service, completion, serving
 
 from unswayed.audit import run as audit_run
 from unswayed.audit.run import run_audit
@@ -30,7 +30,7 @@ from unswayed.cli import main
 from unswayed.core.errors import InputError
 from unswayed.core.journal import Journal
 from unswayed.models import load
-from unswayed.scoring import api, backends
+from unswayed.scoring import backends, servers
 from unswayed.scoring.backends import answers_singly
 from unswayed.scoring.hf import CheckpointLM
 
@@ -144,7 +144,11 @@ def test_nothing_secret_and_no_address_is_recorded(serve, audit):
 
 @pytest.mark.parametrize("concurrent", [1, 11])  # more than the items of one user
 def test_requests_run_side_by_side_and_rows_stay_in_order(serve, audit, concurrent):
+    together = threading.Barrier(concurrent)
+
     def slow(number, body):
+        if number <= concurrent:
+            together.wait(60)
         time.sleep(0.2 / number)  # the later, the faster
         return answer(number, body)
 
@@ -273,7 +277,7 @@ def test_unusable_replies_become_unparsed_rows(serve, audit, concurrent, caplog)
 
 
 def test_an_unusable_reply_is_asked_again_and_an_empty_one_is_not(serve, audit, monkeypatch):
-    monkeypatch.setattr(api, "pause", lambda tried, response: 0.0)
+    monkeypatch.setattr(servers, "BACKOFF", lambda state: 0.0)
     first = {}
 
     def reply(number, body):
@@ -374,6 +378,27 @@ def test_passing_troubles_are_waited_out(serve, audit, status, caplog):
     assert (code, err) == (0, "") and len(service.bodies) == N_ASKED + 2
     assert all(row["parsed"] for row in rows_of(out))
     assert f"answers {status} (busy); trying again, 3 times in all" in caplog.text
+
+
+def test_a_date_of_retry_after_is_waited_for(serve, audit):
+    """A date has whole seconds, so the wait may be one second shorter."""
+    starts = []
+
+    def busy(number, body):
+        starts.append(time.monotonic())
+        if number == 2:
+            return 503, "", {"Retry-After": email.utils.formatdate(time.time() + 3, usegmt=True)}
+        return answer(number, body)
+
+    code, _, _ = audit(serve(busy), max_retries=2)
+    assert code == 0 and 1.9 < starts[2] - starts[1] < 6
+
+
+def test_connections_are_kept(serve, audit):
+    service = serve()
+    service.RequestHandlerClass = type("Keeps", (Handler,), {"protocol_version": "HTTP/1.1"})
+    code, _, _ = audit(service, num_concurrent=3)
+    assert code == 0 and 1 <= len(set(service.clients)) <= 3 < N_ASKED == len(service.clients)
 
 
 @pytest.mark.parametrize(
@@ -510,22 +535,14 @@ def test_missing_packages_are_named(serve, audit, monkeypatch):
 
     monkeypatch.setattr(stock, "find_spec", lambda name: None)
     code, err, _ = audit(serve())
-    assert code == 2 and "pip install 'lm-eval[api]'" in err and err.count("\n") == 1
+    assert code == 2 and "pip install 'unswayed[api]'" in err and err.count("\n") == 1
 
 
 def test_addresses_are_shown_without_passwords():
-    assert api.address("https://me:pw@host:81/v1?key=x") == "https://host:81"
-    assert api.address("http://[::1]:8000/v1") == "http://[::1]:8000"
+    assert servers.address("https://me:pw@host:81/v1?key=x") == "https://host:81"
+    assert servers.address("http://[::1]:8000/v1") == "http://[::1]:8000"
     settings = {"api_key": 1, "hf_token": 1, "proxy": "http://me:pw@host", "add_bos_token": True}
     assert load.public_settings(settings) == {"add_bos_token": True}
-
-
-def test_a_server_may_ask_for_patience_within_limits():
-    reply = requests.Response()
-    for asked, seconds in {"7": 7.0, "100000": api.LONGEST_PAUSE, "soon": 1.0, "": 1.0}.items():
-        reply.headers["Retry-After"] = asked
-        assert api.pause(1, reply) == seconds
-    assert [api.pause(tried, None) for tried in range(1, 8)] == [1, 1, 2, 4, 8, 10, 10]
 
 
 def test_another_backend_that_breaks_does_so_in_one_line(serve, audit, chat_model):

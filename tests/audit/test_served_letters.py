@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.core.errors import InputError
-from unswayed.scoring import api
-from unswayed.scoring.api import first_tokens
+from unswayed.scoring import servers
+from unswayed.scoring.completions import first_tokens
 from unswayed.scoring.letters import listed_letters, reply_said
 
 N_TRIALS = 3 * 4  # items x (none, neutral, advantaged, disadvantaged) of one pair
@@ -292,7 +292,7 @@ def test_a_server_that_dies_is_asked_nothing_twice(serve, audit, concurrent, die
 
 
 def test_a_busy_server_is_waited_for(serve, audit, monkeypatch):
-    monkeypatch.setattr(api, "pause", lambda tried, response: 0.0)
+    monkeypatch.setattr(servers, "BACKOFF", lambda state: 0.0)
     service = serve(lambda n, body: (429, {"error": "busy"}) if n in (2, 3) else answer(n, body))
     rows = rows_of(audit(service, reach={"max_retries": 3}))
     assert len(service.bodies) == N_ASKED + 2 and all(row["parsed"] for row in rows)

@@ -34,6 +34,7 @@ from unswayed.audit.trials import SCHEMA
 from unswayed.cli import main
 from unswayed.data.personas import Persona, grid_personas
 from unswayed.report.traces import analyse_traces, code
+from unswayed.scoring import servers
 
 ROOT = Path(__file__).parents[2]
 MEMORY = (
@@ -437,17 +438,17 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve(monkeypatch):
-    monkeypatch.setattr(judge.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(servers, "BACKOFF", lambda state: 0.0)
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    servers = []
+    judges = []
 
     def start(*args, **kwargs) -> Judge:
-        servers.append(Judge(*args, **kwargs))
-        return servers[-1]
+        judges.append(Judge(*args, **kwargs))
+        return judges[-1]
 
     yield start
-    for server in servers:
+    for server in judges:
         server.shutdown()
         server.server_close()
 

@@ -17,10 +17,10 @@ from unswayed.core.journal import Journal
 from unswayed.core.progress import Progress
 from unswayed.data.items import Item
 from unswayed.memory import FusedMemory, Memory
-from unswayed.scoring.api import OPENS_THOUGHT, THINKING_OFF
 from unswayed.scoring.ask import generate, generation_settings, likelihoods
 from unswayed.scoring.backends import is_service
 from unswayed.scoring.chat import ChatFormat, Message
+from unswayed.scoring.completions import OPENS_THOUGHT, THINKING_OFF
 from unswayed.scoring.letters import reply_said, served_letters
 from unswayed.scoring.prompts import (
     Likelihoods,
@@ -54,7 +54,7 @@ def outcomes(
         conversations = [trial.messages for trial in trials]
         by_trial = _likelihoods(lm, chat, trials, memory, conversations, arguments, journal)
         return [
-            _with_reply(_outcome(by_order, arguments), chat.render(trial.messages), journal)
+            _with_reply(_outcome(by_order, arguments), chat, trial, journal)
             for trial, by_order in zip(trials, by_trial, strict=True)
         ]
     questions = [question_text(t.item, arguments.scoring, arguments.seed) for t in trials]
@@ -69,11 +69,13 @@ def outcomes(
     return [_fused(memory, of_trial, arguments.rule) for of_trial in zip(*by_view, strict=True)]
 
 
-def _with_reply(outcome: Outcome, prompt: str, journal: Journal) -> Outcome:
+def _with_reply(outcome: Outcome, chat: ChatFormat, trial: Trial, journal: Journal) -> Outcome:
     """With what a service gave to the first order of the options, where it listed no letter."""
     if outcome.answer is not None:
         return outcome
-    return dataclasses.replace(outcome, raw_text=reply_said(journal.get(prompt)))
+    return dataclasses.replace(
+        outcome, raw_text=reply_said(journal.get(chat.render(trial.messages)))
+    )
 
 
 def answers_in_words(arguments: AuditArguments, served: bool) -> bool:

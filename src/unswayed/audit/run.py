@@ -269,6 +269,7 @@ def score(
 ) -> list[dict]:
     """Rows of trials under which `memory` leaves the model in one state; generated texts go
     through `journal`."""
+    model = model_label(arguments.model)
     return [
         make_row(
             trial,
@@ -276,7 +277,7 @@ def score(
             prompt=chat.render(trial.messages),
             scoring=arguments.scoring,
             rule=arguments.rule,
-            model=model_label(arguments.model),
+            model=model,
             seed=arguments.seed,
         )
         for trial, outcome in zip(

@@ -195,7 +195,7 @@ def make_row(
         "correct": answer == item.key,
         "score": 0.0 if answer is None else item.weights[answer],
         "flip": None,
-        **(dataclasses.asdict(outcome) | {"answer": _text(item, answer)}),
+        **(vars(outcome) | {"answer": _text(item, answer)}),
         "blind_answer": _text(item, outcome.blind_answer),
         "parsed": answer is not None,
         "scoring": scoring,

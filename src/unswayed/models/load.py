@@ -63,7 +63,10 @@ def find_backend(name: str) -> type:
         return CheckpointLM
     if not issubclass(backend, (LocalChatCompletion, AnthropicChat)):
         return backend
-    from unswayed.scoring.api import ChatService
+    try:
+        from unswayed.scoring.api import ChatService
+    except ImportError:
+        raise _api_is_missing(name) from None
 
     logging.getLogger("lm_eval").setLevel(logging.CRITICAL)  # it logs what is raised as well
     lists_tokens = issubclass(backend, LocalChatCompletion)
@@ -189,21 +192,22 @@ def _connect(kind: type, backend: str, model: str, settings: dict[str, Any]) -> 
         lm = kind(model=model, **settings)
         _ = lm.header  # raises if the API key is missing
     except ImportError:
-        raise InputError(
-            f"--backend {backend} needs packages that are not installed: run "
-            "`pip install 'lm-eval[api]'`"
-        ) from None
+        raise _api_is_missing(backend) from None
     except (ValueError, TypeError) as error:
         raise InputError(f"--backend {backend}: {first_line(error)}") from None
-    from lm_eval.models.api_models import TemplateAPI
-
-    posts = kind.model_call is TemplateAPI.model_call  # else the service's own package does
-    if posts and not str(lm.base_url or "").startswith(("http://", "https://")):
+    if kind.posts() and not str(lm.base_url or "").startswith(("http://", "https://")):
         raise InputError(
             f"--backend {backend} needs the full address of the chat: --model-args "
             "base_url=http://127.0.0.1:8000/v1/chat/completions"
         )
     return lm
+
+
+def _api_is_missing(backend: str) -> InputError:
+    return InputError(
+        f"--backend {backend} needs packages that are not installed: run "
+        "`pip install 'unswayed[api]'`"
+    )
 
 
 def loaded_lm(model: Any, tokenizer: Any) -> Any:

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unswayed.core.journal import Journal
-from unswayed.scoring.api import SUM_ERROR
 from unswayed.scoring.ask import generate, generation_settings
+from unswayed.scoring.completions import SUM_ERROR
 from unswayed.scoring.prompts import Likelihoods
 
 MOST_TOKENS = 20  # what OpenAI and, unless told otherwise, vLLM list at most
@@ -51,7 +51,7 @@ def served_letters(
 
 
 def listed_letters(reply: str, letters: Sequence[str]) -> Likelihoods:
-    """The log-probabilities of letters in what is kept of a reply (`scoring.api.first_tokens`).
+    """The log-probabilities of letters in what is kept of a reply (`completions.first_tokens`).
 
     Without any letter in it, `sums` is None.
     """

@@ -21,6 +21,7 @@ pmi       log P(o|q) - log P(o|blind): domain-conditional pointwise mutual infor
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import random
 from collections.abc import Sequence
@@ -131,13 +132,19 @@ def option_order(item: Item, scoring: str, seed: int, turn: int = 0) -> list[int
         turn: number of the order, from 0. The first n orders of n options are rotations of one
             permutation, so that each option stands once under each letter; then comes another.
     """
-    order = list(range(len(item.options)))
+    n = len(item.options)
     if scoring == "option":
-        return order
-    n_rounds, rotation = divmod(turn, len(order))
+        return list(range(n))
+    n_rounds, rotation = divmod(turn, n)
     again = f"/{n_rounds}" if n_rounds else ""
-    random.Random(f"{seed}/{item.test}/{item.id}{again}").shuffle(order)
-    return rotated(order, rotation)
+    return rotated(_permuted(n, f"{seed}/{item.test}/{item.id}{again}"), rotation)
+
+
+@functools.lru_cache(maxsize=10_000)  # asked for several times per trial
+def _permuted(n: int, seed: str) -> tuple[int, ...]:
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    return tuple(order)
 
 
 def rotated(order: Sequence[int], n: int) -> list[int]:

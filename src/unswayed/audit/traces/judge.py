@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -197,49 +196,50 @@ def ask(url: str, key: str | None, model: str, messages: list[dict[str, str]]) -
         InputError: no connection, or the server refuses, also after TRIES tries where that helps.
     """
     import requests
+    from tenacity import Retrying
 
-    from unswayed.scoring.api import (
-        TEMPORARY,
-        UnusableReply,
+    from unswayed.scoring.completions import UnusableReply, reply_text
+    from unswayed.scoring.servers import (
+        Trouble,
         address,
         error_text,
-        pause,
-        reply_text,
+        retry_after,
         root_cause,
+        tries,
+        worth_another_try,
     )
 
     where = f"the judge at {address(url)}"
     advice = f"finished verdicts are kept in {FILE}, the same command goes on"
-    for number in range(1, TRIES + 1):
-        response = None
+    request = {"model": model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS}
+
+    def once() -> str:
         try:
             response = requests.post(
                 url.rstrip("/") + "/chat/completions",
-                json={
-                    "model": model,
-                    "messages": messages,
-                    "temperature": 0,
-                    "max_tokens": MAX_TOKENS,
-                },
+                json=request,
                 headers={"Authorization": f"Bearer {key}"} if key else {},
                 timeout=TIMEOUT,
             )
             if response.ok:
                 return reply_text(response.json())
-            complaint = error_text(response)
-            complaint = complaint.replace(key, "***") if key else complaint
-            trouble = f"{where} answers {response.status_code} ({complaint})"
-            if response.status_code < 500 and response.status_code not in TEMPORARY:
-                raise InputError(f"{trouble}; mend it: {advice}")
         except (UnusableReply, requests.exceptions.InvalidJSONError):
             return ""
         except requests.Timeout:
-            trouble = f"{where} gave no reply within {TIMEOUT:g} s"
+            raise Trouble(f"{where} gave no reply within {TIMEOUT:g} s") from None
         except requests.RequestException as error:
-            trouble = f"{where} cannot be reached ({root_cause(error)})"
-        if number < TRIES:
-            time.sleep(pause(number, response))
-    raise InputError(f"{trouble}; {advice}")
+            raise Trouble(f"{where} cannot be reached ({root_cause(error)})") from None
+        complaint = error_text(response.content)
+        complaint = complaint.replace(key, "***") if key else complaint
+        trouble = f"{where} answers {response.status_code} ({complaint})"
+        if not worth_another_try(response.status_code):
+            raise InputError(f"{trouble}; mend it: {advice}")
+        raise Trouble(trouble, retry_after(response.headers.get("Retry-After")))
+
+    try:
+        return Retrying(**tries(TRIES))(once)
+    except Trouble as trouble:
+        raise InputError(f"{trouble}; {advice}") from None
 
 
 # -- agreement -----------------------------------------------------------------------------------
