@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.trials import Outcome, Trial
@@ -31,6 +31,34 @@ from unswayed.scoring.prompts import (
     reworded,
 )
 from unswayed.scoring.replies import extract_answer
+
+
+class Asked(NamedTuple):
+    """What a model is asked.
+
+    Attributes:
+        prompts: n conversations (`ChatFormat.render`).
+        texts: n lists of what may come after each, without a delimiter; none of generated answers.
+        names: n, what an error calls the prompts.
+    """
+
+    prompts: list[str]
+    texts: list[list[str]]
+    names: list[str]
+
+
+def asked(
+    chat: ChatFormat, trials: Sequence[Trial], memory: Memory, arguments: AuditArguments
+) -> list[Asked]:
+    """What `outcomes` asks, in each of its calls; nothing is asked here."""
+    if arguments.scoring == "generate":
+        prompts, blind = _openings(chat, trials, arguments.seed)
+        prompts += blind.values()
+        return [Asked(prompts, [[]] * len(prompts), [""] * len(prompts))]
+    conversations = [[trial.messages for trial in trials]]
+    if views := memory.views() if isinstance(memory, FusedMemory) else []:
+        conversations = [_seen(view, trials, arguments) for view in views]
+    return [_wordings(chat, trials, each, arguments) for each in conversations]
 
 
 def outcomes(
@@ -57,16 +85,21 @@ def outcomes(
             _with_reply(_outcome(by_order, arguments), chat, trial, journal)
             for trial, by_order in zip(trials, by_trial, strict=True)
         ]
-    questions = [question_text(t.item, arguments.scoring, arguments.seed) for t in trials]
     by_view = []
     with Progress(len(views), "views") as progress:
         for view in views:
-            conversations = [view.messages(question) for question in questions]
+            conversations = _seen(view, trials, arguments)
             with progress.step(1):
                 by_view.append(
                     _likelihoods(lm, chat, trials, view, conversations, arguments, journal)
                 )
     return [_fused(memory, of_trial, arguments.rule) for of_trial in zip(*by_view, strict=True)]
+
+
+def _seen(view: Any, trials: Sequence[Trial], arguments: AuditArguments) -> list[Sequence[Message]]:
+    """The trials' conversations as a view of a memory has them."""
+    questions = [question_text(t.item, arguments.scoring, arguments.seed) for t in trials]
+    return [view.messages(question) for question in questions]
 
 
 def _with_reply(outcome: Outcome, chat: ChatFormat, trial: Trial, journal: Journal) -> Outcome:
@@ -123,16 +156,7 @@ def _likelihoods(
     journal: Journal,
 ) -> list[list[Likelihoods]]:
     """Of each trial, one for each order of its options; all are asked in one call."""
-    scoring, seed = arguments.scoring, arguments.seed
-    prompts, texts, names = [], [], []
-    for trial, messages in zip(trials, conversations, strict=True):
-        item, question = trial.item, question_text(trial.item, scoring, seed)
-        for turn in range(arguments.orders):
-            for blind in (False, True) if _takes_priors(trial, scoring) else (False,):
-                wording = question_text(item, scoring, seed, turn, blind)
-                prompts.append(chat.render(reworded(messages, question, wording)))
-                texts.append(continuations(item, scoring, seed, turn))
-                names.append(f"item {item.id}" + blind * " without its scenario")
+    prompts, texts, names = _wordings(chat, trials, conversations, arguments)
     with view.active(lm):
         if is_service(type(lm)):
             scored = served_letters(
@@ -144,10 +168,30 @@ def _likelihoods(
 
     def next_order(trial: Trial) -> Likelihoods:
         answer = next(answers)
-        priors = next(answers).sums if _takes_priors(trial, scoring) else None
+        priors = next(answers).sums if _takes_priors(trial, arguments.scoring) else None
         return dataclasses.replace(answer, priors=priors)
 
     return [[next_order(trial) for _ in range(arguments.orders)] for trial in trials]
+
+
+def _wordings(
+    chat: ChatFormat,
+    trials: Sequence[Trial],
+    conversations: Sequence[Sequence[Message]],
+    arguments: AuditArguments,
+) -> Asked:
+    """Every order of the options of each trial, with the scenario and where need be without."""
+    scoring, seed = arguments.scoring, arguments.seed
+    prompts, texts, names = [], [], []
+    for trial, messages in zip(trials, conversations, strict=True):
+        item, question = trial.item, question_text(trial.item, scoring, seed)
+        for turn in range(arguments.orders):
+            for blind in (False, True) if _takes_priors(trial, scoring) else (False,):
+                wording = question_text(item, scoring, seed, turn, blind)
+                prompts.append(chat.render(reworded(messages, question, wording)))
+                texts.append(continuations(item, scoring, seed, turn))
+                names.append(f"item {item.id}" + blind * " without its scenario")
+    return Asked(prompts, texts, names)
 
 
 def _in_process(
@@ -240,7 +284,29 @@ def _generated(
     journal: Journal,
 ) -> list[Outcome]:
     """Of trials answered in words."""
-    seed = arguments.seed
+    prompts, blind = _openings(chat, trials, arguments.seed)
+    settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs, chat.stops)
+    with memory.active(lm):
+        replies = generate(lm, [*prompts, *blind.values()], journal, settings, arguments.backend)
+    texts = [chat.reply(text) for text in replies]
+    blind_texts = dict(zip(blind, texts[len(prompts) :], strict=True))
+    return [
+        Outcome(
+            answer=_picked(trial.item, texts[i], arguments.seed),
+            raw_text=texts[i],
+            blind_answer=(
+                _picked(trial.item, blind_texts[i], arguments.seed) if i in blind else None
+            ),
+        )
+        for i, trial in enumerate(trials)
+    ]
+
+
+def _openings(
+    chat: ChatFormat, trials: Sequence[Trial], seed: int
+) -> tuple[list[str], dict[int, str]]:
+    """Prompts of trials that are answered in words, and by their places those of the same trials
+    without the scenario."""
     prompts = [chat.render(trial.messages) for trial in trials]
     blind = {
         i: chat.render(
@@ -253,19 +319,7 @@ def _generated(
         for i, trial in enumerate(trials)
         if trial.persona is None
     }
-    settings = generation_settings(arguments.max_gen_toks, arguments.gen_kwargs, chat.stops)
-    with memory.active(lm):
-        replies = generate(lm, [*prompts, *blind.values()], journal, settings, arguments.backend)
-    texts = [chat.reply(text) for text in replies]
-    blind_texts = dict(zip(blind, texts[len(prompts) :], strict=True))
-    return [
-        Outcome(
-            answer=_picked(trial.item, texts[i], seed),
-            raw_text=texts[i],
-            blind_answer=_picked(trial.item, blind_texts[i], seed) if i in blind else None,
-        )
-        for i, trial in enumerate(trials)
-    ]
+    return prompts, blind
 
 
 def _picked(item: Item, text: str, seed: int) -> int | None:

@@ -88,9 +88,7 @@ def run_audit(arguments: AuditArguments, ranks: Ranks = ALONE) -> Path:
 
     arguments = own_arguments(ranks, arguments)
     lm, chat = _load(arguments, out, run, ranks)
-    profiles: list[Persona | None] = [None] if NONE in arguments.conditions else []
-    profiles += personas
-    parts = {out / "parts" / f"{i:04d}.parquet": profile for i, profile in enumerate(profiles)}
+    parts = parts_of(arguments, personas)
     scored = scored_parts(ranks, parts, len(items))
     waiting = [user for part, user in parts.items() if user is not None and part not in scored]
     mechanism = find_mechanism(arguments.memory)
@@ -139,16 +137,21 @@ def checked(arguments: AuditArguments) -> tuple[list[Item], list[Persona]]:
     return items, personas
 
 
-def _load(arguments: AuditArguments, out: Path, run: Run, ranks: Ranks) -> tuple[Any, ChatFormat]:
-    """The model and its chat format, noted in `run.json`.
+def parts_of(arguments: AuditArguments, personas: Sequence[Persona]) -> dict[Path, Persona | None]:
+    """The files of a run that goes on, and whom each is about; None is without memory."""
+    users: list[Persona | None] = [None] if NONE in arguments.conditions else []
+    folder = Path(arguments.out) / "parts"
+    return {folder / f"{i:04d}.parquet": user for i, user in enumerate([*users, *personas])}
+
+
+def loaded(arguments: AuditArguments) -> Any:
+    """The lm-eval model of an audit.
 
     Raises:
-        InputError: it cannot be loaded, or is not the one with which the run was begun, or not the
-            same on all ranks.
+        InputError: it cannot be loaded.
     """
-    hidden = nullcontext() if in_step(arguments) else ranks.hidden()
-    with waiting(f"loading {model_label(arguments.model)}"), hidden:
-        lm = load_lm(
+    with waiting(f"loading {model_label(arguments.model)}"):
+        return load_lm(
             arguments.model,
             arguments.adapter,
             arguments.device,
@@ -157,6 +160,17 @@ def _load(arguments: AuditArguments, out: Path, run: Run, ranks: Ranks) -> tuple
             arguments.backend,
             arguments.model_args,
         )
+
+
+def _load(arguments: AuditArguments, out: Path, run: Run, ranks: Ranks) -> tuple[Any, ChatFormat]:
+    """The model and its chat format, noted in `run.json`.
+
+    Raises:
+        InputError: it cannot be loaded, or is not the one with which the run was begun, or not the
+            same on all ranks.
+    """
+    with nullcontext() if in_step(arguments) else ranks.hidden():
+        lm = loaded(arguments)
         info = model_info(lm, arguments.model, arguments.adapter)
     if run["model"] not in (None, info) and (changed := changes(run["model"], info)):
         raise InputError(

@@ -64,6 +64,25 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def about(seconds: float) -> str:
+    """Seconds as a rounded "40 s", "12 min", "3.5 h" or "2.5 days"."""
+    units = (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48), ("days", 86400, math.inf))
+    unit, size = next((unit, size) for unit, size, end in units if seconds < end * size)
+    return f"{two_digits(seconds / size)} {unit}"
+
+
+def two_digits(value: float) -> str:
+    """A size to two digits: "0.54", "12", "31,000", "2.4 million"."""
+    if value == 0:
+        return "0"
+    places = 1 - math.floor(math.log10(abs(value)))
+    value = round(value, places)
+    for word, size in (("billion", 1e9), ("million", 1e6)):
+        if value >= size:
+            return f"{value / size:,.{1 if value < 10 * size else 0}f} {word}".replace(".0 ", " ")
+    return f"{value:,.{max(0, places)}f}".removesuffix(".0")
+
+
 def count(n: int, noun: str) -> str:
     """ "1 item", "1,691 trials"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -25,3 +25,9 @@ def markdown_table(
         for pairs in (zip(row, widths, strict=True) for row in [cells[0], rule, *cells[1:]])
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Lines of a name and a text, the texts one below the other."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name.ljust(width)}  {text}" for name, text in rows)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.data.personas import Persona, personas_hash
-from unswayed.logo.memory import LogoMemory
+from unswayed.logo.memory import LogoMemory, UntrainedLogo
 from unswayed.logo.population import check_population, read_training
 from unswayed.memory.registry import Mechanism, Options
 from unswayed.models.base import loaded_base
@@ -50,8 +51,10 @@ def _settings(options: Options) -> dict[str, Any]:
     return training.as_json() | {"population": personas_hash(options.population())}
 
 
-def _make(options: Options, lm: Any, waiting: Sequence[Persona]) -> LogoMemory:
-    return LogoMemory(
+def _make(
+    options: Options, lm: Any, waiting: Sequence[Persona], kind: type[LogoMemory] = LogoMemory
+) -> LogoMemory:
+    return kind(
         loaded_base(lm, options.model),
         options.out / "memories" / "population",
         options.population(),
@@ -81,6 +84,7 @@ MECHANISM = Mechanism(
     check=_check,
     make=_make,
     prepare=LogoMemory.learn,
+    untrained=partial(_make, kind=UntrainedLogo),
     settings=_settings,
     describe=_describe,
     notes=lambda memory, personas, rows: memory.notes(personas),

@@ -268,6 +268,14 @@ class LogoMemory:
         return sorted(members.items())
 
 
+class UntrainedLogo(LogoMemory):
+    """The same prompts, without the adapter; nothing is written."""
+
+    def learn(self) -> None:
+        if self._communities is None:
+            self._communities = persona_communities(self._learners, self._training)
+
+
 def _made_of(personas: Sequence[Persona]) -> str:
     """The conditions of some personas, the most frequent first."""
     counts = Counter(persona.condition for persona in personas)

@@ -57,6 +57,8 @@ class Mechanism:
         describe: a style -> a sentence on the mechanism, for reports.
         check: raises InputError if options and personas do not fit; nothing is loaded yet.
         prepare: the memory -> nothing; makes what all users share, before the first is asked about.
+        untrained: of a mechanism that trains: as `make`, but the memory only makes the prompts; it
+            trains and writes nothing.
         settings: what else decides what the model knows, for a run's identity.
         notes: the memory, the personas and all rows of a run -> what a reader must know of how well
             it worked, in sentences.
@@ -72,6 +74,7 @@ class Mechanism:
     describe: Callable[[str], str]
     check: Callable[[Options, Sequence[Persona]], object] = lambda options, personas: None
     prepare: Callable[[Any], None] = lambda memory: None
+    untrained: Callable[[Options, Any, Sequence[Persona]], Memory] | None = None
     settings: Callable[[Options], dict[str, Any]] = lambda options: {}
     notes: Callable[[Any, Sequence[Persona], Sequence[Mapping[str, Any]]], list[str]] = (
         lambda memory, personas, rows: []

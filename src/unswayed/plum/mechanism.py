@@ -11,7 +11,7 @@ from unswayed.core.ledger import as_json
 from unswayed.data.personas import Persona
 from unswayed.memory.registry import Mechanism, Options
 from unswayed.models.base import loaded_base
-from unswayed.plum.memory import PlumMemory, persona_pairs, read_training
+from unswayed.plum.memory import PlumMemory, UntrainedPlum, persona_pairs, read_training
 from unswayed.scoring.backends import HF_SHARED
 
 log = logging.getLogger(__name__)
@@ -51,12 +51,15 @@ def _check(options: Options, personas: Sequence[Persona]) -> None:
 
 
 def _make(options: Options, lm: Any, waiting: Sequence[Persona]) -> PlumMemory:
-    folder = options.out / "memories"
-    training = read_training(options.plum_recipe)
-    memory = PlumMemory(loaded_base(lm, options.model), folder, training)
+    memory, folder = _memory(options, lm, PlumMemory), options.out / "memories"
     if n := memory.untrained(waiting):
         log.info("adapters to train: %d, one for each persona; they stay in %s", n, folder)
     return memory
+
+
+def _memory(options: Options, lm: Any, kind: type[PlumMemory]) -> PlumMemory:
+    training = read_training(options.plum_recipe)
+    return kind(loaded_base(lm, options.model), options.out / "memories", training)
 
 
 def _recalled(memory: PlumMemory, personas: Sequence[Persona]) -> list[str]:
@@ -79,6 +82,7 @@ MECHANISM = Mechanism(
     default_style="",
     check=_check,
     make=_make,
+    untrained=lambda options, lm, waiting: _memory(options, lm, UntrainedPlum),
     settings=lambda options: as_json(read_training(options.plum_recipe)),
     describe=lambda style: (
         "The memory mechanism was plum: what each user says of themself was trained into a LoRA "

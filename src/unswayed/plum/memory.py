@@ -176,3 +176,10 @@ class PlumMemory:
 
     def _folder_of(self, persona: Persona) -> Path:
         return self._folder / quote(persona.id, safe="")
+
+
+class UntrainedPlum(PlumMemory):
+    """The same prompts, without adapters."""
+
+    def remember(self, persona: Persona) -> None:
+        self.forget()

@@ -91,15 +91,27 @@ def _scored(lm: Any, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
         requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
         answers = lm.loglikelihood(requests, disable_tqdm=True)
         return [Likelihood(nats, None) for nats, _ in answers]
-    encoded = [(pair, *encode_pair(lm, *pair)) for pair in pairs]
-    if silent := [text for (_, text), _, ids in encoded if not ids]:
-        raise InputError(f"the tokenizer makes no token of {silent[0]!r}: reword it")
+    encoded = encode_pairs(lm, pairs)
     progress = Progress(len(encoded), "options", quiet=True)  # moves on that of the caller
     lm.set_cache_hook(SimpleNamespace(add_partial=lambda *_: progress.add(1)))
     answers = lm._loglikelihood_tokens(encoded, disable_tqdm=True)
     return [
         Likelihood(nats, len(ids)) for (nats, _), (_, _, ids) in zip(answers, encoded, strict=True)
     ]
+
+
+def encode_pairs(
+    lm: Any, pairs: Sequence[tuple[str, str]]
+) -> list[tuple[tuple[str, str], list[int], list[int]]]:
+    """Requests of lm-eval: each pair of a prompt and a text, and the tokens of both.
+
+    Raises:
+        InputError: the tokenizer makes nothing of a text.
+    """
+    encoded = [(pair, *encode_pair(lm, *pair)) for pair in pairs]
+    if silent := [text for (_, text), _, ids in encoded if not ids]:
+        raise InputError(f"the tokenizer makes no token of {silent[0]!r}: reword it")
+    return encoded
 
 
 def log_probs(

@@ -130,18 +130,23 @@ class SharedPrefixLM(CheckpointLM):
                         greedy[read.request] &= is_best
             return [(float(p.sum()), g) for p, g in zip(log_probs, greedy, strict=True)]
 
-        if self._pack_tokens != "auto":
-            return run(int(self._pack_tokens))
-        if self.device.type == "cpu":
-            return run(AUTO_TOKENS_CPU)
+        if self._pack_tokens != "auto" or self.device.type == "cpu":
+            return run(self.pass_tokens)
         while True:
             try:
-                return run(self._gpu_tokens)
+                return run(self.pass_tokens)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error) or self._gpu_tokens < 64:
                     raise
             self._gpu_tokens //= 2  # kept: later requests start from what fitted
             clear_device_cache()
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a pass at most; a beginning that is longer passes by itself."""
+        if self._pack_tokens != "auto":
+            return int(self._pack_tokens)
+        return AUTO_TOKENS_CPU if self.device.type == "cpu" else self._gpu_tokens
 
     def _passes(self, tree: list[Node], budget: int, bar: Progress):
         """Packs with the cache of their prefix; a subclass may have some of them encoded."""
