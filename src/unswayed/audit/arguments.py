@@ -109,7 +109,10 @@ class AuditArguments:
     )
     max_gen_toks: int = option(256, "new tokens per generated answer")
     device: str | None = option(None, "as in torch; default: a GPU if there is one")
-    dtype: str = option("auto", "torch dtype; auto is float32 on CPU")
+    dtype: str = option(
+        "auto",
+        "torch dtype; auto: on a CPU the faster of float32 and bfloat16, else the model's own",
+    )
     backend: str = option(
         HF_SHARED,
         "what runs the model: hf-shared, or a backend of lm-eval, such as vllm or "

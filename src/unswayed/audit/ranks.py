@@ -20,7 +20,7 @@ from unswayed.core.errors import InputError
 from unswayed.core.ranks import Ranks
 from unswayed.data.items import Item
 from unswayed.data.personas import Persona
-from unswayed.models.load import ModelInfo, default_device, default_dtype
+from unswayed.models.load import ModelInfo, default_device, scoring_dtype
 from unswayed.scoring.backends import HF_SHARED
 
 PATIENCE = 10.0  # seconds until a file of another machine is seen
@@ -129,7 +129,7 @@ def own_arguments(ranks: Ranks, arguments: AuditArguments) -> AuditArguments:
     device = arguments.device or ("cpu" if on_cpu else default_device())
     if device == "cuda":
         device = _gpu(ranks.local)
-    dtype = ranks.first(lambda: default_dtype(arguments.dtype, device))
+    dtype = ranks.first(lambda: scoring_dtype(arguments.dtype, device))
     return dataclasses.replace(arguments, device=device, dtype=dtype)
 
 

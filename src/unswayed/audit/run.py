@@ -10,6 +10,7 @@ last answers of one. Answers that do not depend on each other are kept one by on
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import shutil
@@ -86,6 +87,8 @@ def run_audit(arguments: AuditArguments, ranks: Ranks = ALONE) -> Path:
         read_answers(out)  # says so if it is damaged
         return out
 
+    if arguments.dtype == "auto" and run["model"] and (begun := run["model"]["dtype"]):
+        arguments = dataclasses.replace(arguments, dtype=begun)
     arguments = own_arguments(ranks, arguments)
     lm, chat = _load(arguments, out, run, ranks)
     parts = parts_of(arguments, personas)

@@ -54,7 +54,10 @@ class ValidationArguments:
     orders: int = option(2, "in how many orders options are listed under letters", metavar="N")
     seed: int = option(0, "of the order of options")
     device: str | None = option(None, "as in torch; default: a GPU if there is one")
-    dtype: str = option("auto", "torch dtype; auto is float32 on CPU")
+    dtype: str = option(
+        "auto",
+        "torch dtype; auto: on a CPU the faster of float32 and bfloat16, else the model's own",
+    )
     backend: str = option(
         HF_SHARED, "hf-shared, or a backend of lm-eval that gives likelihoods", metavar="NAME"
     )
