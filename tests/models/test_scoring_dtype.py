@@ -34,10 +34,8 @@ def test_bfloat16_only_where_it_is_much_faster(monkeypatch, caplog):
 
 def test_a_resumed_run_keeps_its_dtype(monkeypatch, tmp_path, tiny_model_dir):
     able(monkeypatch, 3.0)
-    settings = {
-        "model": str(tiny_model_dir("llama", max_position_embeddings=2048)), "out": tmp_path / "run", "items": ["builtin:4"],
-        "pairs": 1,
-    }  # fmt: skip
+    model = tiny_model_dir("llama", max_position_embeddings=2048)
+    settings = dict(model=str(model), out=tmp_path / "run", items=["builtin:4"], pairs=1)
     begun = run_audit(AuditArguments(**settings))
     record = read_run(begun)
     assert record["model"]["dtype"] == "bfloat16"
