@@ -153,6 +153,16 @@ def test_sound_architectures_share_in_half_precision(kind):
     assert [why_not_shared(tiny(kind, dtype)) for dtype in HALF] == [None, None]
 
 
+@pytest.mark.parametrize(("dtype", "seed"), [("bfloat16", 2), ("float16", 5), ("float16", 8)])
+def test_an_expert_that_rounding_chooses_is_no_fault(dtype, seed):
+    """In these one token of the first probe passes another expert in the tree than alone."""
+    settings = {"hidden_size": 64, "num_hidden_layers": 8, "initializer_range": 0.1}
+    config = t.MixtralConfig(**(SHARED | SOUND["mixtral"] | settings | {"num_local_experts": 8}))
+    torch.manual_seed(seed)
+    model = t.MixtralForCausalLM(config).to(getattr(torch, dtype)).eval()
+    assert why_not_shared(model) is None
+
+
 @pytest.mark.parametrize("kind", SOUND)
 def test_in_float32_shared_scores_are_those_of_plain_transformers(kind, tiny_model_dir):
     model = tiny(kind)

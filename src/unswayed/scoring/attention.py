@@ -137,10 +137,14 @@ def _sdpa(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' kernel "sdpa", block by block while a pack is read (`blockwise`)."""
+    """transformers' kernel "sdpa", block by block while a pack is read (`blockwise`) on a CPU.
+
+    A GPU would be given thousands of small kernels a pass, and a plan for every new shape.
+    """
     ours = _blockwise.get()
     if (
         ours is None
+        or query.device.type != "cpu"
         or attention_mask is None
         or attention_mask.dtype != torch.bool
         or attention_mask.shape[:2] != (1, 1)

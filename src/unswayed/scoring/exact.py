@@ -25,6 +25,7 @@ NOISE = 5  # times that, or what another batch shape changes, on the model itsel
 # and without.
 SIZES = ((6, 4), (10**6, 4), (10**6, 10**6))
 TRUNK = 16  # tokens that the texts of a probe share; longer than the window of a small copy
+PROBES = 3  # of a model in half precision: rounding may choose another expert in one of them
 
 
 def why_not_shared(model: Any) -> str | None:
@@ -52,10 +53,16 @@ def _architecture_fault(model: Any) -> str | None:
 
 
 def _own_fault(model: Any, trunk: int = TRUNK) -> str | None:
-    """From the model as it is, against what another batch shape changes."""
-    texts = _texts(model, trunk)
-    alone = _alone(model, texts)
-    return _fault(model, texts, alone, NOISE * max(LIMIT, _noise(model, texts, alone)))
+    """From the model as it is, against what another batch shape changes; a fault shows in every
+    probe."""
+    fault = None
+    for seed in range(1 if model.dtype == torch.float32 else PROBES):
+        texts = _texts(model, trunk, seed)
+        alone = _alone(model, texts)
+        fault = _fault(model, texts, alone, NOISE * max(LIMIT, _noise(model, texts, alone)))
+        if fault is None:
+            return None
+    return fault
 
 
 def _fault(model: Any, texts: Sequence[list[int]], alone: torch.Tensor, limit: float) -> str | None:
@@ -76,9 +83,9 @@ def _past_window(model: Any) -> int:
     return TRUNK + (window if "sliding_attention" in kinds else 0)
 
 
-def _texts(model: Any, trunk: int) -> list[list[int]]:
+def _texts(model: Any, trunk: int, seed: int = 0) -> list[list[int]]:
     """Random tokens: a trunk, two items that continue it, two options each; and a stranger."""
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(seed)
     config = model.config.get_text_config(decoder=True)
     vocabulary = min(config.vocab_size, len(model.get_input_embeddings().weight))
     positions = getattr(config, "max_position_embeddings", None)

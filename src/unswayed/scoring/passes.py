@@ -76,9 +76,9 @@ def read_pack(
     """
     rows = sorted({row for row, _ in pack.reads})
     place = {row: i for i, row in enumerate(rows)}
-    keep = torch.tensor(rows, dtype=torch.long, device=device)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    # Some forwards project chosen positions onto the vocabulary, others the whole sequence.
+    # Some forwards project chosen positions onto the vocabulary, others the whole sequence. Rows
+    # stay a list, which indexes on whatever device the last layer is.
     chooses = "logits_to_keep" in inspect.signature(base.forward).parameters
     with blockwise(pack):
         logits = model(
@@ -87,13 +87,13 @@ def read_pack(
             attention_mask=tree_mask(model, pack, device),
             past_key_values=cache,
             use_cache=True,
-            **({"logits_to_keep": keep} if chooses else {}),
+            **({"logits_to_keep": rows} if chooses else {}),
         ).logits[0]
     if not rows:
         return []
     if not chooses:
-        logits = logits[keep]
-    logits = logits.to(keep.device).float()
+        logits = logits[rows]
+    logits = logits.to(device).float()
     at = torch.tensor([place[row] for row, _ in pack.reads], device=logits.device)
     targets = torch.tensor([read.target for _, read in pack.reads], device=logits.device)
     log_probs = (logits[at, targets] - logits.logsumexp(-1)[at]).tolist()
