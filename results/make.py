@@ -71,7 +71,7 @@ HERE = Path(__file__).parent
 PAGES = [HERE.parent / "README.md"]
 PAGES += [
     HERE.parent / f"docs/{name}.md"
-    for name in ("instrument", "items", "logo", "plum", "statistics")
+    for name in ("instrument", "items", "logo", "plum", "scaling", "statistics")
 ]
 
 
@@ -131,6 +131,32 @@ def table(head: str, rows: Iterable[Sequence[str]], left: int = 1) -> str:
 def titled(result: dict, *blocks: str, of: str = "") -> str:
     """Blocks under the command, and what else stands with it."""
     return "\n\n".join([f"`{result['command']}`" + (f" ({of})" if of else ""), *blocks])
+
+
+def services_table(result: dict) -> str:
+    """Audits through a double of a service, beside what it allows."""
+    rows = [
+        [
+            f"{1000 * result['latency_s']:.0f} ms"
+            + (f" ± {100 * run['spread']:.0f} %" if run["spread"] else ""),
+            f"{run['refusals']:,}",
+            f"{run['trials']:,}",
+            *(f"{run[name]:.1f}" for name in ("ideal_s", "asking_s", "audit_s", "client_cpu_s")),
+            *(f"{run[name]:.2f}" for name in ("asking_ratio", "audit_ratio")),
+        ]
+        for run in result["runs"]
+    ]
+    head = (
+        "Latency | refused | trials | ideal (s) | asking (s) | audit (s) | "
+        "its processor time (s) | asking / ideal | audit / ideal"
+    )
+    resumed = result["resumed"]
+    text = (
+        f"{result['concurrent']} requests at a time. Killed after {resumed['answered_before']:,} "
+        f"answers, a run asked {resumed['asked_after']:,} more "
+        f"({resumed['asked_twice']} were under way)."
+    )
+    return titled(result, table(head, rows), text, of=result["machine"])
 
 
 # By an independent review of the statistics before they were mended, in percent: generator, its
@@ -644,6 +670,7 @@ TABLES = {
         )
     },
     "calibration": calibration_table,
+    "services": services_table,
     "power_curves": power_table,
 }
 

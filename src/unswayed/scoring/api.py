@@ -218,7 +218,7 @@ class ChatService:
         payload = self._create_payload(
             json.loads(conversation),
             generate=True,
-            gen_kwargs=copy.deepcopy(settings),  # lm-eval takes out what it reads
+            gen_kwargs={k: copy.copy(v) for k, v in settings.items()},  # lm-eval changes them
             seed=self._seed,
             eos=self.eos_string,
         )
