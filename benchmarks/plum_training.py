@@ -2,12 +2,14 @@
 
 Both train the same LoRA from the same first weights on the same batches of the same samples, in one
 process and in turns; the output is tokens per second of each at its best (tokens of samples;
-padding does not count) and their ratio. lambda is 1, TRL's loss, so that both must arrive at the
-same weights: the loss of either after training is part of the output.
+padding does not count), steps per second, their ratio, and the peak memory of either, weights
+included. lambda is 1, TRL's loss, so that both must arrive at the same weights: the loss of either
+after training is part of the output.
 
     python benchmarks/plum_training.py --out results/plum_training.json   (20 minutes on 2 cores)
 
-TRL runs without gradient checkpointing and in float32 on CPU, which is faster than its defaults.
+TRL runs without gradient checkpointing, which is faster than its defaults, on weights of the same
+dtype.
 Its `packing` is left out: without a kernel for variable lengths, samples would see each other.
 """
 
@@ -21,27 +23,27 @@ import shlex
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from meter import clock, peak_gb, restart_peak
 
 from unswayed.data.conversations import builtin_facts
 from unswayed.models.adapters import adapted, remembering
 from unswayed.models.base import Base, load_base
-from unswayed.plum.loss import padded_pass, total_weight, weighted_loss
+from unswayed.plum.loss import padded_pass, total_weight, tree_pass, weighted_loss
 from unswayed.plum.qa import QAPair, bank_pairs
 from unswayed.plum.samples import Sample, make_sample
 from unswayed.plum.settings import PlumSettings
 from unswayed.plum.train import epoch_batches, train
 
 
-def loss_after(model: Any, samples: list[Sample]) -> float:
-    """Mean loss over the samples, one by one (nats per token)."""
+def loss_after(base: Base, model: Any, samples: list[Sample]) -> float:
+    """Mean loss over the samples (nats per token)."""
+    make_pass = padded_pass if base.padded else tree_pass
     with torch.no_grad():
-        losses = [weighted_loss(model, padded_pass(model, [one]), 1.0) for one in samples]
-    return float(sum(losses)) / total_weight(samples)
+        return float(weighted_loss(model, make_pass(base.model, samples), total_weight(samples)))
 
 
 def ours(
@@ -50,11 +52,11 @@ def ours(
     """Seconds from pairs to the written memory, and the loss after."""
     folder = Path(tempfile.mkdtemp())
     try:
-        start = time.perf_counter()
+        start = clock()
         train(base, pairs, settings, folder)
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         with remembering(base, folder) as model:
-            return seconds, loss_after(model, samples)
+            return seconds, loss_after(base, model, samples)
     finally:
         shutil.rmtree(folder)
 
@@ -106,62 +108,69 @@ def stock(base: Base, samples: list[Sample], settings: PlumSettings) -> tuple[fl
             train_dataset=Dataset.from_list(rows),
             processing_class=base.tokenizer,
         )
-        start = time.perf_counter()
+        start = clock()
         trainer.train()
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         model.eval()
-        return seconds, loss_after(model, samples)
+        return seconds, loss_after(base, model, samples)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--dtype", default="auto", help="of the base model; auto: float32 on CPU")
     parser.add_argument("--conversations", type=int, default=8, help="of the built-in ones")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 24])
+    parser.add_argument("--steps", type=int, help="of an epoch; without it, all samples")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
-    base = load_base(arguments.model)
+    base = load_base(arguments.model, arguments.dtype)
     pairs = bank_pairs(builtin_facts())[0]
     ids = list(dict.fromkeys(pair.conversation for pair in pairs))[: arguments.conversations]
     pairs = [pair for pair in pairs if pair.conversation in ids]
-    samples = [make_sample(base.tokenizer, pair, 1.0, 1024) for pair in pairs]
-    tokens = arguments.epochs * sum(len(sample.ids) for sample in samples)
     found: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/plum_training.py", *sys.argv[1:]]),
         "model": arguments.model,
+        "dtype": str(base.model.dtype).removeprefix("torch."),
         "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, {base.model.device}",
         "versions": {
             p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft", "trl")
         },
-        "samples": len(samples),
-        "tokens": tokens,
         "by_batch_size": [],
     }
     for size in arguments.batch_sizes:
         settings = PlumSettings(
             qa_weight=1.0, epochs=arguments.epochs, batch_size=size, warmup=0.0, joint=True
         )
+        some = pairs[: arguments.steps * size] if arguments.steps else pairs
+        samples = [make_sample(base.tokenizer, pair, 1.0, 1024) for pair in some]
         runs: dict[str, list[tuple[float, float]]] = {"ours": [], "trl": []}
+        peaks: dict[str, float] = {}
         for _ in range(arguments.repetitions):
-            runs["ours"].append(ours(base, pairs, samples, settings))
+            restart_peak()
+            runs["ours"].append(ours(base, some, samples, settings))
+            peaks["ours"] = peak_gb()
+            restart_peak()
             runs["trl"].append(stock(base, samples, settings))
+            peaks["trl"] = peak_gb()
+        tokens = arguments.epochs * sum(len(sample.ids) for sample in samples)
+        steps = arguments.epochs * len(samples) // size
         best = {name: min(seconds for seconds, _ in each) for name, each in runs.items()}
-        found["by_batch_size"].append(
-            {
-                "batch_size": size,
-                "ours_tokens_per_s": round(tokens / best["ours"], 1),
-                "trl_tokens_per_s": round(tokens / best["trl"], 1),
-                "ratio": round(best["trl"] / best["ours"], 2),
-                "ours_s": [round(seconds, 2) for seconds, _ in runs["ours"]],
-                "trl_s": [round(seconds, 2) for seconds, _ in runs["trl"]],
-                "ours_loss": runs["ours"][0][1],
-                "trl_loss": runs["trl"][0][1],
+        row: dict[str, Any] = {"batch_size": size, "samples": len(samples), "tokens": tokens}
+        row["ratio"] = round(best["trl"] / best["ours"], 2)
+        for name, each in runs.items():
+            row |= {
+                f"{name}_tokens_per_s": round(tokens / best[name], 1),
+                f"{name}_steps_per_s": float(f"{steps / best[name]:.3g}"),
+                f"{name}_s": [round(seconds, 2) for seconds, _ in each],
+                f"{name}_peak_gb": peaks[name],
+                f"{name}_loss": each[0][1],
             }
-        )
-        print(found["by_batch_size"][-1], flush=True)
+        found["by_batch_size"].append(row)
+        print(row, flush=True)
     arguments.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
 
 

@@ -661,13 +661,16 @@ TABLES = {
         name: functools.partial(drawn, name)
         for name in (
             "check",
-            "dpo_training",
             "grid",
             "logo_training",
-            "plum_training",
             "scoring",
             "space",
         )
+    },
+    **{
+        f"{name}{of}": functools.partial(drawn, name)
+        for name in ("dpo_training", "plum_training")
+        for of in ("", "_qwen")
     },
     "calibration": calibration_table,
     "services": services_table,

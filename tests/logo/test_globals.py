@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -334,6 +335,22 @@ def test_they_learn_go_on_and_refuse_another(base, tmp_path: Path):
     (tmp_path / "whole" / "communities.json").write_text("[]")
     with pytest.raises(InputError, match="is no file of communities"):
         train_global(base, stages, SETTINGS, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_trains_as_float32_does(base, tiny_model_dir, tmp_path: Path, dtype: str):
+    half = load_base(str(tiny_model_dir("llama", chat=True)), dtype, "cpu")
+    slow = dataclasses.replace(SETTINGS, learning_rate=1e-3)
+    one, other = (
+        [
+            loss
+            for manifest in train_global(model, stages_of(), slow, tmp_path / name).values()
+            for stage in manifest[SEGMENTS]
+            for loss in stage["losses"]
+        ]
+        for name, model in (("float32", base), (dtype, half))
+    )
+    assert other == pytest.approx(one, rel=torch.finfo(half.model.dtype).eps / 2)
 
 
 def test_each_module_learns_from_its_community_alone(base, tmp_path: Path):

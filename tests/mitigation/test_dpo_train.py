@@ -52,6 +52,9 @@ MEMORIES = (
 )
 QUESTIONS = ("How does she feel?", "What does he feel? A B C", "Who has won?", "E.")
 
+# Of losses (nats), gradients and rewards between a tree and padded rows, by dtype of the base.
+TOLERANCE = {"float64": 1e-5, "float32": 1e-5, "float16": 3e-3, "bfloat16": 3e-2}
+
 
 def pair(memory: str, question: str, chosen: str, rejected: str) -> PreferencePair:
     return {
@@ -149,9 +152,21 @@ def our_trainer(recipe: DpoRecipe, base: Base, pairs: list[PreferencePair] = PAI
 
 class TestTrees:
     @pytest.mark.parametrize("family", FAMILIES)
-    @pytest.mark.parametrize("precision", ["float32", "float64"])
+    @pytest.mark.parametrize("precision", TOLERANCE)
     def test_losses_and_gradients_are_those_of_trl(self, make, family: str, precision: str):
         check_equal(make, family, precision, {})
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_half_precision_trains_as_float32_does(self, make, dtype: str):
+        curves = []
+        for one in ("float32", dtype):
+            out = train(make(to=one, dtype=one, training={"learning_rate": 1e-3}))
+            rows = json.loads((out / "curves.json").read_text())
+            curves.append([row["loss"] for row in rows if "loss" in row])
+            tensors = load_file(out / "adapter_model.safetensors")
+            assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+        assert curves[0][-1] < math.log(2) - 0.05
+        assert curves[1] == pytest.approx(curves[0], abs=TOLERANCE[dtype])
 
     @pytest.mark.parametrize(
         "settings",
@@ -211,14 +226,16 @@ def check_equal(make, family: str, precision: str, settings: dict, **keys: Any):
         results.append((trainer, *loss_and_gradients(trainer)))
     (stock, loss, gradients), (ours, our_loss, our_gradients) = results
     assert abs(loss - math.log(2)) > 0.01
-    torch.testing.assert_close(our_loss, loss, rtol=1e-5, atol=1e-5)
+    close = TOLERANCE[precision]
+    torch.testing.assert_close(our_loss, loss, rtol=0, atol=close)
     assert our_gradients.keys() == gradients.keys()
     assert max(float(gradient.abs().max()) for gradient in gradients.values()) > 5e-4
     for name, gradient in gradients.items():
-        torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=1e-5)
+        assert gradient.dtype == torch.float32 or precision == "float64"
+        torch.testing.assert_close(our_gradients[name], gradient, rtol=close, atol=close)
     assert ours._metrics["train"].keys() == stock._metrics["train"].keys()
     for name, values in stock._metrics["train"].items():
-        assert ours._metrics["train"][name] == pytest.approx(values, abs=1e-4), name
+        assert ours._metrics["train"][name] == pytest.approx(values, abs=10 * close), name
 
 
 class TestConsistency:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import signal
@@ -16,9 +17,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from unswayed.core.errors import InputError
 from unswayed.models.adapters import (
+    WEIGHTS,
     adapted,
     adapter_folder,
     read_manifest,
@@ -34,7 +39,7 @@ from unswayed.plum.loss import (
 from unswayed.plum.qa import QAPair
 from unswayed.plum.samples import Sample, make_sample
 from unswayed.plum.settings import PlumSettings
-from unswayed.plum.train import balanced, batched, schedule, train, within
+from unswayed.plum.train import balanced, batched, epoch_batches, schedule, train, within
 from unswayed.scoring.exact import why_not_shared
 
 ROOT = Path(__file__).parents[2]
@@ -267,6 +272,61 @@ class TestTraining:
         assert len(hashes) == 2
 
 
+class TestHalfPrecision:
+    """A base model in half precision; what is trained on it is float32."""
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_losses_are_those_of_float32(self, base, tmp_path, tiny_model_dir, family, dtype):
+        half = load_base(str(tiny_model_dir(family, chat=True)), dtype, "cpu")
+        assert half.padded is None and half.model.dtype == getattr(torch, dtype)
+        settings = dataclasses.replace(SETTINGS, learning_rate=1e-3)
+        losses = [
+            [loss for one in manifest["conversations"] for loss in one["losses"]]
+            for manifest in (
+                train(one, PAIRS, settings, tmp_path / str(one.model.dtype))
+                for one in (base(family), half)
+            )
+        ]
+        assert losses[1] == pytest.approx(losses[0], rel=torch.finfo(half.model.dtype).eps / 2)
+        tensors = load_file(adapter_folder(half, tmp_path / str(half.model.dtype)) / WEIGHTS)
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_losses_are_those_of_a_plain_loop(self, tmp_path, tiny_model_dir, dtype: str):
+        """transformers, PEFT and AdamW in the same dtype, each sample read alone."""
+        folder = str(tiny_model_dir("llama", chat=True))
+        half = load_base(folder, dtype, "cpu")
+        settings = dataclasses.replace(SETTINGS, joint=True, warmup=0.0, learning_rate=1e-3)
+        trained = train(half, PAIRS, settings, tmp_path)["conversations"][0]["losses"]
+        plain = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        torch.manual_seed(settings.seed)
+        plain = get_peft_model(plain, settings.lora())
+        parameters = [p for p in plain.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0)
+        epochs = [epoch_batches(samples_of(half), [], settings, e) for e in range(settings.epochs)]
+        steps = sum(map(len, epochs))
+        plan = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+        losses = []
+        for batches in epochs:
+            losses.append(0.0)
+            for batch in batches:
+                loss = 0.0
+                for sample in batch:
+                    log_probs = plain(torch.tensor([sample.ids])).logits[0].float().log_softmax(-1)
+                    targets = torch.tensor(sample.ids[1:])[:, None]
+                    picked = log_probs[:-1].gather(1, targets)[:, 0]
+                    loss -= torch.tensor(sample.weights[1:]) @ picked / total_weight(batch)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+                plan.step()
+                losses[-1] += float(loss.detach()) / len(batches)
+        assert abs(losses[0] - losses[1]) > 0.01
+        assert trained == pytest.approx(losses, rel=torch.finfo(half.model.dtype).eps / 2)
+
+
 class TestResume:
     @pytest.mark.parametrize("extra", [{}, {"dropout": 0.3}, {"replay": 1.0}])
     def test_same_bytes_as_uninterrupted(self, base, tmp_path: Path, extra: dict):
@@ -477,6 +537,20 @@ class TestUsers:
             with pytest.raises(InputError, match="the name becomes a folder's"):
                 train_users("none", {name: PAIRS}, SETTINGS, tmp_path)
 
+    def test_one_that_cannot_be_trained_keeps_no_other_from_it(self, tmp_path, tiny_model_dir):
+        from unswayed.plum.users import train_users
+
+        model = str(tiny_model_dir("llama", chat=True))
+        long = [QAPair("diary", "yes", "Did we " + "talk and " * 300 + "laugh?", "Yes")]
+        users = {"eve": long, "anna": PAIRS[:2], "zoe": long}
+        with pytest.raises(InputError, match=r"^2 of 3 users .* user 'eve': a sample .*'diary'"):
+            train_users(model, users, SETTINGS, tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["anna"]
+        with pytest.raises(InputError, match=r"^user .eve.: a sample of conversation .diary. has"):
+            train_users(model, users | {"zoe": PAIRS[2:4]}, SETTINGS, tmp_path)
+        users = {name: PAIRS[2:4] if pairs is long else pairs for name, pairs in users.items()}
+        assert train_users(model, users, SETTINGS, tmp_path) == list(users)
+
     @pytest.mark.slow
     def test_two_processes(self, base, tmp_path: Path, tiny_model_dir):
         users = {"anna": PAIRS, "omar": PAIRS[3:], "eve": PAIRS[:7]}
@@ -494,10 +568,31 @@ class TestUsers:
         assert adapter_bytes(tmp_path / "users") == adapter_bytes(tmp_path / "alone")
 
     @pytest.mark.slow
+    def test_two_processes_go_on_with_what_one_left(self, base, tmp_path: Path, tiny_model_dir):
+        """Also where a user fails at once: the launcher would end the other process with it."""
+        users = {"anna": PAIRS, "omar": PAIRS[3:], "eve": PAIRS[:7]}
+        for user, pairs in users.items():
+            train(base(), pairs, SETTINGS, tmp_path / "alone" / user)
+        train(base(), PAIRS[:3], SETTINGS, tmp_path / "users" / "anna")
+        code = (
+            "from unswayed.core.errors import InputError\n"
+            "from unswayed.plum.users import train_users\n"
+            "users = {'anna': PAIRS, 'zoe': [], 'eve': PAIRS[:7], 'omar': PAIRS[3:]}\n"
+            f"folder, model = Path({str(tmp_path / 'users')!r}), "
+            f"{str(tiny_model_dir('llama', chat=True))!r}\n"
+            "try:\n"
+            "    print(json.dumps(train_users(model, users, SETTINGS, folder)))\n"
+            "except InputError as error:\n"
+            "    sys.exit(str(error))\n"
+        )
+        failed = started(tmp_path, code)
+        assert failed.returncode and "user 'zoe': there are no pairs to train on" in failed.stderr
+        assert failed.stdout.splitlines() == ['["anna", "eve"]']
+        assert adapter_bytes(tmp_path / "users") == adapter_bytes(tmp_path / "alone")
+
+    @pytest.mark.slow
     def test_one_user_on_two_processes(self, base, tmp_path: Path, tiny_model_dir):
         """How the sharded path splits a batch; without GPUs gradients are averaged by DDP here."""
-        from safetensors.torch import load_file
-
         settings = PlumSettings(**vars(SETTINGS) | {"batch_size": 3})  # shares of 2, 1 and 0
         counts = launched(
             tmp_path,
@@ -525,12 +620,17 @@ class TestUsers:
 
 def launched(folder: Path, code: str) -> list[str]:
     """What a script prints that runs in two CPU processes."""
+    done = started(folder, code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def started(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """A script in two CPU processes."""
     config, script = ROOT / "configs" / "accelerate" / "multi_cpu.yaml", folder / "script.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_plum_train import *\n" + code
     )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, script]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return subprocess.run(command, capture_output=True, text=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from datetime import timedelta
 from typing import Any
 
 from unswayed.core.errors import InputError
@@ -14,6 +15,8 @@ from unswayed.models.load import default_device, default_dtype
 from unswayed.scoring.checkpoint import check_rows, load_complete, load_tokenizer, refusing
 
 log = logging.getLogger(__name__)
+
+PATIENCE = timedelta(weeks=4)  # a process that is done waits for the others
 
 
 @dataclasses.dataclass
@@ -94,11 +97,12 @@ def load_launched(model: str, dtype: str) -> tuple[Any, Base]:
         InputError: they do not know of each other, or as `load_base`.
     """
     import torch
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
     # Without a GPU accelerate has to be told, or each of several processes takes itself for the
     # only one, and all of them train all users.
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    patient = InitProcessGroupKwargs(timeout=PATIENCE)
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patient])
     started = launched()
     if accelerator.num_processes != started:
         raise InputError(

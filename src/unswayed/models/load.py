@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from unswayed.core.errors import InputError
+from unswayed.models.dtypes import check_dtype
 from unswayed.models.embedded import model_path
 from unswayed.models.hashes import checkpoint_hash, source_of
 from unswayed.scoring.backends import HF_SHARED, first_line, is_service
@@ -248,8 +249,14 @@ def default_device() -> str:
 
 
 def default_dtype(dtype: str, device: str) -> str:
-    """The dtype, with "auto" replaced by float32 on CPU, where half precision is far slower."""
-    return "float32" if _on_cpu(device) and dtype == "auto" else dtype
+    """The dtype, with "auto" replaced by float32 on CPU, where half precision is far slower.
+
+    Raises:
+        InputError: there is no such dtype or device, or the one cannot compute in the other.
+    """
+    on_cpu = _on_cpu(device)
+    check_dtype(dtype, device)
+    return "float32" if on_cpu and dtype == "auto" else dtype
 
 
 def scoring_dtype(dtype: str, device: str) -> str:

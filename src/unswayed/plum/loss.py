@@ -52,8 +52,8 @@ def total_weight(samples: Sequence[Sample]) -> float:
 
 def weighted_loss(model: Any, batch: Pass, normaliser: float) -> torch.Tensor:
     """This pass's part of the loss, a scalar (nats); the passes of a batch add up to its loss."""
-    logits = model(**batch.inputs, use_cache=False).logits.flatten(0, 1).float()
-    log_probs = logits[batch.rows, batch.targets] - logits.logsumexp(-1)[batch.rows]
+    logits = model(**batch.inputs, use_cache=False).logits.flatten(0, 1)
+    log_probs = logits.log_softmax(-1, dtype=torch.float32)[batch.rows, batch.targets]
     return -(batch.weights * log_probs).sum() / normaliser
 
 
