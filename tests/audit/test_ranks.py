@@ -26,6 +26,7 @@ from unswayed.audit import ranks as audit_ranks
 from unswayed.audit import run as audit_run
 from unswayed.audit.rundir import read_answers, read_run
 from unswayed.cli import main
+from unswayed.core import progress
 from unswayed.core import ranks as core_ranks
 from unswayed.core.errors import InputError
 
@@ -53,8 +54,9 @@ class Job:
         folder.mkdir(parents=True)
         launch = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         launch |= {"LOCAL_WORLD_SIZE": str(size), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-        self.store = _store(launch)
-        self.pids = []
+        self.pids, self.agent = [], os.fork()
+        if self.agent == 0:
+            _serve(launch)
         for rank in range(size):
             if (pid := os.fork()) == 0:
                 os.environ |= launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -73,7 +75,7 @@ class Job:
                     codes[pid] = os.waitstatus_to_exitcode(status)
             time.sleep(0.02)
         hanging = [pid for pid in self.pids if pid not in codes]
-        for pid in hanging:
+        for pid in [*hanging, self.agent]:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         assert not hanging, f"ranks hang: {self.said}"
@@ -87,13 +89,14 @@ class Job:
         ]
 
 
-def _store(launch: dict[str, str]):
-    """The store that torchrun's agent has."""
+def _serve(launch: dict[str, str]) -> None:
+    """The store of torchrun's agent, until the process is killed."""
     from torch.distributed import TCPStore
 
-    return TCPStore(
-        launch["MASTER_ADDR"], int(launch["MASTER_PORT"]), is_master=True, wait_for_workers=False
-    )
+    place = launch["MASTER_ADDR"], int(launch["MASTER_PORT"])
+    store = TCPStore(*place, is_master=True, wait_for_workers=False)
+    while store:
+        signal.pause()
 
 
 def _process(file: Path, command: list[str], before: Callable[[], None]) -> int:
@@ -181,6 +184,22 @@ def test_the_same_bytes_as_one_process(launch, whole, tmp_path, size):
     assert same_run(tmp_path / "run", whole)
     assert not (tmp_path / "run" / "parts").exists()
     assert sum(line.startswith("Report: ") for line in job.said) == 1
+
+
+def test_the_first_rank_tells_the_progress_of_all(launch):
+    def before(rank: int) -> None:
+        """Rank 0 is at its first part while rank 1 does all others."""
+        progress.EVERY, core_ranks.BEAT, real = 0.1, 0.05, audit_run.score
+
+        def score(*args, **kwargs):
+            time.sleep(0 if rank else 3)
+            return real(*args, **kwargs)
+
+        audit_run.score = score
+
+    job = launch(2, before=before)
+    assert job.codes() == [0, 0], job.said
+    assert any(line.startswith("48 of 56 options") for line in job.said), job.said
 
 
 def test_a_complete_run_is_not_scored_again(launch, whole):
@@ -322,6 +341,13 @@ def test_what_several_ranks_cannot_do(launch, options, words):
 def test_a_launcher_that_shards_the_model(launch):
     job = launch(2, before=lambda rank: os.environ.update(ACCELERATE_USE_FSDP="true"))
     assert "told to shard the model (ACCELERATE_USE_FSDP)" in fails(job)
+
+
+def test_half_of_what_a_launcher_sets(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    assert main(["audit", "--model", "any", "--out", "run"]) == 2
+    assert "WORLD_SIZE=2 is set" in capsys.readouterr().err
 
 
 def test_other_commands_run_in_one_process(tmp_path, whole):

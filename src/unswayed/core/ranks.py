@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 # What makes libraries believe that a launcher started them.
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+GIVEN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 JOIN = 300.0  # seconds within which all ranks must be there
 BEAT = 2.0  # seconds between signs of life
 SILENCE = 60.0  # seconds without one after which a rank is gone
@@ -258,6 +259,11 @@ def _join() -> Ranks:
     from torch.distributed import DistError, PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
+    if missing := [name for name in GIVEN if name not in os.environ]:
+        raise InputError(
+            f"WORLD_SIZE={launched()} is set, as by a launcher of several processes, but not "
+            f"{missing[0]}: start with accelerate launch or torchrun, or unset WORLD_SIZE"
+        )
     try:
         store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=JOIN)))
     except (DistError, ValueError) as error:

@@ -12,6 +12,7 @@ Other than the stock model it
 * renders conversations so that nothing that was said is lost, scores answers after a thought that
   is closed, and ends generated ones with their turn (`unswayed.scoring.template`),
 * takes a tokenizer that names neither beginning nor end of text,
+* hands the arguments of bitsandbytes (`load_in_4bit=True`) to transformers as it takes them,
 * takes an adapter from its repository's main branch, whatever `revision` says of the model, and
 * compares a dozen scores with the plain model (`unswayed.scoring.selfcheck`).
 """
@@ -19,6 +20,8 @@ Other than the stock model it
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import re
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -29,6 +32,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from unswayed.core.errors import InputError
+from unswayed.scoring.backends import first_line
 from unswayed.scoring.chat import end_tokens
 from unswayed.scoring.checkpoint import (
     adapter_tokenizer,
@@ -41,6 +45,8 @@ from unswayed.scoring.checkpoint import (
 )
 from unswayed.scoring.selfcheck import Plain, check_scores, plain_scores
 from unswayed.scoring.template import ChatTemplate, chat_template, named_template
+
+BITS = re.compile("load_in_|bnb_|llm_int8_")  # arguments of bitsandbytes
 
 
 class CheckpointLM(HFLM):
@@ -103,6 +109,8 @@ class CheckpointLM(HFLM):
     def _create_model(self, pretrained: str, peft: str | None = None, **settings: Any) -> None:
         if peft and settings.get("delta"):
             raise InputError("an adapter and delta weights exclude each other: give one of them")
+        if bits := {name: settings.pop(name) for name in [*settings] if BITS.match(name)}:
+            settings["quantization_config"] = _few_bits(bits)
         kind = self.AUTO_MODEL_CLASS
         self.AUTO_MODEL_CLASS = SimpleNamespace(from_pretrained=partial(load_complete, kind))
         try:
@@ -248,6 +256,25 @@ class CheckpointLM(HFLM):
                 for prompt, text in [request.args]
             ]
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+
+def _few_bits(bits: dict[str, Any]) -> Any:
+    """transformers' configuration of weights in 4 or 8 bits, which takes no such arguments itself
+    any more.
+
+    Raises:
+        InputError: bitsandbytes is not installed, or an argument is wrong.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            f"{next(iter(bits))} needs the package bitsandbytes: `pip install bitsandbytes`"
+        )
+    try:
+        return BitsAndBytesConfig(**bits)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{', '.join(bits)}: {first_line(error)}") from None
 
 
 def _until(request: Instance, stops: Sequence[str]) -> Instance:
