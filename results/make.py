@@ -663,13 +663,12 @@ TABLES = {
             "check",
             "grid",
             "logo_training",
-            "scoring",
             "space",
         )
     },
     **{
         f"{name}{of}": functools.partial(drawn, name)
-        for name in ("dpo_training", "plum_training")
+        for name in ("dpo_training", "plum_training", "scoring")
         for of in ("", "_qwen")
     },
     "calibration": calibration_table,
