@@ -131,26 +131,23 @@ def make_pack(
     ids: list[int] = []
     positions: list[int] = []
     reads: list[tuple[int, Read]] = []
-    spans: list[tuple[int, int, int]] = []  # first row, end row, last row of the parent or -1
+    ends: list[int] = []  # of each row: where the rows end that see it, those of its subtree
 
-    def lay(node: Node, parent_row: int) -> None:
-        row = len(ids)
+    def lay(node: Node) -> None:
+        row, own = len(ids), len(node.tokens)
         ids.extend(node.tokens)
-        positions.extend(range(node.start, node.start + len(node.tokens)))
+        positions.extend(range(node.start, node.start + own))
         reads.extend((row + read.offset, read) for read in node.reads)
-        spans.append((row, len(ids), parent_row))
+        ends.extend([row + (node.n_tokens if whole else own)] * own)
         if whole:
             for child in node.children:
-                lay(child, row + len(node.tokens) - 1)
+                lay(child)
 
     for node in nodes:
-        lay(node, -1)
+        lay(node)
     size = len(ids)
-    tree = torch.zeros(size, size, dtype=torch.bool)
-    for first, end, parent_row in spans:
-        if parent_row >= 0:
-            tree[first:end, :first] = tree[parent_row, :first]
-        tree[first:end, first:end] = torch.ones(end - first, end - first, dtype=torch.bool).tril()
+    rows = torch.arange(size)[:, None]
+    tree = (rows >= rows.T) & (rows < torch.tensor(ends))
     mask = torch.cat([torch.ones(size, prefix, dtype=torch.bool), tree], dim=1)
     most = max(block_tokens, size // MOST_BLOCKS)
     blocks = list(_blocks(nodes, prefix, 0, ((0, prefix),), whole, most))
