@@ -209,7 +209,7 @@ def test_the_lines(command, tmp_path):
         ["--model", "/no/such/folder"],
         ["--conditions", "some"],
         ["--memory", "telepathy"],
-        ["--limit", "9"],
+        ["--limit", "0"],
         ["--policy", "none.yaml"],
         ["--gen-kwargs", "temperature=1"],
         ["--items", "mine=missing.jsonl"],
