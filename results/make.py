@@ -672,6 +672,7 @@ TABLES = {
         for of in ("", "_qwen")
     },
     "calibration": calibration_table,
+    "growth": lambda growth: drawn("growth", growth | {"axes": growth}),
     "services": services_table,
     "power_curves": power_table,
 }
