@@ -163,7 +163,7 @@ def main() -> None:
         RANDOM: training_pairs(everything, count),
         USER: by_persona(everything, size, 0)[:count],
     }
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/dpo_training.py", *sys.argv[1:]]),
         "model": arguments.model,
         "dtype": str(base.model.dtype).removeprefix("torch."),
@@ -205,9 +205,9 @@ def main() -> None:
                 f"{who}_losses": run["losses"],
                 f"{who}_loss_after": run["loss_after"],
             }
-        found["by_batch"].append(row)
-        print(found["by_batch"][-1], flush=True)
-    arguments.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        result["by_batch"].append(row)
+        print(result["by_batch"][-1], flush=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

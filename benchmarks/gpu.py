@@ -271,8 +271,8 @@ def letters(base: Base, size: Size, result: dict[str, Any]) -> None:
 def _scoring(base: Base, size: Size, scoring: str, result: dict[str, Any]) -> None:
     """Trials per second of ours and of stock lm-eval at its faster batch size."""
     lm = shared(base)
-    asked = (scoring, size.items, size.memories, size.memory_tokens)
-    requests, trials = audit_requests(lm, *asked), size.items * size.memories
+    workload = (scoring, size.items, size.memories, size.memory_tokens)
+    requests, trials = audit_requests(lm, *workload), size.items * size.memories
     result |= {"trials": trials, "requests": len(requests)}
     with memory(result, "ours"):
         result["ours_first_s"], best_s = seconds(lm, requests)[0], seconds(lm, requests, 2)[0]
@@ -303,8 +303,8 @@ def pack_tokens(base: Base, size: Size, result: dict[str, Any]) -> None:
                 row: dict[str, Any] = {"kernel": kernel, "pack_tokens": width}
                 result["runs"].append(row)
                 lm = shared(base, width)
-                asked = ("option", size.items, size.memories, size.memory_tokens)
-                requests = audit_requests(lm, *asked)
+                workload = ("option", size.items, size.memories, size.memory_tokens)
+                requests = audit_requests(lm, *workload)
                 with memory(row, "peak"), unless_too_large(row, "second_s"):
                     row["first_s"] = seconds(lm, requests)[0]
                     row["second_s"] = seconds(lm, requests)[0]
@@ -546,18 +546,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = TINY if arguments.tiny else Size()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its remarks on every model
     tokenizer = make_tokenizer()
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/gpu.py", *(argv or sys.argv[1:])]),
         "machine": machine(device, size),
         "models": {name: {} for name in arguments.models},
     }
-    for name, results in found["models"].items():
+    for name, results in report["models"].items():
         make = partial(build, name, arguments.tiny, tokenizer, device)
-        peak = found["machine"]["bfloat16_tflops"]
+        peak = report["machine"]["bfloat16_tflops"]
         for part in measure_model(make, size, peak, until, results):
-            write_json(arguments.out, rounded(found), indent=2)
+            write_json(arguments.out, rounded(report), indent=2)
             print(name, part, rounded(results[part]), flush=True)
-    parts = [result for results in found["models"].values() for result in results.values()]
+    parts = [result for results in report["models"].values() for result in results.values()]
     return int(any("error" in result for result in parts))
 
 

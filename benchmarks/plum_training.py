@@ -131,7 +131,7 @@ def main() -> None:
     pairs = bank_pairs(builtin_facts())[0]
     ids = list(dict.fromkeys(pair.conversation for pair in pairs))[: arguments.conversations]
     pairs = [pair for pair in pairs if pair.conversation in ids]
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/plum_training.py", *sys.argv[1:]]),
         "model": arguments.model,
         "dtype": str(base.model.dtype).removeprefix("torch."),
@@ -169,9 +169,9 @@ def main() -> None:
                 f"{name}_peak_gb": peaks[name],
                 f"{name}_loss": each[0][1],
             }
-        found["by_batch_size"].append(row)
+        result["by_batch_size"].append(row)
         print(row, flush=True)
-    arguments.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ class Double(asyncio.Protocol):
             return
         self.rest = b""
         if head.startswith(b"GET"):
-            asked = self.seen["asked"]
-            told = {"distinct": len(asked), "answers": sum(asked.values()), **self.seen["counts"]}
+            bodies = self.seen["bodies"]
+            told = {"distinct": len(bodies), "answers": sum(bodies.values()), **self.seen["counts"]}
             self.reply(200, json.dumps(told | {"connections": self.seen["connections"]}).encode())
             return
         counts = self.seen["counts"]
@@ -90,7 +90,7 @@ class Double(asyncio.Protocol):
     def answer(self, body: bytes) -> None:
         self.seen["counts"]["now"] -= 1
         if random.random() >= self.refused:
-            self.seen["asked"][hashlib.sha256(body).digest()] += 1
+            self.seen["bodies"][hashlib.sha256(body).digest()] += 1
             self.reply(200, completion(body))
             return
         self.seen["counts"]["refusals"] += 1
@@ -107,7 +107,7 @@ class Double(asyncio.Protocol):
 def serve(port: Any, *settings: float) -> None:
     async def main() -> None:
         counts = {"now": 0, "most": 0, "refusals": 0}
-        seen = {"asked": Counter(), "connections": 0, "counts": counts}
+        seen = {"bodies": Counter(), "connections": 0, "counts": counts}
         server = await asyncio.get_running_loop().create_server(
             lambda: Double(*settings, seen), "127.0.0.1", 0, backlog=1024
         )
@@ -188,7 +188,7 @@ def measure(
         run_audit(arguments(url, out, settings.concurrent, settings.pairs))
         seconds, seen = time.perf_counter() - start, told(url)
     trials = read_answers(out).num_rows
-    assert seen["distinct"] == seen["answers"] == trials  # nothing asked twice
+    assert seen["distinct"] == seen["answers"] == trials  # nothing requested twice
     ideal = (trials + seen["refusals"]) * settings.latency / settings.concurrent
     return {
         "spread": spread,
@@ -226,8 +226,8 @@ def killed_and_resumed(folder: Path, settings: argparse.Namespace) -> dict[str, 
         seconds, after = time.perf_counter() - start, told(url)
     return {
         "answered_before": before["answers"],
-        "asked_after": after["answers"] - before["answers"],
-        "asked_twice": after["answers"] - after["distinct"],
+        "requests_after": after["answers"] - before["answers"],
+        "repeated": after["answers"] - after["distinct"],
         "resumed_s": round(seconds, 2),
     }
 

@@ -153,8 +153,8 @@ def services_table(result: dict) -> str:
     resumed = result["resumed"]
     text = (
         f"{result['concurrent']} requests at a time. Killed after {resumed['answered_before']:,} "
-        f"answers, a run asked {resumed['asked_after']:,} more "
-        f"({resumed['asked_twice']} were under way)."
+        f"answers, a run asked {resumed['requests_after']:,} more "
+        f"({resumed['repeated']} were under way)."
     )
     return titled(result, table(head, rows), text, of=result["machine"])
 

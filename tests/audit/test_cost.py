@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 import pytest
-from chat_service import completion, serving
+from chat_service import completion, listing, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,7 +147,8 @@ def test_memories_that_are_trained_are_not(arguments, changes):
 
 @pytest.mark.parametrize(("scoring", "per_answer"), [("letter", 1), ("generate", 256)])
 def test_a_service_is_asked_nothing(arguments, scoring, per_answer, chat_model):
-    with serving(lambda number, body: completion(content="Answer: A")) as service:
+    reply = listing([("A", -0.5)]) if scoring == "letter" else completion(content="Answer: A")
+    with serving(lambda number, body: reply) as service:
         reach = {"base_url": service.url, "requests_per_minute": 6000}
         given = arguments(
             backend="local-chat-completions", scoring=scoring, pairs=1, model_args=reach
@@ -158,17 +159,15 @@ def test_a_service_is_asked_nothing(arguments, scoring, per_answer, chat_model):
         assert cost.speed is None and not cost.counted
         counting = dataclasses.replace(given, model_args=reach | {"tokenizer": str(chat_model)})
         exact = cost_of(counting)
-        if scoring == "generate":
-            run_audit(given)
-            said = [turn["content"] for body in service.bodies for turn in body["messages"]]
-            assert len(service.bodies) == cost.questions + cost.blind
-            assert cost.amount.alone == sum(map(len, said)) / 4
+        run_audit(given)
+        said = [turn["content"] for body in service.bodies for turn in body["messages"]]
+        assert len(service.bodies) == cost.questions + cost.blind
+        assert cost.amount.alone == sum(map(len, said)) / 4
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(chat_model)
-    if scoring == "generate":
-        assert exact.counted
-        assert exact.amount.alone == sum(len(tokenizer.encode(text)) for text in said)
+    assert exact.counted
+    assert exact.amount.alone == sum(len(tokenizer.encode(text)) for text in said)
 
 
 # -- the command -----------------------------------------------------------------------------------

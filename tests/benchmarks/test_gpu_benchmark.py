@@ -44,29 +44,29 @@ def test_sharing_is_exact(models):
     """To float rounding in float32; in bfloat16 beside what another memory would change."""
     for results in models.values():
         for part, most in (("float32", 1e-4), ("exactness", 0.1)):
-            found = results[part]
-            assert found["why_not_shared"] is None and found["shared"]["choices_changed"] == 0
-            assert found["shared"]["largest"] < most < found["other_memory"]["largest"] / 5
+            result = results[part]
+            assert result["why_not_shared"] is None and result["shared"]["choices_changed"] == 0
+            assert result["shared"]["largest"] < most < result["other_memory"]["largest"] / 5
         assert results["float32"]["lm_eval"]["largest"] < 1e-4
 
 
 def test_speeds_and_losses_stand_beside_those_of_the_stock_code(models):
     for results in models.values():
         for part in ("option_text", "letters"):
-            found = results[part]
-            fastest = found["trials"] / min(found["stock_s"].values())
-            assert found["stock_trials_per_s"] == pytest.approx(fastest, rel=1e-2)
-            ratio = found["ours_trials_per_s"] / found["stock_trials_per_s"]
-            assert found["ratio"] == pytest.approx(ratio, rel=1e-2)
+            result = results[part]
+            fastest = result["trials"] / min(result["stock_s"].values())
+            assert result["stock_trials_per_s"] == pytest.approx(fastest, rel=1e-2)
+            ratio = result["ours_trials_per_s"] / result["stock_trials_per_s"]
+            assert result["ratio"] == pytest.approx(ratio, rel=1e-2)
         runs = results["pack_tokens"]["runs"]
         assert results["pack_tokens"]["fastest"] == min(runs, key=lambda run: run["second_s"])
         for order in ("random pairs", "pairs about the same user"):
-            found = results["dpo"][order]
-            assert found["ours_losses"] == pytest.approx(found["trl_losses"], abs=0.02)
-        for found in (row for name, row in results["plum"].items() if name != "seconds"):
-            assert found["ours_loss"] == pytest.approx(found["trl_loss"], abs=0.02)
-            ratio = found["ours_steps_per_s"] / found["trl_steps_per_s"]
-            assert found["ratio"] == pytest.approx(ratio, rel=1e-2)
+            result = results["dpo"][order]
+            assert result["ours_losses"] == pytest.approx(result["trl_losses"], abs=0.02)
+        for result in (row for name, row in results["plum"].items() if name != "seconds"):
+            assert result["ours_loss"] == pytest.approx(result["trl_loss"], abs=0.02)
+            ratio = result["ours_steps_per_s"] / result["trl_steps_per_s"]
+            assert result["ratio"] == pytest.approx(ratio, rel=1e-2)
 
 
 def test_the_published_shapes(gpu):

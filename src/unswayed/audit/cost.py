@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unswayed.audit.arguments import AuditArguments
-from unswayed.audit.outcomes import answers_in_words, asked
+from unswayed.audit.outcomes import answers_in_words, calls_of
 from unswayed.audit.run import checked, loaded, parts_of
 from unswayed.audit.rundir import open_run, read_part
 from unswayed.audit.speed import (
@@ -236,7 +236,7 @@ def _pairs(
     """What is asked about a user in each call, once each; texts are empty where words answer."""
     trials = list(trials_of(items, user, memory, arguments.scoring, arguments.seed))
     calls = []
-    for prompts, texts, _ in asked(chat, trials, memory, arguments):
+    for prompts, texts, _ in calls_of(chat, trials, memory, arguments):
         rows = zip(prompts, texts, strict=True)
         pairs = [
             (prompt, text and chat.delimiter + text) for prompt, row in rows for text in row or [""]
@@ -252,15 +252,21 @@ def _sent(
     name = arguments.model_args.get("tokenizer")
     tokenizer = load_tokenizer(name) if name else getattr(lm, "tokenizer", None)
 
-    def size(pair: Pair) -> float:
-        texts = [turn["content"] for turn in json.loads(pair[0])] if cost.new_tokens else pair
+    def requests(pairs: Sequence[Pair]) -> Iterable[Sequence[str]]:
+        """The texts of each: one for a prompt that is answered in words, else one for a pair."""
+        if not cost.new_tokens:
+            return pairs
+        prompts = dict.fromkeys(prompt for prompt, _ in pairs)
+        return ([turn["content"] for turn in json.loads(prompt)] for prompt in prompts)
+
+    def size(texts: Sequence[str]) -> float:
         if tokenizer is None:
             return sum(map(len, texts)) / CHARACTERS
         return sum(len(tokenizer.encode(text)) for text in texts)
 
     amount = NOTHING
     for calls in asks:
-        sizes = [size(pair) for pairs in calls for pair in pairs]
+        sizes = [size(texts) for pairs in calls for texts in requests(pairs)]
         amount += Amount(sum(sizes), sum(sizes), max(sizes), sum(sizes))
     return dataclasses.replace(cost, amount=amount, counted=tokenizer is not None)
 

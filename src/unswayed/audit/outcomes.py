@@ -33,7 +33,7 @@ from unswayed.scoring.prompts import (
 from unswayed.scoring.replies import extract_answer
 
 
-class Asked(NamedTuple):
+class Call(NamedTuple):
     """What a model is asked.
 
     Attributes:
@@ -47,14 +47,14 @@ class Asked(NamedTuple):
     names: list[str]
 
 
-def asked(
+def calls_of(
     chat: ChatFormat, trials: Sequence[Trial], memory: Memory, arguments: AuditArguments
-) -> list[Asked]:
+) -> list[Call]:
     """What `outcomes` asks, in each of its calls; nothing is asked here."""
     if arguments.scoring == "generate":
         prompts, blind = _openings(chat, trials, arguments.seed)
         prompts += blind.values()
-        return [Asked(prompts, [[]] * len(prompts), [""] * len(prompts))]
+        return [Call(prompts, [[]] * len(prompts), [""] * len(prompts))]
     conversations = [[trial.messages for trial in trials]]
     if views := memory.views() if isinstance(memory, FusedMemory) else []:
         conversations = [_seen(view, trials, arguments) for view in views]
@@ -179,7 +179,7 @@ def _wordings(
     trials: Sequence[Trial],
     conversations: Sequence[Sequence[Message]],
     arguments: AuditArguments,
-) -> Asked:
+) -> Call:
     """Every order of the options of each trial, with the scenario and where need be without."""
     scoring, seed = arguments.scoring, arguments.seed
     prompts, texts, names = [], [], []
@@ -191,7 +191,7 @@ def _wordings(
                 prompts.append(chat.render(reworded(messages, question, wording)))
                 texts.append(continuations(item, scoring, seed, turn))
                 names.append(f"item {item.id}" + blind * " without its scenario")
-    return Asked(prompts, texts, names)
+    return Call(prompts, texts, names)
 
 
 def _in_process(

@@ -232,8 +232,8 @@ def _score_parts(
             with progress.step(units):
                 rows = score(lm, chat, trials, memory, arguments, journal)
             if run.get("floor") is None and (ranks.rank == 0 or together):
-                one, n = (trials[:n_items], rows[:n_items]), n_items * len(parts)
-                run["floor"] = measure_floor(lm, chat, *one, memory, arguments, n)
+                first, n = (trials[:n_items], rows[:n_items]), n_items * len(parts)
+                run["floor"] = measure_floor(lm, chat, *first, memory, arguments, n)
                 if ranks.rank == 0:
                     write_json(Path(arguments.out) / "run.json", run, indent=2)
             for i, part in enumerate(call):

@@ -48,14 +48,14 @@ def _served(cost: Cost, n: int) -> Iterator[tuple[str, str]]:
         if cost.counted
         else f"{CHARACTERS} characters to one; --model-args tokenizer=NAME counts them"
     )
-    asked = n if cost.new_tokens else cost.options
-    yield "requests", f"{asked:,}"
+    requests = n if cost.new_tokens else cost.options
+    yield "requests", f"{requests:,}"
     yield "input", f"about {two_digits(cost.amount.alone)} tokens ({how})"
     if cost.new_tokens:
         most = two_digits(n * cost.new_tokens)
         yield "output", f"at most {most} tokens, {cost.new_tokens:,} an answer"
     if cost.requests_per_minute:
-        seconds = about(60 * asked / cost.requests_per_minute)
+        seconds = about(60 * requests / cost.requests_per_minute)
         yield "time", f"at least {seconds}, at {cost.requests_per_minute:g} requests a minute"
 
 
