@@ -11,25 +11,25 @@ import torch
 from unswayed.audit.arguments import AuditArguments
 from unswayed.audit.run import run_audit
 from unswayed.audit.rundir import read_run
-from unswayed.models import load
+from unswayed.models import dtypes
 
 
 def able(monkeypatch: pytest.MonkeyPatch, speedup: float) -> None:
     """A processor that computes in bfloat16, so many times as fast."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    monkeypatch.setattr(load, "bfloat16_speedup", lambda: speedup)
+    monkeypatch.setattr(dtypes, "bfloat16_speedup", lambda: speedup)
 
 
 def test_bfloat16_only_where_it_is_much_faster(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     able(monkeypatch, 1.2)
-    assert load.scoring_dtype("auto", "cpu") == "float32"
+    assert dtypes.scoring_dtype("auto", "cpu") == "float32"
     assert not caplog.messages
     able(monkeypatch, 3.0)
-    assert load.scoring_dtype("auto", "cpu") == "bfloat16"
+    assert dtypes.scoring_dtype("auto", "cpu") == "bfloat16"
     assert caplog.messages == ["--dtype auto takes bfloat16: 3.0 times as fast as float32 here"]
-    assert load.scoring_dtype("float16", "cpu") == "float16"
-    assert load.scoring_dtype("auto", "cuda") == "auto"
+    assert dtypes.scoring_dtype("float16", "cpu") == "float16"
+    assert dtypes.scoring_dtype("auto", "cuda") == "auto"
 
 
 def test_a_resumed_run_keeps_its_dtype(monkeypatch, tmp_path, tiny_model_dir):
@@ -49,4 +49,4 @@ def test_a_resumed_run_keeps_its_dtype(monkeypatch, tmp_path, tiny_model_dir):
 
 
 def test_the_ratio_is_measured():
-    assert 0 < load.bfloat16_speedup(0.02) < 100
+    assert 0 < dtypes.bfloat16_speedup(0.02) < 100

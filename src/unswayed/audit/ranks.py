@@ -20,7 +20,8 @@ from unswayed.core.errors import InputError
 from unswayed.core.ranks import Ranks
 from unswayed.data.items import Item
 from unswayed.data.personas import Persona
-from unswayed.models.load import ModelInfo, default_device, scoring_dtype
+from unswayed.models.dtypes import scoring_dtype
+from unswayed.models.load import ModelInfo, default_device
 from unswayed.scoring.backends import HF_SHARED
 
 PATIENCE = 10.0  # seconds until a file of another machine is seen

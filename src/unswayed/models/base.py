@@ -9,9 +9,10 @@ from typing import Any
 
 from unswayed.core.errors import InputError
 from unswayed.core.ranks import launched
+from unswayed.models.dtypes import default_dtype
 from unswayed.models.embedded import model_label, model_path
 from unswayed.models.hashes import source_of, weights_hash
-from unswayed.models.load import default_device, default_dtype
+from unswayed.models.load import default_device
 from unswayed.scoring.checkpoint import check_rows, load_complete, load_tokenizer, refusing
 
 log = logging.getLogger(__name__)

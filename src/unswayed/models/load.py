@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import logging
-import math
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
 from unswayed.core.errors import InputError
-from unswayed.models.dtypes import check_dtype
+from unswayed.models.dtypes import on_cpu, scoring_dtype
 from unswayed.models.embedded import model_path
 from unswayed.models.hashes import checkpoint_hash, source_of
 from unswayed.scoring.backends import HF_SHARED, first_line, is_service
 from unswayed.scoring.checkpoint import GIVE_MODEL
-
-log = logging.getLogger(__name__)
 
 # Constructor arguments that have an option of their own.
 OPTIONS = {
@@ -33,7 +28,6 @@ REACHING = {
     "base_url", "num_concurrent", "max_retries", "timeout", "verify_certificate", "ca_cert_path",
     "requests_per_minute",
 }  # fmt: skip
-WORTH_ROUNDING = 1.5  # times that bfloat16 must be faster, since its scores are rounded
 SECRET = re.compile(r"key|auth|secret|passw|credential|header|^(hf_|access_)?token$", re.IGNORECASE)
 PASSWORD_IN_URL = re.compile(r"://[^/]*@")
 
@@ -163,7 +157,7 @@ def load_lm(
     if "device" in allowed:
         settings["device"] = device = device or default_device()
         dtype = scoring_dtype(dtype, device)
-        if batch_size == "auto" and _on_cpu(device):
+        if batch_size == "auto" and on_cpu(device):
             batch_size = 1  # lm-eval's search for a size would fill the memory of a CPU machine
     settings |= {"dtype": dtype} if "dtype" in allowed else {}
     settings |= {"peft": adapter} if adapter else {}
@@ -246,64 +240,6 @@ def default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def default_dtype(dtype: str, device: str) -> str:
-    """The dtype, with "auto" replaced by float32 on CPU, where half precision is far slower.
-
-    Raises:
-        InputError: there is no such dtype or device, or the one cannot compute in the other.
-    """
-    on_cpu = _on_cpu(device)
-    check_dtype(dtype, device)
-    return "float32" if on_cpu and dtype == "auto" else dtype
-
-
-def scoring_dtype(dtype: str, device: str) -> str:
-    """The dtype, with "auto" replaced on CPU by bfloat16 where it is much faster than float32.
-
-    Only some processors can compute in it (AVX512-BF16, AMX, ARM's); on these a second is spent on
-    trying.
-    """
-    if dtype != "auto" or not _on_cpu(device):
-        return default_dtype(dtype, device)
-    import torch
-
-    able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if not able or (speedup := bfloat16_speedup()) < WORTH_ROUNDING:
-        return "float32"
-    log.info("--dtype auto takes bfloat16: %.1f times as fast as float32 here", speedup)
-    return "bfloat16"
-
-
-@functools.cache
-def bfloat16_speedup(seconds: float = 0.5) -> float:
-    """How many times as many matrix products this CPU makes in bfloat16 as in float32.
-
-    Args:
-        seconds: spent on each, about.
-    """
-    import torch
-
-    def shortest(dtype: torch.dtype) -> float:
-        """Seconds of one product."""
-        a, b = torch.ones(256, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-        best, end = math.inf, time.perf_counter() + seconds
-        while (start := time.perf_counter()) < end:
-            torch.nn.functional.linear(a, b)
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    return shortest(torch.float32) / shortest(torch.bfloat16)
-
-
-def _on_cpu(device: str) -> bool:
-    import torch
-
-    try:
-        return torch.device(device).type == "cpu"
-    except RuntimeError as error:
-        raise InputError(f"--device {device}: {first_line(error)}") from None
 
 
 def _parameters(backend: type) -> set[str]:
